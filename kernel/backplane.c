@@ -1,0 +1,606 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "backplane.h"
+
+#include <linux/file.h>
+#include <linux/kthread.h>
+#include <linux/mutex.h>
+#include <linux/sched/mm.h>
+#include <linux/seq_file.h>
+#include <linux/tcp.h>
+#include <linux/vmalloc.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "backplane_conn.h"
+#include "disk.h"
+#include "node.h"
+
+static struct scribe_peer *peers[SCRIBE_MAX_NODE + 1];
+static DEFINE_MUTEX(peers_lock); /* creation */
+
+static const struct scribe_conn_ops *const role_ops[] = {
+	[SCRIBE_ROLE_INITIATOR] = &scribe_initiator_ops,
+	[SCRIBE_ROLE_TARGET] = &scribe_target_ops,
+};
+
+static struct scribe_peer *peer_find(u32 node)
+{
+	return node <= SCRIBE_MAX_NODE ? READ_ONCE(peers[node]) : NULL;
+}
+
+static struct scribe_peer *peer_get_or_make(u32 node)
+{
+	struct scribe_peer *peer;
+
+	mutex_lock(&peers_lock);
+	peer = peers[node];
+	if (!peer) {
+		peer = kzalloc(sizeof(*peer), GFP_KERNEL);
+		if (peer) {
+			peer->id = node;
+			spin_lock_init(&peer->lock);
+			INIT_LIST_HEAD(&peer->conns);
+			init_waitqueue_head(&peer->empty);
+			/* The object is complete before the pointer to it is seen. */
+			smp_store_release(&peers[node], peer);
+		}
+	}
+	mutex_unlock(&peers_lock);
+	return peer;
+}
+
+bool scribe_peer_connected(u32 node)
+{
+	struct scribe_peer *peer = peer_find(node);
+
+	return peer && READ_ONCE(peer->nr_conns[SCRIBE_ROLE_INITIATOR]);
+}
+
+/* Streams */
+
+int scribe_conn_recv(struct scribe_conn *conn, void *data, size_t bytes)
+{
+	while (bytes) {
+		struct msghdr msg = { .msg_flags = MSG_WAITALL | MSG_NOSIGNAL };
+		struct kvec vec = { .iov_base = data, .iov_len = bytes };
+		int got = kernel_recvmsg(conn->sock, &msg, &vec, 1, bytes, msg.msg_flags);
+
+		if (got <= 0)
+			return got ? got : -ECONNRESET;
+		WRITE_ONCE(conn->last_rx_jiffies, jiffies);
+		atomic64_add(got, &conn->peer->bytes_in);
+		data += got;
+		bytes -= got;
+	}
+	return 0;
+}
+
+static void bvec_position(struct iov_iter *iov, unsigned int direction, struct bio *bio,
+			  struct bvec_iter start)
+{
+	struct bio_vec *vec = __bvec_iter_bvec(bio->bi_io_vec, start);
+	struct bvec_iter iter = start;
+	unsigned int nr = 0;
+	u32 bytes = start.bi_size;
+	u32 first = min(vec->bv_len - start.bi_bvec_done, bytes);
+
+	/* Count whole vectors, not the page-sized parts that the bio iterators give. */
+	for (nr = 1, bytes -= first; bytes; nr++)
+		bytes -= min(bio->bi_io_vec[iter.bi_idx + nr].bv_len, bytes);
+	iov_iter_bvec(iov, direction, vec, nr, start.bi_size);
+	iov->iov_offset = start.bi_bvec_done;
+}
+
+int scribe_conn_recv_bvec(struct scribe_conn *conn, struct bio *bio, struct bvec_iter start)
+{
+	struct msghdr msg = { .msg_flags = MSG_WAITALL | MSG_NOSIGNAL };
+
+	bvec_position(&msg.msg_iter, ITER_DEST, bio, start);
+	while (msg_data_left(&msg)) {
+		int got = sock_recvmsg(conn->sock, &msg, msg.msg_flags);
+
+		if (got <= 0)
+			return got ? got : -ECONNRESET;
+		WRITE_ONCE(conn->last_rx_jiffies, jiffies);
+		atomic64_add(got, &conn->peer->bytes_in);
+	}
+	return 0;
+}
+
+static int send_all(struct scribe_conn *conn, struct msghdr *msg)
+{
+	while (msg_data_left(msg)) {
+		int sent = sock_sendmsg(conn->sock, msg);
+
+		if (sent <= 0)
+			return sent ? sent : -ECONNRESET;
+		atomic64_add(sent, &conn->peer->bytes_out);
+	}
+	WRITE_ONCE(conn->last_tx_jiffies, jiffies);
+	return 0;
+}
+
+static int send_header(struct scribe_conn *conn, const struct scribe_msg *content, bool more)
+{
+	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
+	struct scribe_wire_header header;
+	struct kvec vec = { .iov_base = &header, .iov_len = sizeof(header) };
+
+	scribe_wire_encode(content, &header);
+	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, sizeof(header));
+	return send_all(conn, &msg);
+}
+
+int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *content, struct bio *bio,
+		     struct bvec_iter start)
+{
+	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL };
+	int err = send_header(conn, content, bio);
+
+	if (err || !bio)
+		return err;
+	/*
+	 * The data is copied into the socket's buffers here. Sending the pages themselves would
+	 * save that copy, but then a guest that changes a page in flight changes what TCP
+	 * retransmits.
+	 */
+	bvec_position(&msg.msg_iter, ITER_SOURCE, bio, start);
+	return send_all(conn, &msg);
+}
+
+int scribe_conn_send_buffer(struct scribe_conn *conn, const struct scribe_msg *content, void *data)
+{
+	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL };
+	struct kvec vec = { .iov_base = data, .iov_len = content->length_bytes };
+	int err = send_header(conn, content, true);
+
+	if (err)
+		return err;
+	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, vec.iov_len);
+	return send_all(conn, &msg);
+}
+
+u32 scribe_bio_crc(struct bio *bio, struct bvec_iter start)
+{
+	struct bvec_iter iter;
+	struct bio_vec vec;
+	u32 crc = ~0U;
+
+	__bio_for_each_segment(vec, bio, iter, start) {
+		void *data = bvec_kmap_local(&vec);
+
+		crc = crc32c(crc, data, vec.bv_len);
+		kunmap_local(data);
+	}
+	return ~crc;
+}
+
+/* Threads */
+
+static void wait_for_stop(void)
+{
+	set_current_state(TASK_INTERRUPTIBLE);
+	while (!kthread_should_stop()) {
+		schedule();
+		set_current_state(TASK_INTERRUPTIBLE);
+	}
+	__set_current_state(TASK_RUNNING);
+}
+
+static int receiver(void *data)
+{
+	unsigned int noio = memalloc_noio_save();
+	struct scribe_conn *conn = data;
+
+	while (!READ_ONCE(conn->dead)) {
+		struct scribe_wire_header header;
+		struct scribe_msg msg;
+		const char *why;
+		int err = scribe_conn_recv(conn, &header, sizeof(header));
+
+		if (err) {
+			scribe_conn_fail(conn, err == -ECONNRESET ? "closed by the peer"
+								  : "receive failed");
+			break;
+		}
+		why = scribe_wire_decode(&header, &msg);
+		if (!why && msg.sender_life != conn->peer_life)
+			why = "another life of the sender";
+		if (why) {
+			scribe_conn_fail(conn, why);
+			break;
+		}
+		if (conn->ops->receive(conn, &msg)) {
+			scribe_conn_fail(conn, "bad message");
+			break;
+		}
+	}
+	memalloc_noio_restore(noio);
+	wait_for_stop();
+	return 0;
+}
+
+static int sender(void *data)
+{
+	const unsigned long tick = msecs_to_jiffies(SCRIBE_PING_MS);
+	const unsigned long limit = msecs_to_jiffies(SCRIBE_PEER_TIMEOUT_MS);
+	unsigned int noio = memalloc_noio_save();
+	struct scribe_conn *conn = data;
+
+	while (!READ_ONCE(conn->dead)) {
+		wait_event_interruptible_timeout(
+			conn->wake, READ_ONCE(conn->dead) || conn->ops->pending(conn), tick);
+		if (READ_ONCE(conn->dead))
+			break;
+		if (conn->ops->send(conn)) {
+			scribe_conn_fail(conn, "send failed");
+			break;
+		}
+		if (time_after(jiffies, READ_ONCE(conn->last_rx_jiffies) + limit)) {
+			scribe_conn_fail(conn, "the peer is silent");
+			break;
+		}
+	}
+	memalloc_noio_restore(noio);
+	wait_for_stop();
+	return 0;
+}
+
+void scribe_conn_fail(struct scribe_conn *conn, const char *why)
+{
+	struct scribe_peer *peer = conn->peer;
+	unsigned long flags;
+	bool first;
+
+	spin_lock_irqsave(&peer->lock, flags);
+	first = !conn->dead;
+	WRITE_ONCE(conn->dead, true);
+	if (first) {
+		peer->nr_conns[conn->role]--;
+		if (conn->role == SCRIBE_ROLE_INITIATOR)
+			RCU_INIT_POINTER(peer->initiators[conn->index], NULL);
+	}
+	spin_unlock_irqrestore(&peer->lock, flags);
+	if (!first)
+		return;
+	pr_notice("node %u: %s connection ended: %s\n", peer->id, conn->ops->name, why);
+	atomic64_inc(&peer->errors);
+	queue_work(scribe_wq, &conn->reap);
+	scribe_event();
+}
+
+static void reap_connection(struct work_struct *work)
+{
+	struct scribe_conn *conn = container_of(work, struct scribe_conn, reap);
+	struct scribe_peer *peer = conn->peer;
+	unsigned long flags;
+
+	/* 1. Both threads leave their socket calls. */
+	kernel_sock_shutdown(conn->sock, SHUT_RDWR);
+	wake_up_all(&conn->wake);
+	wake_up_all(&conn->served);
+	/* 2. They end; nobody uses the pages of unanswered legs from here on. */
+	kthread_stop(conn->rx);
+	kthread_stop(conn->tx);
+	/* 3. Nobody finds the connection to add a leg. */
+	synchronize_rcu();
+	/* 4. What is unfinished goes back; a target waits for its bios. */
+	conn->ops->stop(conn);
+	/* 5. Only now does a fence see the connection gone. */
+	spin_lock_irqsave(&peer->lock, flags);
+	list_del(&conn->node);
+	wake_up_all(&peer->empty);
+	spin_unlock_irqrestore(&peer->lock, flags);
+	sockfd_put(conn->sock);
+	vfree(conn->bounce);
+	kfree(conn);
+}
+
+/* Sockets from the daemon */
+
+static const char *check_socket(struct socket *sock, int *err)
+{
+	*err = -EPROTOTYPE;
+	if (sock->type != SOCK_STREAM || sock->sk->sk_protocol != IPPROTO_TCP)
+		return "not a TCP socket";
+	*err = -ENOTCONN;
+	if (sock->sk->sk_state != TCP_ESTABLISHED)
+		return "not connected";
+	*err = 0;
+	return NULL;
+}
+
+static void tune_socket(struct sock *sk)
+{
+	sk->sk_allocation = GFP_NOIO;
+	sk->sk_rcvtimeo = MAX_SCHEDULE_TIMEOUT;
+	sk->sk_sndtimeo = msecs_to_jiffies(SCRIBE_PEER_TIMEOUT_MS);
+	tcp_sock_set_nodelay(sk);
+	sock_set_keepalive(sk);
+	/* Page fragments of a task may come from its own memory reclaim; take the socket's. */
+	sk->sk_use_task_frag = false;
+}
+
+/* Puts the connection into its peer's lists, or says why not. */
+static int publish(struct scribe_conn *conn, const char **why)
+{
+	struct scribe_peer *peer = conn->peer;
+	int err = 0;
+	u32 i;
+
+	spin_lock_irq(&peer->lock);
+	if (peer->life != conn->peer_life || peer->fenced_life == conn->peer_life) {
+		*why = "the peer's life is not the expected one";
+		err = -ESTALE;
+	} else if (peer->nr_conns[conn->role] >= SCRIBE_CONNS_PER_PEER) {
+		*why = "too many connections to this peer";
+		err = -ENOSPC;
+	} else {
+		list_add_tail(&conn->node, &peer->conns);
+		peer->nr_conns[conn->role]++;
+		for (i = 0; conn->role == SCRIBE_ROLE_INITIATOR && i < SCRIBE_CONNS_PER_PEER; i++) {
+			if (rcu_access_pointer(peer->initiators[i]))
+				continue;
+			conn->index = i;
+			rcu_assign_pointer(peer->initiators[i], conn);
+			break;
+		}
+	}
+	spin_unlock_irq(&peer->lock);
+	return err;
+}
+
+static struct scribe_conn *conn_alloc(struct scribe_peer *peer, u64 life, u8 role, u32 flags)
+{
+	struct scribe_conn *conn = kzalloc(sizeof(*conn), GFP_KERNEL);
+
+	if (!conn)
+		return NULL;
+	conn->bounce = vmalloc(SCRIBE_WIRE_MAX_BYTES);
+	if (!conn->bounce) {
+		kfree(conn);
+		return NULL;
+	}
+	conn->peer = peer;
+	conn->ops = role_ops[role];
+	conn->peer_life = life;
+	conn->role = role;
+	conn->flags = flags;
+	conn->last_rx_jiffies = jiffies;
+	conn->last_tx_jiffies = jiffies;
+	spin_lock_init(&conn->lock);
+	INIT_LIST_HEAD(&conn->queue);
+	init_waitqueue_head(&conn->wake);
+	init_waitqueue_head(&conn->served);
+	INIT_WORK(&conn->reap, reap_connection);
+	return conn;
+}
+
+int scribe_backplane_add_socket(u32 node, u64 life, u8 role, u32 flags, int fd, const char **why)
+{
+	struct scribe_peer *peer = peer_find(node);
+	struct scribe_conn *conn;
+	struct socket *sock;
+	int err;
+
+	*why = "unknown peer";
+	if (!peer)
+		return -ENOENT;
+	sock = sockfd_lookup(fd, &err);
+	*why = "not a socket";
+	if (!sock)
+		return err;
+	*why = check_socket(sock, &err);
+	if (err)
+		goto err_put_sock;
+	err = -ENOMEM;
+	conn = conn_alloc(peer, life, role, flags);
+	if (!conn)
+		goto err_put_sock;
+	conn->sock = sock;
+	tune_socket(sock->sk);
+
+	conn->rx = kthread_create(receiver, conn, "scribe_rx/%u", node);
+	if (IS_ERR(conn->rx)) {
+		err = PTR_ERR(conn->rx);
+		goto err_free_conn;
+	}
+	conn->tx = kthread_create(sender, conn, "scribe_tx/%u", node);
+	if (IS_ERR(conn->tx)) {
+		err = PTR_ERR(conn->tx);
+		goto err_stop_rx;
+	}
+	err = publish(conn, why);
+	if (err)
+		goto err_stop_tx;
+	pr_info("node %u: %s connection, life %016llx\n", node, conn->ops->name, life);
+	wake_up_process(conn->rx);
+	wake_up_process(conn->tx);
+	return 0;
+
+err_stop_tx:
+	kthread_stop(conn->tx); /* never woken: the thread function does not run */
+err_stop_rx:
+	kthread_stop(conn->rx);
+err_free_conn:
+	vfree(conn->bounce);
+	kfree(conn);
+err_put_sock:
+	sockfd_put(sock);
+	return err;
+}
+
+/* Lives of peers */
+
+static void end_connections(struct scribe_peer *peer, u64 but_life, const char *why)
+{
+	struct scribe_conn *conn;
+	bool again;
+
+	/* scribe_conn_fail() takes the lock: find one, end it, look again. */
+	do {
+		again = false;
+		rcu_read_lock(); /* keeps conn from being freed: reap waits in synchronize_rcu() */
+		spin_lock_irq(&peer->lock);
+		list_for_each_entry(conn, &peer->conns, node) {
+			if (!conn->dead && conn->peer_life != but_life) {
+				again = true;
+				break;
+			}
+		}
+		spin_unlock_irq(&peer->lock);
+		if (again)
+			scribe_conn_fail(conn, why);
+		rcu_read_unlock();
+	} while (again);
+}
+
+int scribe_peer_set(u32 node, u64 life)
+{
+	struct scribe_peer *peer = peer_get_or_make(node);
+	int err = 0;
+
+	if (!peer)
+		return -ENOMEM;
+	spin_lock_irq(&peer->lock);
+	if (peer->fenced_life == life)
+		err = -ESTALE;
+	else
+		peer->life = life;
+	spin_unlock_irq(&peer->lock);
+	if (!err)
+		end_connections(peer, life, "the peer has a new life");
+	return err;
+}
+
+static bool peer_quiet(struct scribe_peer *peer, u64 life)
+{
+	struct scribe_conn *conn;
+	bool quiet = true;
+
+	spin_lock_irq(&peer->lock);
+	list_for_each_entry(conn, &peer->conns, node)
+		quiet &= conn->peer_life != life;
+	spin_unlock_irq(&peer->lock);
+	return quiet;
+}
+
+int scribe_peer_fence(u32 node, u64 life)
+{
+	struct scribe_peer *peer = peer_get_or_make(node);
+
+	if (!peer)
+		return -ENOMEM;
+	spin_lock_irq(&peer->lock);
+	peer->fenced_life = life;
+	if (peer->life == life)
+		peer->life = 0;
+	spin_unlock_irq(&peer->lock);
+	end_connections(peer, peer->life, "the peer is fenced");
+	if (wait_event_killable(peer->empty, peer_quiet(peer, life)))
+		return -EINTR;
+	pr_notice("node %u: life %016llx fenced\n", node, life);
+	return 0;
+}
+
+u32 scribe_peer_collect_lost(struct scribe_work_rec *recs, u32 max)
+{
+	u32 id, nr = 0;
+
+	for (id = 1; id <= SCRIBE_MAX_NODE && nr < max; id++) {
+		struct scribe_peer *peer = peer_find(id);
+
+		if (peer && READ_ONCE(peer->life) &&
+		    !READ_ONCE(peer->nr_conns[SCRIBE_ROLE_INITIATOR]))
+			recs[nr++] = (struct scribe_work_rec){
+				.type = SCRIBE_WORK_PEER_LOST,
+				.id = id,
+				.arg = READ_ONCE(peer->life),
+			};
+	}
+	return nr;
+}
+
+void scribe_backplane_submit(u32 node, struct scribe_leg *leg)
+{
+	struct scribe_peer *peer = peer_find(node);
+	bool queued = false;
+	unsigned long flags;
+	u32 i, start;
+
+	if (!peer)
+		goto out;
+	atomic64_inc(&peer->legs);
+	start = raw_smp_processor_id();
+	rcu_read_lock();
+	for (i = 0; i < SCRIBE_CONNS_PER_PEER && !queued; i++) {
+		struct scribe_conn *conn =
+			rcu_dereference(peer->initiators[(start + i) % SCRIBE_CONNS_PER_PEER]);
+
+		if (!conn)
+			continue;
+		spin_lock_irqsave(&conn->lock, flags);
+		if (!READ_ONCE(conn->dead)) {
+			list_add_tail(&leg->node, &conn->queue);
+			queued = true;
+		}
+		spin_unlock_irqrestore(&conn->lock, flags);
+		if (queued)
+			wake_up(&conn->wake);
+	}
+	rcu_read_unlock();
+out:
+	if (!queued) {
+		leg->status = BLK_STS_TRANSPORT;
+		leg->done(leg);
+	}
+}
+
+void scribe_peer_show(struct seq_file *seq)
+{
+	u32 id;
+
+	for (id = 1; id <= SCRIBE_MAX_NODE; id++) {
+		struct scribe_peer *peer = peer_find(id);
+
+		if (!peer)
+			continue;
+		seq_printf(seq,
+			   "node %u life %016llx initiators %u targets %u legs %lld errors %lld "
+			   "sent %lld received %lld\n",
+			   id, READ_ONCE(peer->life),
+			   READ_ONCE(peer->nr_conns[SCRIBE_ROLE_INITIATOR]),
+			   READ_ONCE(peer->nr_conns[SCRIBE_ROLE_TARGET]),
+			   atomic64_read(&peer->legs), atomic64_read(&peer->errors),
+			   atomic64_read(&peer->bytes_out), atomic64_read(&peer->bytes_in));
+	}
+}
+
+int scribe_backplane_init(void)
+{
+	return scribe_target_init();
+}
+
+void scribe_backplane_exit(void)
+{
+	u32 id;
+
+	for (id = 0; id <= SCRIBE_MAX_NODE; id++) {
+		struct scribe_peer *peer = peers[id];
+
+		if (!peer)
+			continue;
+		/* No life is expected any more, so nothing is added behind this. */
+		spin_lock_irq(&peer->lock);
+		peer->life = 0;
+		spin_unlock_irq(&peer->lock);
+		end_connections(peer, 0, "the module is unloaded");
+		wait_event(peer->empty, list_empty_careful(&peer->conns));
+	}
+	flush_workqueue(scribe_wq);
+	for (id = 0; id <= SCRIBE_MAX_NODE; id++) {
+		kfree(peers[id]);
+		peers[id] = NULL;
+	}
+	scribe_target_exit();
+}

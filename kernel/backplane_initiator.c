@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The initiator's half of a connection: legs out, answers in. */
+#include "backplane_conn.h"
+#include "disk.h"
+#include "node.h"
+
+#define PING_TAG U64_MAX
+
+static blk_status_t status_of(u16 wire_status)
+{
+	switch (wire_status) {
+	case SCRIBE_WIRE_OK:
+		return BLK_STS_OK;
+	case SCRIBE_WIRE_STALE:
+	case SCRIBE_WIRE_NODISK:
+	case SCRIBE_WIRE_FENCED:
+		return BLK_STS_OFFLINE;
+	case SCRIBE_WIRE_NOTSUPP:
+		return BLK_STS_NOTSUPP;
+	default:
+		return BLK_STS_IOERR;
+	}
+}
+
+static bool initiator_pending(struct scribe_conn *conn)
+{
+	bool pending;
+
+	spin_lock_irq(&conn->lock);
+	pending = !list_empty(&conn->queue) && !bitmap_full(conn->tags, SCRIBE_CONN_DEPTH);
+	spin_unlock_irq(&conn->lock);
+	return pending;
+}
+
+/* Takes the next leg and a free tag; NULL where one of both lacks. */
+static struct scribe_leg *next_leg(struct scribe_conn *conn)
+{
+	struct scribe_leg *leg = NULL;
+	u32 tag;
+
+	spin_lock_irq(&conn->lock);
+	tag = find_first_zero_bit(conn->tags, SCRIBE_CONN_DEPTH);
+	if (tag < SCRIBE_CONN_DEPTH && !list_empty(&conn->queue)) {
+		leg = list_first_entry(&conn->queue, struct scribe_leg, node);
+		list_del_init(&leg->node);
+		leg->tag = tag;
+		conn->sending = tag + 1;
+		__set_bit(tag, conn->tags);
+	}
+	spin_unlock_irq(&conn->lock);
+	return leg;
+}
+
+static void copy_to_bounce(struct scribe_conn *conn, struct scribe_leg *leg)
+{
+	void *to = conn->bounce;
+	struct bvec_iter iter;
+	struct bio_vec vec;
+
+	__bio_for_each_segment(vec, &leg->bio, iter, leg->iter) {
+		memcpy_from_bvec(to, &vec);
+		to += vec.bv_len;
+	}
+}
+
+static int send_leg(struct scribe_conn *conn, struct scribe_leg *leg)
+{
+	bool write = leg->op == SCRIBE_WIRE_WRITE;
+	struct scribe_msg msg = {
+		.tag = leg->tag,
+		.sender_life = scribe_node_life(),
+		.expected_life = leg->life,
+		.sector = leg->sector,
+		.length_bytes = leg->length_bytes,
+		.disk = leg->disk->id,
+		.op = leg->op,
+	};
+
+	if (write && leg->sends) {
+		/* Its owner changed the data while we sent it: send what we saw at one instant. */
+		copy_to_bounce(conn, leg);
+		msg.flags |= SCRIBE_WIRE_F_DATA_CRC;
+		msg.data_crc = ~crc32c(~0U, conn->bounce, msg.length_bytes);
+		conn->sent[leg->tag] = leg;
+		return scribe_conn_send_buffer(conn, &msg, conn->bounce);
+	}
+	if (write && conn->flags & SCRIBE_F_DATA_CRC) {
+		msg.flags |= SCRIBE_WIRE_F_DATA_CRC;
+		msg.data_crc = scribe_bio_crc(&leg->bio, leg->iter);
+	}
+	conn->sent[leg->tag] = leg;
+	return scribe_conn_send(conn, &msg, write ? &leg->bio : NULL, leg->iter);
+}
+
+static int send_ping(struct scribe_conn *conn)
+{
+	struct scribe_msg msg = {
+		.tag = PING_TAG,
+		.sender_life = scribe_node_life(),
+		.expected_life = conn->peer_life,
+		.op = SCRIBE_WIRE_PING,
+	};
+
+	return scribe_conn_send(conn, &msg, NULL, (struct bvec_iter){});
+}
+
+static int initiator_send(struct scribe_conn *conn)
+{
+	struct scribe_leg *leg;
+
+	while ((leg = next_leg(conn))) {
+		int err = send_leg(conn, leg);
+
+		WRITE_ONCE(conn->sending, 0);
+		wake_up(&conn->served);
+		if (err)
+			return err;
+	}
+	if (time_after_eq(jiffies, conn->last_tx_jiffies + msecs_to_jiffies(SCRIBE_PING_MS)))
+		return send_ping(conn);
+	return 0;
+}
+
+static int receive_data(struct scribe_conn *conn, struct scribe_leg *leg,
+			const struct scribe_msg *msg)
+{
+	int err;
+
+	if (msg->length_bytes != leg->length_bytes)
+		return -EBADMSG;
+	err = scribe_conn_recv_bvec(conn, &leg->bio, leg->iter);
+	if (err)
+		return err;
+	if (msg->flags & SCRIBE_WIRE_F_DATA_CRC &&
+	    scribe_bio_crc(&leg->bio, leg->iter) != msg->data_crc)
+		leg->status = BLK_STS_PROTECTION;
+	return 0;
+}
+
+static int initiator_receive(struct scribe_conn *conn, const struct scribe_msg *msg)
+{
+	struct scribe_leg *leg;
+	bool again;
+	int err;
+
+	if (!(msg->flags & SCRIBE_WIRE_F_RESPONSE))
+		return -EBADMSG;
+	if (msg->op == SCRIBE_WIRE_PING)
+		return msg->tag == PING_TAG && msg->status == SCRIBE_WIRE_OK ? 0 : -EBADMSG;
+	if (msg->tag >= SCRIBE_CONN_DEPTH)
+		return -EBADMSG;
+	/* An answer that comes before we are done with sending must not free what we send from. */
+	wait_event(conn->served, READ_ONCE(conn->sending) != msg->tag + 1);
+	leg = conn->sent[msg->tag];
+	if (!leg || leg->op != msg->op)
+		return -EBADMSG;
+
+	leg->status = status_of(msg->status);
+	if (scribe_wire_payload_bytes(msg)) {
+		err = receive_data(conn, leg, msg);
+		if (err)
+			return err; /* still in ->sent[]: stop() gives it back */
+	}
+	/* The host has failed the disk, or will; do not wait for the daemon to say so. */
+	if (msg->status == SCRIBE_WIRE_IOERR && msg->op != SCRIBE_WIRE_READ)
+		scribe_disk_fail(leg->disk, leg->life);
+
+	again = msg->status == SCRIBE_WIRE_BADCRC && leg->sends < SCRIBE_CRC_RETRIES;
+	spin_lock_irq(&conn->lock);
+	conn->sent[msg->tag] = NULL;
+	__clear_bit(msg->tag, conn->tags);
+	if (again) {
+		leg->sends++;
+		list_add_tail(&leg->node, &conn->queue);
+	}
+	spin_unlock_irq(&conn->lock);
+	if (!again)
+		leg->done(leg);
+	if (initiator_pending(conn))
+		wake_up(&conn->wake);
+	return 0;
+}
+
+static void initiator_stop(struct scribe_conn *conn)
+{
+	struct scribe_leg *leg, *next;
+	LIST_HEAD(unfinished);
+	u32 tag;
+
+	spin_lock_irq(&conn->lock);
+	list_splice_init(&conn->queue, &unfinished);
+	for (tag = 0; tag < SCRIBE_CONN_DEPTH; tag++) {
+		if (conn->sent[tag])
+			list_add_tail(&conn->sent[tag]->node, &unfinished);
+		conn->sent[tag] = NULL;
+	}
+	spin_unlock_irq(&conn->lock);
+	list_for_each_entry_safe(leg, next, &unfinished, node) {
+		list_del_init(&leg->node);
+		leg->status = BLK_STS_TRANSPORT;
+		leg->done(leg);
+	}
+}
+
+const struct scribe_conn_ops scribe_initiator_ops = {
+	.name = "initiator",
+	.receive = initiator_receive,
+	.pending = initiator_pending,
+	.send = initiator_send,
+	.stop = initiator_stop,
+};

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Every bound and timeout of the module. */
+#ifndef SCRIBE_BOUNDS_H
+#define SCRIBE_BOUNDS_H
+
+#define SCRIBE_CONN_DEPTH		128	/* requests in flight on one connection */
+#define SCRIBE_CONNS_PER_PEER		8	/* initiator connections to one peer */
+#define SCRIBE_TARGET_DEPTH		64	/* requests that a target serves at once */
+#define SCRIBE_PING_MS			1000	/* between two PINGs of a connection */
+#define SCRIBE_PEER_TIMEOUT_MS		8000	/* silence that ends a connection with requests */
+#define SCRIBE_CRC_RETRIES		3	/* sends of a write whose data CRC did not match */
+
+#define SCRIBE_LARGE_SECTORS		128	/* from here a write has its own extent */
+#define SCRIBE_FLUSH_MS			1000	/* age of data that starts a flush */
+#define SCRIBE_DIRTY_MAX		4096	/* extents that start a flush */
+#define SCRIBE_RESERVE_LOW		64	/* extents in stock: below, ask the daemon */
+#define SCRIBE_RESERVE_TARGET		192	/* what it is asked to fill up to */
+#define SCRIBE_RESERVE_MAX		4096
+#define SCRIBE_NOSPACE_MS		10000	/* how long a write waits in a full pool */
+#define SCRIBE_WORK_MAX			1024	/* records in one answer to WORK_GET */
+#define SCRIBE_LEAF_WANTED_MAX		256	/* leaves of one VSD listed there at once */
+#define SCRIBE_RELEASE_MS		30000	/* last flush of a device that is being removed */
+
+#define SCRIBE_OP_POOL			2048	/* mempool reserve: guaranteed progress */
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Extents that this node knows: one object per id, shared by all chunks that map to it.
+ *
+ * An object lives as long as somebody holds a reference: segments in a map, I/O, pending map
+ * changes, the list of extents to flush, the stock of reservations. ->fill, ->flags, ->dirty and
+ * ->copy[].flags belong to the VSD that uses the extent and are written under its lock.
+ */
+#ifndef SCRIBE_EXTENT_H
+#define SCRIBE_EXTENT_H
+
+#include "scribe.h"
+
+#define SCRIBE_EXT_EXCLUSIVE	BIT(0)	/* may be written in place (R1) */
+#define SCRIBE_EXT_OWN		BIT(1)	/* filled at the offsets of one chunk, not appended to */
+#define SCRIBE_EXT_OPEN_DIRTY	BIT(2)	/* on the open list of extents to flush */
+#define SCRIBE_EXT_CLOSED_DIRTY	BIT(3)	/* on that of the batch that is being flushed */
+
+struct scribe_copy {
+	u32 slot;
+	u16 disk;
+	u16 flags;		/* SCRIBE_COPY_STALE */
+};
+
+/* 64 bytes: there is one per mapped MiB. */
+struct scribe_extent {
+	u64 id;
+	struct hlist_node hash;
+	refcount_t refs;
+	u16 flags;
+	u16 fill;		/* sectors; below it something was written. CHUNK_SECTORS: closed */
+	struct scribe_copy copy[SCRIBE_MAX_COPIES];
+	u8 nr_copies;
+};
+
+int scribe_extent_init(void);
+void scribe_extent_exit(void);
+
+/**
+ * scribe_extent_intern() - the object for an extent, made where there is none yet
+ * @rec: the extent as the daemon describes it, checked by scribe_extent_rec_check()
+ * @fresh: a reservation: nothing was ever written to it
+ *
+ * An object that exists is returned as it is: what this node knows of its own extents (fill,
+ * unflushed writes) is newer than what the daemon says.
+ *
+ * Context: process, may sleep.
+ * Return: the object with a reference for the caller, or NULL for no memory.
+ */
+struct scribe_extent *scribe_extent_intern(const struct scribe_extent_rec *rec, bool fresh);
+
+/* NULL, or what is wrong with a record. */
+const char *scribe_extent_rec_check(const struct scribe_extent_rec *rec);
+
+static inline void scribe_extent_get(struct scribe_extent *extent)
+{
+	refcount_inc(&extent->refs);
+}
+
+/* Any context. */
+void scribe_extent_put(struct scribe_extent *extent);
+
+/* Objects now, for statistics. */
+unsigned long scribe_extent_count(void);
+
+#endif

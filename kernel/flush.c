@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The commit path of a VSD: batches, flushes, stale copies. The protocol is at the top of vsd.h. */
+#include <linux/completion.h>
+#include <linux/mempool.h>
+#include <net/netlink.h>
+
+#include "node.h"
+#include "vsd.h"
+
+static struct kmem_cache *op_cache, *dirty_cache;
+static mempool_t op_pool, dirty_pool;
+
+/*
+ * Flush workers wait for the daemon: not on the queue whose work makes the daemon's answers
+ * count.
+ */
+static struct workqueue_struct *flush_wq;
+
+struct scribe_op *scribe_op_alloc(void)
+{
+	return mempool_alloc(&op_pool, GFP_NOIO);
+}
+
+void scribe_op_free(struct scribe_op *op)
+{
+	mempool_free(op, &op_pool);
+}
+
+struct scribe_dirty *scribe_dirty_alloc(gfp_t gfp)
+{
+	return mempool_alloc(&dirty_pool, gfp);
+}
+
+void scribe_dirty_free(struct scribe_dirty *dirty)
+{
+	if (dirty)
+		mempool_free(dirty, &dirty_pool);
+}
+
+struct scribe_batch *scribe_batch_alloc(void)
+{
+	struct scribe_batch *batch = kzalloc(sizeof(*batch), GFP_KERNEL);
+
+	if (!batch)
+		return NULL;
+	batch->written = kvcalloc(SCRIBE_DISK_MAX_ID + 1, sizeof(*batch->written), GFP_KERNEL);
+	if (!batch->written) {
+		kfree(batch);
+		return NULL;
+	}
+	INIT_LIST_HEAD(&batch->ops);
+	INIT_LIST_HEAD(&batch->dirty);
+	return batch;
+}
+
+void scribe_batch_free(struct scribe_batch *batch)
+{
+	if (!batch)
+		return;
+	kvfree(batch->written);
+	kfree(batch);
+}
+
+void scribe_batch_drop(struct scribe_vsd *vsd, struct scribe_batch *batch)
+{
+	struct scribe_dirty *dirty, *next_dirty;
+	struct scribe_op *op, *next_op;
+	LIST_HEAD(dirties);
+	LIST_HEAD(ops);
+
+	spin_lock_irq(&vsd->lock);
+	list_splice_init(&batch->ops, &ops);
+	list_splice_init(&batch->dirty, &dirties);
+	list_for_each_entry(op, &ops, node)
+		op->leaf->pins--;
+	list_for_each_entry(dirty, &dirties, node)
+		dirty->extent->flags &= batch == vsd->open ? ~SCRIBE_EXT_OPEN_DIRTY
+							   : ~SCRIBE_EXT_CLOSED_DIRTY;
+	batch->nr_ops = 0;
+	batch->nr_dirty = 0;
+	bitmap_zero(batch->disks, SCRIBE_DISK_MAX_ID + 1);
+	spin_unlock_irq(&vsd->lock);
+
+	list_for_each_entry_safe(op, next_op, &ops, node) {
+		if (op->extent)
+			scribe_extent_put(op->extent);
+		scribe_op_free(op);
+	}
+	list_for_each_entry_safe(dirty, next_dirty, &dirties, node) {
+		scribe_extent_put(dirty->extent);
+		scribe_dirty_free(dirty);
+	}
+}
+
+void scribe_batch_note_disk(struct scribe_vsd *vsd, u32 disk, u64 life, bool failed)
+{
+	struct scribe_written_disk *written = &vsd->open->written[disk];
+
+	lockdep_assert_held(&vsd->lock);
+	if (!__test_and_set_bit(disk, vsd->open->disks)) {
+		written->life = life;
+		written->failed = failed;
+		return;
+	}
+	if (failed || written->life != life)
+		written->failed = true;
+}
+
+void scribe_batch_note_extent(struct scribe_vsd *vsd, struct scribe_extent *extent,
+			      struct scribe_dirty **dirty)
+{
+	lockdep_assert_held(&vsd->lock);
+	if (extent->flags & SCRIBE_EXT_OPEN_DIRTY)
+		return;
+	extent->flags |= SCRIBE_EXT_OPEN_DIRTY;
+	scribe_extent_get(extent);
+	(*dirty)->extent = extent;
+	list_add_tail(&(*dirty)->node, &vsd->open->dirty);
+	vsd->open->nr_dirty++;
+	*dirty = NULL;
+}
+
+void scribe_batch_add_op(struct scribe_vsd *vsd, struct scribe_op *op, struct scribe_leaf *leaf,
+			 u64 chunk, u32 start, u32 len, struct scribe_extent *extent, u32 off)
+{
+	struct list_head *ops = &vsd->open->ops;
+	struct scribe_op *last = list_empty(ops) ? NULL
+						 : list_last_entry(ops, struct scribe_op, node);
+
+	lockdep_assert_held(&vsd->lock);
+	if (last && last->chunk == chunk && last->extent == extent &&
+	    (u32)last->start + last->len == start &&
+	    (!extent || (u32)last->off + last->len == off)) {
+		last->len += len;
+		scribe_op_free(op);
+		return;
+	}
+	*op = (struct scribe_op){
+		.leaf = leaf,
+		.extent = extent,
+		.chunk = chunk,
+		.start = start,
+		.len = len,
+		.off = off,
+	};
+	if (extent)
+		scribe_extent_get(extent);
+	leaf->pins++;
+	list_add_tail(&op->node, ops);
+	vsd->open->nr_ops++;
+}
+
+void scribe_flush_schedule(struct scribe_vsd *vsd, bool now)
+{
+	lockdep_assert_held(&vsd->lock);
+	if (now || vsd->open->nr_dirty >= SCRIBE_DIRTY_MAX ||
+	    vsd->open->nr_ops >= SCRIBE_BATCH_MAX_OPS / 2)
+		mod_delayed_work(flush_wq, &vsd->flush, 0);
+	else
+		queue_delayed_work(flush_wq, &vsd->flush, msecs_to_jiffies(SCRIBE_FLUSH_MS));
+}
+
+/* Step 1: close the batch. What is written from now on belongs to the next one. */
+static bool close_batch(struct scribe_vsd *vsd, struct list_head *waiters)
+{
+	struct scribe_dirty *dirty;
+	bool something;
+
+	spin_lock_irq(&vsd->lock);
+	list_splice_init(&vsd->flush_waiters, waiters);
+	swap(vsd->open, vsd->closed);
+	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
+		dirty->extent->flags &= ~SCRIBE_EXT_OPEN_DIRTY;
+		dirty->extent->flags |= SCRIBE_EXT_CLOSED_DIRTY;
+	}
+	something = vsd->closed->nr_ops ||
+		    !bitmap_empty(vsd->closed->disks, SCRIBE_DISK_MAX_ID + 1);
+	spin_unlock_irq(&vsd->lock);
+	return something;
+}
+
+struct flush_run {
+	struct scribe_vsd *vsd;
+	atomic_t pending;
+	struct completion done;
+};
+
+static void flush_leg_done(struct scribe_leg *leg)
+{
+	struct flush_run *run = leg->owner;
+	unsigned long flags;
+
+	if (leg->status) {
+		spin_lock_irqsave(&run->vsd->lock, flags);
+		run->vsd->closed->written[leg->disk->id].failed = true;
+		spin_unlock_irqrestore(&run->vsd->lock, flags);
+	}
+	scribe_leg_free(leg);
+	if (atomic_dec_and_test(&run->pending))
+		complete(&run->done);
+}
+
+/* Step 2: flush every disk that was written, each in the life in which it was written. */
+static void flush_disks(struct scribe_vsd *vsd)
+{
+	struct flush_run run = { .vsd = vsd, .pending = ATOMIC_INIT(1) };
+	u32 id;
+
+	init_completion(&run.done);
+	for_each_set_bit(id, vsd->closed->disks, SCRIBE_DISK_MAX_ID + 1) {
+		struct scribe_leg *leg;
+
+		if (READ_ONCE(vsd->closed->written[id].failed))
+			continue;
+		leg = scribe_leg_alloc(SCRIBE_WIRE_FLUSH);
+		leg->done = flush_leg_done;
+		leg->owner = &run;
+		leg->disk = scribe_disk_find(id);
+		leg->life = vsd->closed->written[id].life;
+		atomic_inc(&run.pending);
+		scribe_disk_submit(leg);
+	}
+	if (!atomic_dec_and_test(&run.pending))
+		wait_for_completion(&run.done);
+}
+
+static bool missed(const struct scribe_batch *batch, const struct scribe_copy *copy)
+{
+	return !(copy->flags & SCRIBE_COPY_STALE) && test_bit(copy->disk, batch->disks) &&
+	       batch->written[copy->disk].failed;
+}
+
+/*
+ * Step 3: which copies miss flushed data? False where an extent would be left without a good
+ * one.
+ */
+static bool count_stales(struct scribe_vsd *vsd, u32 *nr)
+{
+	struct scribe_batch *batch = vsd->closed;
+	struct scribe_dirty *dirty;
+	bool enough = true;
+	u32 i;
+
+	*nr = 0;
+	spin_lock_irq(&vsd->lock);
+	list_for_each_entry(dirty, &batch->dirty, node) {
+		struct scribe_extent *extent = dirty->extent;
+		u32 good = 0;
+
+		for (i = 0; i < extent->nr_copies; i++) {
+			if (missed(batch, &extent->copy[i]))
+				(*nr)++;
+			else if (!(extent->copy[i].flags & SCRIBE_COPY_STALE))
+				good++;
+		}
+		/* An extent that is about to be left out of the commit may lose all its copies. */
+		if (!good && refcount_read(&extent->refs) > 1)
+			enough = false;
+	}
+	spin_unlock_irq(&vsd->lock);
+	return enough;
+}
+
+static bool given_up(struct scribe_vsd *vsd)
+{
+	return READ_ONCE(vsd->lease) == SCRIBE_LEASE_FAILED || READ_ONCE(vsd->dying);
+}
+
+/* Step 4: the daemon commits changes and stale copies as one log entry. */
+static int commit_batch(struct scribe_vsd *vsd)
+{
+	spin_lock_irq(&vsd->lock);
+	vsd->batch_seq++;
+	vsd->closed_ready = true;
+	vsd->stats.batches++;
+	spin_unlock_irq(&vsd->lock);
+	scribe_event();
+	wait_event(vsd->committed, READ_ONCE(vsd->batch_acked) == vsd->batch_seq || given_up(vsd));
+	spin_lock_irq(&vsd->lock);
+	vsd->closed_ready = false;
+	spin_unlock_irq(&vsd->lock);
+	return READ_ONCE(vsd->batch_acked) == vsd->batch_seq ? 0 : -EIO;
+}
+
+static void mark_stales(struct scribe_vsd *vsd)
+{
+	struct scribe_dirty *dirty;
+	u32 i;
+
+	spin_lock_irq(&vsd->lock);
+	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
+		for (i = 0; i < dirty->extent->nr_copies; i++) {
+			struct scribe_copy *copy = &dirty->extent->copy[i];
+
+			if (missed(vsd->closed, copy)) {
+				copy->flags |= SCRIBE_COPY_STALE;
+				vsd->stats.stales++;
+			}
+		}
+	}
+	spin_unlock_irq(&vsd->lock);
+}
+
+static int flush_closed(struct scribe_vsd *vsd)
+{
+	bool warned = false;
+	u32 nr_stales;
+	int err;
+
+	flush_disks(vsd);
+	while (!count_stales(vsd, &nr_stales)) {
+		if (!warned)
+			pr_err("vsd %llu: unflushed data has no good copy left, flush waits\n",
+			       vsd->id);
+		warned = true;
+		if (wait_event_timeout(vsd->committed, given_up(vsd), HZ))
+			return -EIO;
+	}
+	if (!vsd->closed->nr_ops && !nr_stales)
+		return 0; /* written in place only, all disks flushed: nothing to commit */
+	err = commit_batch(vsd);
+	if (!err)
+		mark_stales(vsd);
+	return err;
+}
+
+void scribe_flush_work(struct work_struct *work)
+{
+	struct scribe_vsd *vsd = container_of(to_delayed_work(work), struct scribe_vsd, flush);
+	struct scribe_flush_waiter *waiter, *next;
+	LIST_HEAD(waiters);
+	int err = 0;
+
+	if (close_batch(vsd, &waiters))
+		err = given_up(vsd) ? -EIO : flush_closed(vsd);
+	else if (READ_ONCE(vsd->lease) == SCRIBE_LEASE_FAILED)
+		err = -EIO;
+	scribe_batch_drop(vsd, vsd->closed);
+	list_for_each_entry_safe(waiter, next, &waiters, node) {
+		list_del_init(&waiter->node);
+		waiter->done(waiter, err ? BLK_STS_IOERR : BLK_STS_OK);
+	}
+	spin_lock_irq(&vsd->lock);
+	if (!list_empty(&vsd->flush_waiters))
+		scribe_flush_schedule(vsd, true);
+	else if (vsd->open->nr_ops || !bitmap_empty(vsd->open->disks, SCRIBE_DISK_MAX_ID + 1))
+		scribe_flush_schedule(vsd, false);
+	if (!list_empty(&vsd->parked))
+		queue_work(scribe_wq, &vsd->kick);
+	spin_unlock_irq(&vsd->lock);
+}
+
+void scribe_flush_join(struct scribe_vsd *vsd, struct scribe_flush_waiter *waiter)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&vsd->lock, flags);
+	vsd->stats.flushes++;
+	list_add_tail(&waiter->node, &vsd->flush_waiters);
+	scribe_flush_schedule(vsd, true);
+	spin_unlock_irqrestore(&vsd->lock, flags);
+}
+
+/* Owned by the sleeper and by the worker: a sleeper that is killed leaves it to the worker. */
+struct sync_waiter {
+	struct scribe_flush_waiter waiter;
+	struct kref ref;
+	struct completion done;
+	blk_status_t status;
+};
+
+static void free_sync(struct kref *ref)
+{
+	kfree(container_of(ref, struct sync_waiter, ref));
+}
+
+static void sync_done(struct scribe_flush_waiter *waiter, blk_status_t status)
+{
+	struct sync_waiter *sync = container_of(waiter, struct sync_waiter, waiter);
+
+	sync->status = status;
+	complete(&sync->done);
+	kref_put(&sync->ref, free_sync);
+}
+
+int scribe_flush_sync(struct scribe_vsd *vsd, unsigned int limit_ms)
+{
+	long limit = limit_ms ? msecs_to_jiffies(limit_ms) : MAX_SCHEDULE_TIMEOUT;
+	struct sync_waiter *sync = kzalloc(sizeof(*sync), GFP_KERNEL);
+	long left;
+	int err;
+
+	if (!sync)
+		return -ENOMEM;
+	sync->waiter.done = sync_done;
+	kref_init(&sync->ref);
+	kref_get(&sync->ref);
+	init_completion(&sync->done);
+	scribe_flush_join(vsd, &sync->waiter);
+	left = wait_for_completion_killable_timeout(&sync->done, limit);
+	if (left > 0)
+		err = sync->status ? -EIO : 0;
+	else
+		err = left ? -EINTR : -ETIMEDOUT;
+	kref_put(&sync->ref, free_sync);
+	return err;
+}
+
+/* For the daemon */
+
+u32 scribe_batch_bytes(struct scribe_vsd *vsd)
+{
+	u32 nr_stales;
+
+	count_stales(vsd, &nr_stales);
+	return vsd->closed->nr_ops * sizeof(struct scribe_op_rec) +
+	       nr_stales * sizeof(struct scribe_stale_rec) + SZ_4K;
+}
+
+static int fill_ops(struct scribe_vsd *vsd, struct sk_buff *skb)
+{
+	u32 nr = vsd->closed->nr_ops;
+	struct scribe_op_rec *rec;
+	struct scribe_op *op;
+	struct nlattr *attr;
+	u32 i = 0;
+
+	if (!nr)
+		return 0;
+	attr = nla_reserve(skb, SCRIBE_A_OPS, nr * sizeof(*rec));
+	if (!attr)
+		return -EMSGSIZE;
+	rec = nla_data(attr);
+	list_for_each_entry(op, &vsd->closed->ops, node)
+		rec[i++] = (struct scribe_op_rec){
+			.chunk = op->chunk,
+			.extent = op->extent ? op->extent->id : 0,
+			.start = op->start,
+			.len = op->len,
+			.off = op->off,
+		};
+	return 0;
+}
+
+static int fill_stales(struct scribe_vsd *vsd, struct sk_buff *skb)
+{
+	struct scribe_dirty *dirty;
+	u32 i;
+
+	/* One attribute each: rare, and an attribute's length would bound an array. */
+	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
+		for (i = 0; i < dirty->extent->nr_copies; i++) {
+			struct scribe_stale_rec rec = {
+				.extent = dirty->extent->id,
+				.disk = dirty->extent->copy[i].disk,
+			};
+
+			if (missed(vsd->closed, &dirty->extent->copy[i]) &&
+			    nla_put(skb, SCRIBE_A_STALES, sizeof(rec), &rec))
+				return -EMSGSIZE;
+		}
+	}
+	return 0;
+}
+
+int scribe_batch_fill(struct scribe_vsd *vsd, struct sk_buff *skb)
+{
+	int err = -ENOENT;
+
+	/* nla_put() into reserved room does not sleep. */
+	spin_lock_irq(&vsd->lock);
+	if (vsd->closed_ready) {
+		err = -EMSGSIZE;
+		if (!nla_put_u64_64bit(skb, SCRIBE_A_VSD, vsd->id, SCRIBE_A_UNSPEC) &&
+		    !nla_put_u64_64bit(skb, SCRIBE_A_EPOCH, vsd->epoch, SCRIBE_A_UNSPEC) &&
+		    !nla_put_u64_64bit(skb, SCRIBE_A_BATCH, vsd->batch_seq, SCRIBE_A_UNSPEC))
+			err = fill_ops(vsd, skb) ?: fill_stales(vsd, skb);
+	}
+	spin_unlock_irq(&vsd->lock);
+	return err;
+}
+
+int scribe_batch_done(struct scribe_vsd *vsd, u64 epoch, u64 seq)
+{
+	int err = 0;
+
+	spin_lock_irq(&vsd->lock);
+	if (vsd->epoch != epoch)
+		err = -ESTALE;
+	else if (vsd->batch_acked == seq)
+		err = 0; /* said twice */
+	else if (!vsd->closed_ready || vsd->batch_seq != seq)
+		err = -ENOENT;
+	else
+		WRITE_ONCE(vsd->batch_acked, seq);
+	spin_unlock_irq(&vsd->lock);
+	if (!err)
+		wake_up_all(&vsd->committed);
+	return err;
+}
+
+int scribe_flush_init(void)
+{
+	int err = -ENOMEM;
+
+	op_cache = KMEM_CACHE(scribe_op, 0);
+	dirty_cache = KMEM_CACHE(scribe_dirty, 0);
+	flush_wq = alloc_workqueue("scribe_flush", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!op_cache || !dirty_cache || !flush_wq)
+		goto err_caches;
+	err = mempool_init_slab_pool(&op_pool, SCRIBE_OP_POOL, op_cache);
+	if (err)
+		goto err_caches;
+	err = mempool_init_slab_pool(&dirty_pool, SCRIBE_OP_POOL, dirty_cache);
+	if (err)
+		goto err_op_pool;
+	return 0;
+
+err_op_pool:
+	mempool_exit(&op_pool);
+err_caches:
+	if (flush_wq)
+		destroy_workqueue(flush_wq);
+	kmem_cache_destroy(dirty_cache);
+	kmem_cache_destroy(op_cache);
+	return err;
+}
+
+void scribe_flush_exit(void)
+{
+	mempool_exit(&dirty_pool);
+	mempool_exit(&op_pool);
+	destroy_workqueue(flush_wq);
+	kmem_cache_destroy(dirty_cache);
+	kmem_cache_destroy(op_cache);
+}

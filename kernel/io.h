@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * I/O to a VSD (rules R1 to R3 and R6).
+ *
+ * Each bio is one scribe_io, within one chunk. Its way:
+ *
+ *   admission  lease owned, deadline not passed, room in the batch    else parked
+ *   range      waits behind earlier, overlapping writes of the chunk
+ *   map        leaf loaded                                            else parked
+ *   plan       read: pieces, each from the best copy. write: in place, or to fresh space
+ *   legs       one request per copy
+ *   end        read: other copy on error. write: other space on error; map and batch updated
+ *
+ * Parked I/O holds nothing and starts anew when something changed. Reads take the range only to
+ * wait behind writes: a read beside a later write may return either, but a read that starts behind
+ * an unfinished one could see its new data on one copy and the old on another.
+ */
+#ifndef SCRIBE_IO_H
+#define SCRIBE_IO_H
+
+#include "vsd.h"
+
+enum scribe_io_kind { SCRIBE_IO_READ, SCRIBE_IO_WRITE, SCRIBE_IO_UNMAP };
+enum scribe_park {
+	SCRIBE_PARK_LEASE,
+	SCRIBE_PARK_LEAF,
+	SCRIBE_PARK_SPACE,
+	SCRIBE_PARK_BATCH,
+	SCRIBE_PARK_COPY,		/* every current copy is unreachable: one may come back */
+};
+
+struct scribe_io {
+	struct scribe_vsd *vsd;
+	struct bio *bio;
+	struct list_head node;		/* vsd->ranges[] while active, vsd->parked while parked */
+	struct list_head run;		/* a local list of those that may go on */
+	struct work_struct work;
+	void (*step)(struct scribe_io *io);	/* what the work does */
+	u64 chunk;
+	u16 start, len;			/* sectors in the chunk */
+	u16 lock_start, lock_len;	/* range held: the whole chunk while it is rewritten */
+	u8 kind;			/* enum scribe_io_kind */
+	u8 park;			/* enum scribe_park */
+	bool waiting;			/* queued behind another range */
+	bool rewrite;			/* rewrite the chunk first: it has too many segments */
+	bool adding;			/* counted in vsd->nr_adding */
+	bool in_place;
+	bool lost_leg;			/* a leg of the read ended without reaching its disk */
+	u8 attempts;
+	unsigned int generation;	/* of the barrier */
+	unsigned long parked_jiffies;	/* waiting for space since; 0: not */
+	atomic_t pending;		/* legs, and one for the planner */
+	atomic_t failed;		/* mask of copies whose leg failed */
+	blk_status_t status;
+	struct scribe_extent *target;
+	u16 target_off;
+	u64 lives[SCRIBE_MAX_COPIES];	/* of the target's disks, when planned */
+	spinlock_t retry_lock;
+	struct list_head retry;		/* legs of a read to try on another copy */
+	struct scribe_flush_waiter flush;
+};
+
+/* Takes over a bio of the dm target. Returns DM_MAPIO_SUBMITTED. */
+int scribe_io_map(struct scribe_vsd *vsd, struct bio *bio);
+
+/* Starts parked I/O anew. Context: process. */
+void scribe_io_retry_parked(struct scribe_vsd *vsd);
+
+/* What parked I/O waits for, for WORK_GET. */
+u32 scribe_io_collect_wants(struct scribe_vsd *vsd, struct scribe_work_rec *recs, u32 max);
+
+/* Used by rewrite.c, which writes a whole chunk the way that I/O writes a range of it. */
+
+/* Fresh space of its own for a range at chunk offsets, or NULL. Under vsd->lock. */
+struct scribe_extent *scribe_io_fresh(struct scribe_vsd *vsd, u32 start, u32 len, u64 *lives);
+/* After a write: what must be flushed, and what was lost. Context: process. */
+void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent, const u64 *lives,
+			    u32 failed);
+/* Maps a range; 0 or -ENOMEM. Context: process. */
+int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
+		    struct scribe_extent *extent, u32 off);
+/* Did a leg fail without an answer of its disk, so that trying again may help? */
+static inline bool scribe_io_unanswered(blk_status_t status)
+{
+	return status == BLK_STS_TRANSPORT || status == BLK_STS_OFFLINE;
+}
+
+/* Is there a current copy that was not tried, just not reachable now? */
+bool scribe_io_may_return(const struct scribe_extent *extent, u32 tried);
+/* A copy to read from: NULL disk where none is left that is not in *tried. Under vsd->lock. */
+struct scribe_disk *scribe_io_choose(struct scribe_vsd *vsd, const struct scribe_extent *extent,
+				     u32 tried, u32 *copy, u64 *life);
+
+int scribe_rewrite_init(void);
+void scribe_rewrite_exit(void);
+
+/**
+ * scribe_rewrite_chunk() - make one aligned extent of a chunk
+ * @vsd: virtual disk
+ * @chunk: chunk whose whole range the caller holds
+ *
+ * Context: worker, sleeps.
+ * Return: 0; -EAGAIN no space or leaf now; -EIO what is mapped cannot be read.
+ */
+int scribe_rewrite_chunk(struct scribe_vsd *vsd, u64 chunk);
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The node's stock of reserved extents: allocated by the daemon, not mapped by anything yet, so
+ * that a write finds fresh space without asking anybody (R3).
+ */
+#ifndef SCRIBE_RESERVE_H
+#define SCRIBE_RESERVE_H
+
+#include "extent.h"
+
+/* Adds a fresh extent; takes over the caller's reference. -ENOSPC beyond SCRIBE_RESERVE_MAX. */
+int scribe_reserve_add(struct scribe_extent *extent);
+
+/* Whether the pool has no more to give; since when writes wait. */
+void scribe_reserve_set_nospace(bool nospace);
+bool scribe_reserve_nospace(void);
+
+/**
+ * scribe_reserve_take() - an extent all of whose copies can be written now
+ *
+ * Extents of the stock with an unreachable copy stay for when it is back, behind the others.
+ *
+ * Context: any. Return: an extent with the stock's reference, or NULL.
+ */
+struct scribe_extent *scribe_reserve_take(void);
+
+/* For WORK_GET: 1 where the stock is low. */
+u32 scribe_reserve_collect_low(struct scribe_work_rec *recs, u32 max);
+
+/* Forgets the stock. */
+void scribe_reserve_drop(void);
+
+#endif

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * Generic netlink family "scribe": how the daemon controls the module.
+ *
+ * All commands need CAP_NET_ADMIN and answer with an ack or one message of the same command;
+ * an error comes with a text (extended ack). Arrays travel as one binary attribute of fixed
+ * records in host byte order. The module never waits for the daemon on mapped I/O. What it needs
+ * is listed by SCRIBE_CMD_WORK_GET; the multicast group "events" only says that the list grew,
+ * so a lost event costs time, nothing else: ask again every second.
+ */
+#ifndef SCRIBE_UAPI_NETLINK_H
+#define SCRIBE_UAPI_NETLINK_H
+
+#include <linux/types.h>
+
+#define SCRIBE_GENL_NAME	"scribe"
+#define SCRIBE_GENL_VERSION	1
+#define SCRIBE_GENL_EVENTS	"events"
+
+#define SCRIBE_CHUNK_SECTORS	2048U	/* a chunk of a VSD, as long as a slot */
+#define SCRIBE_LEAF_CHUNKS	16U	/* chunks that are loaded at once */
+#define SCRIBE_MAX_SEGS		64U	/* segments in one chunk */
+#define SCRIBE_MAX_COPIES	3U
+#define SCRIBE_MAX_NODE		255U
+#define SCRIBE_BATCH_MAX_OPS	2048U	/* map changes in one batch */
+
+enum scribe_cmd {
+	SCRIBE_CMD_UNSPEC,
+	/*
+	 * HELLO: [NODE_ID, CLUSTER_UUID] -> VERSION, LIFE, NODE_ID. Without attributes it asks.
+	 * With them it says who this node is; -EBUSY where that was said differently before.
+	 */
+	SCRIBE_CMD_HELLO,
+	/* DEADLINE: DEADLINE_NS of CLOCK_BOOTTIME up to which this node may do I/O, LIFE. */
+	SCRIBE_CMD_DEADLINE,
+	/* DISK_OPEN: DISK_ID, DISK_UUID, PATH, TIER -> DISK_LIFE, SLOTS. Claims it exclusively. */
+	SCRIBE_CMD_DISK_OPEN,
+	/* DISK_CLOSE: DISK_ID. Returns when its last bio has ended. */
+	SCRIBE_CMD_DISK_CLOSE,
+	/*
+	 * ROUTE_SET: DISK_ID, NODE_ID, DISK_LIFE, TIER. A disk of another node, its current
+	 * life.
+	 */
+	SCRIBE_CMD_ROUTE_SET,
+	/* ROUTE_DEL: DISK_ID. The disk counts as unreachable. */
+	SCRIBE_CMD_ROUTE_DEL,
+	/*
+	 * PEER_SET: NODE_ID, LIFE. The life that is expected of a peer; ends connections of
+	 * others.
+	 */
+	SCRIBE_CMD_PEER_SET,
+	/*
+	 * PEER_FENCE: NODE_ID, LIFE. Ends that life's connections and refuses new ones; returns
+	 * when all bios that they started have ended. The barrier before a take-over.
+	 */
+	SCRIBE_CMD_PEER_FENCE,
+	/* SOCKET_ADD: NODE_ID, LIFE, ROLE, SOCK_FD, [FLAGS]. Takes over a connected TCP socket. */
+	SCRIBE_CMD_SOCKET_ADD,
+	/*
+	 * LEASE_GRANT: VSD, EPOCH. This node may use the VSD; its map is empty and loads on
+	 * demand.
+	 */
+	SCRIBE_CMD_LEASE_GRANT,
+	/*
+	 * LEASE_RELEASE: VSD, EPOCH. Holds new I/O, waits for what is in flight, flushes, waits
+	 * until that is committed, drops the map and the lease. The daemon must go on serving
+	 * batches.
+	 */
+	SCRIBE_CMD_LEASE_RELEASE,
+	/* LEASE_FAIL: VSD. The lease is lost: held and new I/O fails until the next grant. */
+	SCRIBE_CMD_LEASE_FAIL,
+	/* LEAF_PUT: VSD, EPOCH, LEAF, [SEGS], [EXTENTS]. Answers a LEAF_WANTED. */
+	SCRIBE_CMD_LEAF_PUT,
+	/* RESERVE_ADD: [EXTENTS], [FLAGS & NOSPACE]. Space for writes, to the node's stock. */
+	SCRIBE_CMD_RESERVE_ADD,
+	/* BATCH_GET: VSD -> EPOCH, BATCH, [OPS], [STALES]... -ENOENT where none is ready. */
+	SCRIBE_CMD_BATCH_GET,
+	/* BATCH_DONE: VSD, EPOCH, BATCH. The batch is committed and applied. */
+	SCRIBE_CMD_BATCH_DONE,
+	/* WORK_GET -> [WORK]: everything that the module waits for. */
+	SCRIBE_CMD_WORK_GET,
+	/* BARRIER: returns when all I/O that was planned before the call has ended. */
+	SCRIBE_CMD_BARRIER,
+	/* EVENT: multicast only. Ask WORK_GET. */
+	SCRIBE_CMD_EVENT,
+	__SCRIBE_CMD_MAX
+};
+
+enum scribe_attr {
+	SCRIBE_A_UNSPEC,
+	SCRIBE_A_VERSION,	/* u32 */
+	SCRIBE_A_NODE_ID,	/* u32, 1 to SCRIBE_MAX_NODE */
+	SCRIBE_A_LIFE,		/* u64, of a node */
+	SCRIBE_A_CLUSTER_UUID,	/* 16 bytes */
+	SCRIBE_A_DEADLINE_NS,	/* u64 */
+	SCRIBE_A_DISK_ID,	/* u32, 1 to SCRIBE_DISK_MAX_ID */
+	SCRIBE_A_DISK_LIFE,	/* u64 */
+	SCRIBE_A_DISK_UUID,	/* 16 bytes */
+	SCRIBE_A_PATH,		/* string */
+	SCRIBE_A_TIER,		/* u8, enum scribe_tier */
+	SCRIBE_A_SLOTS,		/* u64 */
+	SCRIBE_A_ROLE,		/* u8, enum scribe_role */
+	SCRIBE_A_SOCK_FD,	/* u32 */
+	SCRIBE_A_FLAGS,		/* u32, SCRIBE_F_* */
+	SCRIBE_A_VSD,		/* u64 */
+	SCRIBE_A_EPOCH,		/* u64 */
+	SCRIBE_A_LEAF,		/* u64, chunk / SCRIBE_LEAF_CHUNKS */
+	SCRIBE_A_SEGS,		/* struct scribe_seg_rec[], ordered by chunk and start */
+	SCRIBE_A_EXTENTS,	/* struct scribe_extent_rec[] */
+	SCRIBE_A_BATCH,		/* u64, sequence in the epoch */
+	SCRIBE_A_OPS,		/* struct scribe_op_rec[], in order */
+	SCRIBE_A_STALES,	/* struct scribe_stale_rec[], may repeat */
+	SCRIBE_A_WORK,		/* struct scribe_work_rec[] */
+	__SCRIBE_A_MAX
+};
+
+#define SCRIBE_A_MAX (__SCRIBE_A_MAX - 1)
+
+enum scribe_tier { SCRIBE_TIER_SSD, SCRIBE_TIER_HDD, SCRIBE_NR_TIERS };
+enum scribe_role { SCRIBE_ROLE_INITIATOR, SCRIBE_ROLE_TARGET, SCRIBE_NR_ROLES };
+
+#define SCRIBE_F_DATA_CRC	0x1	/* SOCKET_ADD: the stream has no integrity of its own */
+#define SCRIBE_F_NOSPACE	0x2	/* RESERVE_ADD: the pool is full, there will be no more */
+
+#define SCRIBE_EXTENT_EXCLUSIVE	0x1	/* filled by this VSD and not shared since */
+#define SCRIBE_COPY_STALE	0x1
+
+struct scribe_copy_rec {
+	__u32 slot;
+	__u16 disk;
+	__u16 flags;		/* SCRIBE_COPY_* */
+};
+
+struct scribe_extent_rec {
+	__u64 id;
+	__u32 flags;		/* SCRIBE_EXTENT_* */
+	__u32 nr_copies;
+	struct scribe_copy_rec copy[SCRIBE_MAX_COPIES];
+};
+
+/* A range of a chunk that maps to an extent; all in sectors. */
+struct scribe_seg_rec {
+	__u64 extent;
+	__u16 chunk;		/* in its leaf */
+	__u16 start;
+	__u16 len;
+	__u16 off;		/* in the extent */
+};
+
+/* One change of the map: extent 0 unmaps. Applied in order. */
+struct scribe_op_rec {
+	__u64 chunk;
+	__u64 extent;
+	__u16 start;
+	__u16 len;
+	__u16 off;
+	__u16 reserved;
+};
+
+/* A copy that misses flushed data once this batch is committed. */
+struct scribe_stale_rec {
+	__u64 extent;
+	__u32 disk;
+	__u32 reserved;
+};
+
+enum scribe_work {
+	SCRIBE_WORK_LEASE_WANTED = 1,	/* vsd */
+	SCRIBE_WORK_LEAF_WANTED,	/* vsd, arg: leaf */
+	SCRIBE_WORK_BATCH_READY,	/* vsd, arg: batch */
+	SCRIBE_WORK_RESERVE_LOW,	/* id: extents in stock, arg: extents wanted */
+	SCRIBE_WORK_DISK_FAILED,	/* id: disk, arg: its life */
+	SCRIBE_WORK_PEER_LOST,		/* id: node without an initiator connection, arg: its life */
+};
+
+struct scribe_work_rec {
+	__u32 type;		/* enum scribe_work */
+	__u32 id;
+	__u64 vsd;
+	__u64 arg;
+};
+
+#endif

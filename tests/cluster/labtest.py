@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A test on a lab of its own: TAP lines, fault verbs, and a lab that ends with the test."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+LAB = REPO / "scripts/lab/lab"
+WAIT_SECONDS = 300
+
+
+class Lab:
+    def __init__(self, name: str, nodes: int, kernel: str = "6.1", disk_mib: int = 2048):
+        self.name, self.nodes = f"{name}-{os.getpid()}", nodes
+        self.count, self.failures = 0, 0
+        self.lab("up", "--nodes", nodes, "--kernel", kernel, "--disk-mib", disk_mib, "--owner", os.getpid())
+
+    def lab(self, verb, *words, check=True, **kwargs):
+        argv = [str(w) for w in (LAB, verb, "--name", self.name, *words)]
+        return subprocess.run(argv, check=check, stdin=subprocess.DEVNULL, **kwargs)
+
+    def start(self, node: int, command: str, **kwargs) -> subprocess.Popen:
+        """A shell command on a node, in the background."""
+        argv = [str(LAB), "exec", "--name", self.name, str(node), "--", "sh", "-c", command]
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, text=True, **kwargs)
+
+    def run(self, node: int, command: str) -> str:
+        """A shell command on a node; its output. Raises with what it said where it fails."""
+        process = self.start(node, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        out, _ = process.communicate()
+        if process.returncode:
+            raise AssertionError(f"n{node}: {command}: exit code {process.returncode}\n{out}")
+        return out
+
+    def wait(self, node: int, command: str):
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                return self.run(node, command)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    def kill(self, node: int, keep: int = 0):
+        self.lab("kill", node, "--keep", keep)
+
+    def case(self, description: str, function, *args):
+        """Runs one case; the test goes on after a failure."""
+        self.count += 1
+        try:
+            function(*args)
+        except (AssertionError, OSError, subprocess.SubprocessError, ValueError) as err:
+            self.failures += 1
+            print(f"not ok {self.count} - {description}")
+            print("\n".join(f"# {line}" for line in str(err).splitlines()[-30:]), flush=True)
+        else:
+            print(f"ok {self.count} - {description}", flush=True)
+
+    def clean_logs(self, nodes):
+        bad = "BUG:|WARNING:|KASAN|possible recursive|possible circular|blocked for more than|refcount_t|Oops"
+        for node in nodes:
+            self.run(node, f"! dmesg | grep -E '{bad}'")
+
+    def finish(self, nodes):
+        self.case("no kernel log has a BUG, WARNING or lock-up", self.clean_logs, nodes)
+        self.lab("down")
+        print(f"1..{self.count}")
+        sys.exit(1 if self.failures else 0)

@@ -1,0 +1,280 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""A stand-in for the daemon, for tests of the module alone: metadata in a dictionary, one owner.
+
+  scribe_agent.py owner NODE STATE DISK=PATH... [-- NODE@HOST...]
+  scribe_agent.py host NODE STATE DISK=PATH...
+
+`host` opens disks and serves them over the backplane. `owner` also opens its disks, connects to
+hosts, allocates extents over all disks (two copies, on different nodes where there are hosts), and
+answers what the module asks for. STATE is a directory; the owner's map.json in it is fsynced before
+a batch is acknowledged, so an owner that dies can start again from it.
+"""
+
+import json
+import os
+import random
+import select
+import socket
+import sys
+import threading
+import time
+
+import scribe_nl as nl
+
+CLUSTER = b"scribe-selftest!"
+PORT = 7420
+LEAF_CHUNKS = 16
+LEASE_SECONDS = 24  # long: under emulation a busy node may not run us for seconds
+
+
+def disk_uuid(disk):
+    return b"disk%012d" % disk
+
+
+def boottime_ns():
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Node:
+    """What owner and host share: identity, disks, deadline."""
+
+    def __init__(self, node, state, disks):
+        self.node, self.state = node, state
+        os.makedirs(state, exist_ok=True)
+        self.family = nl.Family()
+        self.lock = threading.Lock()
+        self.life = self.family.call("HELLO", NODE_ID=node, CLUSTER_UUID=CLUSTER)["LIFE"]
+        self.disks = {}  # disk -> {"life", "slots", "node", "tier"}
+        self.extend_deadline()
+        for disk, path in disks.items():
+            answer = self.family.call("DISK_OPEN", DISK_ID=disk, DISK_UUID=disk_uuid(disk), PATH=path, TIER=disk % 2)
+            self.disks[disk] = {"life": answer["DISK_LIFE"], "slots": answer["SLOTS"], "node": node, "tier": disk % 2}
+
+    def call(self, *args, **kwargs):
+        with self.lock:
+            return self.family.call(*args, **kwargs)
+
+    def extend_deadline(self):
+        self.family.call("DEADLINE", DEADLINE_NS=boottime_ns() + LEASE_SECONDS * 10**9, LIFE=self.life)
+
+    def introduce(self):
+        return {"node": self.node, "life": self.life, "disks": self.disks}
+
+    def keep_alive(self):
+        while True:
+            with self.lock:
+                self.extend_deadline()
+            time.sleep(LEASE_SECONDS / 4)
+
+
+def exchange(sock, message):
+    """One JSON line each way; not a byte beyond it may be read, it is the kernel's."""
+    sock.sendall(json.dumps(message).encode() + b"\n")
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = sock.recv(1)
+        if not byte:
+            raise ConnectionError("peer closed")
+        line += byte
+    return json.loads(line)
+
+
+class Host(Node):
+    def serve(self):
+        threading.Thread(target=self.keep_alive, daemon=True).start()
+        listener = socket.create_server(("0.0.0.0", PORT))
+        open(f"{self.state}/ready", "w", encoding="utf-8").close()
+        while True:
+            sock, _ = listener.accept()
+            try:
+                peer = exchange(sock, self.introduce())
+                self.call("PEER_SET", NODE_ID=peer["node"], LIFE=peer["life"])
+                self.call("SOCKET_ADD", NODE_ID=peer["node"], LIFE=peer["life"], ROLE=1, SOCK_FD=sock.fileno(),
+                          FLAGS=nl.F_DATA_CRC)
+            except OSError as err:
+                print(f"host: {err}", flush=True)
+            sock.close()
+
+
+def merge(segments):
+    """Neighbours that continue each other in one extent are one segment, as in the module."""
+    out = []
+    for start, length, extent, off in segments:
+        last = out[-1] if out else None
+        if last and last[2] == extent and last[0] + last[1] == start and last[3] + last[1] == off:
+            last[1] += length
+        else:
+            out.append([start, length, extent, off])
+    return out
+
+
+class Owner(Node):
+    def __init__(self, node, state, disks, hosts):
+        super().__init__(node, state, disks)
+        self.hosts = hosts
+        self.extents = {}  # id -> {"copies": [[disk, slot]...], "stale": [disk...]}
+        self.maps = {}  # vsd -> {chunk -> [[start, len, extent, off]...]}
+        self.epochs = {}
+        self.next_extent = 1
+        self.used = {}  # disk -> slots taken
+        self.draw = random.Random(1)
+        self.connect_failures = {}
+        self.load()
+        for host in hosts:
+            self.connect(host)
+
+    def load(self):
+        try:
+            with open(f"{self.state}/map.json", encoding="utf-8") as data:
+                saved = json.load(data)
+        except FileNotFoundError:
+            return
+        self.extents = {int(k): v for k, v in saved["extents"].items()}
+        self.maps = {int(v): {int(c): s for c, s in m.items()} for v, m in saved["maps"].items()}
+        self.epochs = {int(k): v for k, v in saved["epochs"].items()}
+        self.next_extent = saved["next_extent"]
+        for extent in self.extents.values():
+            for disk, slot in extent["copies"]:
+                self.used.setdefault(disk, set()).add(slot)
+
+    def save(self):
+        mapped = {s[2] for m in self.maps.values() for segs in m.values() for s in segs}
+        saved = {"extents": {k: v for k, v in self.extents.items() if k in mapped}, "maps": self.maps,
+                 "epochs": self.epochs, "next_extent": self.next_extent}
+        with open(f"{self.state}/map.new", "w", encoding="utf-8") as out:
+            json.dump(saved, out)
+            out.flush()
+            os.fsync(out.fileno())
+        os.rename(f"{self.state}/map.new", f"{self.state}/map.json")
+        # The name, too: without this a power cut may bring the old map back.
+        directory = os.open(self.state, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+
+    def connect(self, host):
+        node, _, address = host.partition("@")
+        for _ in range(4):
+            sock = socket.create_connection((address, PORT), timeout=5)
+            sock.settimeout(None)
+            peer = exchange(sock, self.introduce())
+            assert peer["node"] == int(node)
+            self.call("PEER_SET", NODE_ID=peer["node"], LIFE=peer["life"])
+            for disk, about in peer["disks"].items():
+                self.call("ROUTE_SET", DISK_ID=int(disk), NODE_ID=peer["node"], DISK_LIFE=about["life"],
+                          TIER=about["tier"])
+                self.disks[int(disk)] = about
+            self.call("SOCKET_ADD", NODE_ID=peer["node"], LIFE=peer["life"], ROLE=0, SOCK_FD=sock.fileno(),
+                      FLAGS=nl.F_DATA_CRC)
+            sock.close()
+
+    def allocate(self, lost):
+        """One extent with two copies, on different nodes where there are several."""
+        nodes = {}
+        for disk, about in self.disks.items():
+            used = self.used.setdefault(disk, set())
+            if about["node"] not in lost and not about.get("failed") and len(used) < about["slots"]:
+                nodes.setdefault(about["node"], []).append(disk)
+        several = len({d["node"] for d in self.disks.values()}) > 1
+        if several:
+            if len(nodes) < 2:
+                return None
+            chosen = [self.draw.choice(nodes[n]) for n in self.draw.sample(sorted(nodes), 2)]
+        else:
+            local = nodes.get(self.node, [])
+            if len(local) < 2:
+                return None
+            chosen = self.draw.sample(local, 2)
+        copies = []
+        for disk in chosen:
+            slot = next(s for s in range(len(self.used[disk]) + 1) if s not in self.used[disk])
+            self.used[disk].add(slot)
+            copies.append([disk, slot])
+        number = self.next_extent
+        self.next_extent += 1
+        self.extents[number] = {"copies": copies, "stale": []}
+        return nl.pack_extent(number, copies)
+
+    def apply(self, vsd, ops, stales):
+        chunks = self.maps.setdefault(vsd, {})
+        for chunk, extent, start, length, off, _ in nl.OP.iter_unpack(ops):
+            rest = []
+            for s, n, e, o in chunks.get(chunk, []):
+                if s < start:
+                    rest.append([s, min(s + n, start) - s, e, o])
+                if s + n > start + length:
+                    begin = max(s, start + length)
+                    rest.append([begin, s + n - begin, e, o + begin - s])
+            if extent:
+                assert extent in self.extents
+                rest.append([start, length, extent, off])
+            chunks[chunk] = merge(sorted(rest))
+        for data in stales:
+            extent, disk, _ = nl.STALE.unpack(data)
+            self.extents[extent]["stale"].append(disk)
+        self.save()
+
+    def put_leaf(self, vsd, leaf):
+        segs, used = b"", []
+        for index in range(LEAF_CHUNKS):
+            for start, length, extent, off in self.maps.get(vsd, {}).get(leaf * LEAF_CHUNKS + index, []):
+                segs += nl.SEG.pack(extent, index, start, length, off)
+                if extent not in used:
+                    used.append(extent)
+        extents = b"".join(nl.pack_extent(e, self.extents[e]["copies"], stale=self.extents[e]["stale"]) for e in used)
+        self.call("LEAF_PUT", VSD=vsd, EPOCH=self.epochs[vsd], LEAF=leaf, SEGS=segs, EXTENTS=extents)
+
+    def serve_record(self, kind, number, vsd, arg, lost):
+        if kind == nl.LEASE_WANTED:
+            self.epochs[vsd] = self.epochs.get(vsd, 0) + 1
+            self.save()
+            self.call("LEASE_GRANT", VSD=vsd, EPOCH=self.epochs[vsd])
+        elif kind == nl.LEAF_WANTED:
+            self.put_leaf(vsd, arg)
+        elif kind == nl.BATCH_READY:
+            batch = self.call("BATCH_GET", VSD=vsd)
+            self.apply(vsd, batch.get("OPS", b""), batch.get("STALES", []))
+            self.call("BATCH_DONE", VSD=vsd, EPOCH=batch["EPOCH"], BATCH=batch["BATCH"])
+        elif kind == nl.RESERVE_LOW:
+            extents = [e for e in (self.allocate(lost) for _ in range(min(arg, 256))) if e]
+            self.call("RESERVE_ADD", EXTENTS=b"".join(extents), FLAGS=0 if extents else nl.F_NOSPACE)
+        elif kind == nl.DISK_FAILED:
+            self.disks[number]["failed"] = True
+
+    def serve(self):
+        threading.Thread(target=self.keep_alive, daemon=True).start()
+        events = self.family.events()
+        # Leases outlive this process, not the module: go on in the epoch that it has.
+        open(f"{self.state}/ready", "w", encoding="utf-8").close()
+        while True:
+            select.select([events], [], [], 0.5)
+            while select.select([events], [], [], 0)[0]:
+                events.recv(65536)
+            records = list(nl.WORK.iter_unpack(self.call("WORK_GET")["WORK"]))
+            lost = {number for kind, number, _, _ in records if kind == nl.PEER_LOST}
+            for kind, number, vsd, arg in records:
+                try:
+                    self.serve_record(kind, number, vsd, arg, lost)
+                except nl.NetlinkError as err:
+                    print(f"owner: record {kind}: {err}", flush=True)
+
+
+def parse_disks(words):
+    return {int(w.split("=")[0]): w.split("=")[1] for w in words}
+
+
+def main():
+    role, node, state, *words = sys.argv[1:]
+    hosts = words[words.index("--") + 1:] if "--" in words else []
+    disks = parse_disks(words[:words.index("--")] if "--" in words else words)
+    if role == "format":
+        for disk, path in disks.items():
+            nl.format_disk(path, disk, CLUSTER, disk_uuid(disk))
+    elif role == "host":
+        Host(int(node), state, disks).serve()
+    else:
+        Owner(int(node), state, disks, hosts).serve()
+
+
+if __name__ == "__main__":
+    main()

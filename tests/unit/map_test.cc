@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+// The map tree against a naive model, its replica fed with patches only.
+#include "meta/map.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <array>
+#include <filesystem>
+#include <map>
+#include <random>
+#include <set>
+
+#include "meta/database.h"
+
+namespace {
+
+using core::Code;
+using core::ExtentId;
+using core::Segment;
+using core::VsdId;
+using meta::Batch;
+using meta::Copy;
+using meta::Database;
+using meta::Map;
+
+constexpr uint64_t kChunk = core::kChunkSectors;
+constexpr core::NodeId kNode{1};
+
+// A leader and a follower that sees nothing but patches.
+class Cluster {
+ public:
+  Cluster()
+      : leader_(Database::open(":memory:").value()),
+        follower_(Database::open(":memory:").value()),
+        map_(*leader_) {}
+
+  /// Runs a change as the next entry on both; an error changes neither.
+  template <class Function>
+  auto entry(Function&& change) -> decltype(change(std::declval<Map&>(), uint64_t{})) {
+    using R = decltype(change(map_, uint64_t{}));
+    std::optional<R> result;
+    auto patch = leader_->prepare([&]() -> core::Result<void> {
+      result = change(map_, index_ + 1);
+      if (!*result) return result->error();
+      return {};
+    });
+    if (!patch) return patch.error();
+    index_++;
+    leader_->commit(index_).value();
+    follower_->apply(index_, *patch).value();
+    return *result;
+  }
+
+  void expect_sound() {
+    EXPECT_EQ(leader_->digest().value(), follower_->digest().value());
+    EXPECT_EQ(map_.verify().value(), std::vector<std::string>{});
+  }
+  bool sound() {
+    return leader_->digest().value() == follower_->digest().value() &&
+           map_.verify().value().empty();
+  }
+
+  ExtentId reserve() {
+    const uint32_t slot = next_slot_++;
+    const std::array<Copy, 2> copies{Copy{{1}, slot}, Copy{{2}, slot}};
+    return entry([&](Map& map, uint64_t) { return map.reserve(copies, kNode, 77); }).value();
+  }
+
+  VsdId vsd(const std::string& name, uint64_t chunks) {
+    const VsdId id =
+        entry([&](Map& map, uint64_t) { return map.create_vsd(name, chunks * kChunk, 2); }).value();
+    entry([&](Map& map, uint64_t) { return map.grant_lease(id, kNode); }).value();
+    return id;
+  }
+
+  core::Result<void> write(VsdId vsd, uint64_t chunk, Segment segment, uint64_t epoch = 1) {
+    return entry([&](Map& map, uint64_t index) {
+      return map.commit(Batch{vsd, epoch, {{chunk, segment}}, {}}, index);
+    });
+  }
+
+  Map& map() { return map_; }
+  Database& leader() { return *leader_; }
+  Database& follower() { return *follower_; }
+  uint64_t index() const { return index_; }
+
+ private:
+  std::unique_ptr<Database> leader_;
+  std::unique_ptr<Database> follower_;
+  Map map_;
+  uint64_t index_ = 0;
+  uint32_t next_slot_ = 0;
+};
+
+core::Segments chunk_of(Map& map, VsdId vsd, uint64_t chunk) {
+  return map.leaf(vsd, chunk / core::kLeafChunks).value().chunks[chunk % core::kLeafChunks];
+}
+
+TEST(Map, AWriteIsFoundAgainWithTheCopiesOfItsExtent) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 5000);
+  const ExtentId extent = c.reserve();
+  c.write(vsd, 4321, {8, 16, 0, extent}).value();
+  const auto leaf = c.map().leaf(vsd, 4321 / 16).value();
+  EXPECT_EQ(leaf.chunks[4321 % 16], (core::Segments{{8, 16, 0, extent}}));
+  ASSERT_EQ(leaf.extents.size(), 1U);
+  EXPECT_TRUE(leaf.extents[0].exclusive);
+  EXPECT_EQ(leaf.extents[0].copies, (std::vector<Copy>{{{1}, 0, false}, {{2}, 0, false}}));
+  c.expect_sound();
+}
+
+TEST(Map, ABatchOfAnOldEpochChangesNothing) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 16);
+  const ExtentId extent = c.reserve();
+  c.entry([&](Map& map, uint64_t) { return map.grant_lease(vsd, kNode); }).value();
+  const uint64_t before = c.leader().digest().value();
+  const auto result = c.write(vsd, 0, {0, 8, 0, extent}, 1);
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, Code::stale);
+  EXPECT_EQ(c.leader().digest().value(), before);
+}
+
+TEST(Map, AnOpThatNamesNoReservationOrLeavesTheDiskRollsTheWholeBatchBack) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 16);
+  const ExtentId good = c.reserve();
+  const uint64_t before = c.leader().digest().value();
+  auto commit = [&](std::vector<meta::Op> ops) {
+    return c.entry([&](Map& map, uint64_t index) {
+      return map.commit({vsd, 1, std::move(ops), {}}, index);
+    });
+  };
+  EXPECT_FALSE(commit({{0, {0, 8, 0, good}}, {1, {0, 8, 0, {999}}}}));
+  EXPECT_EQ(commit({{0, {0, 8, 0, good}}, {16, {0, 8, 0, good}}}).error().code, Code::invalid);
+  EXPECT_EQ(commit({{0, {2040, 16, 0, good}}}).error().code, Code::invalid);
+  EXPECT_EQ(c.leader().digest().value(), before);
+}
+
+TEST(Map, OverwritingFreesTheSlotsIntoQuarantineAndTheyAreNotReusedBefore) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 16);
+  const ExtentId first = c.reserve();
+  const ExtentId second = c.reserve();
+  c.write(vsd, 3, {0, 2048, 0, first}).value();
+  c.write(vsd, 3, {0, 2048, 0, second}).value();
+  SQLite::Statement query(c.follower().sql(),
+                          "SELECT disk, slot, freed_at FROM quarantine ORDER BY disk");
+  ASSERT_TRUE(query.executeStep());
+  EXPECT_EQ(query.getColumn(1).getInt(), 0);
+  EXPECT_EQ(static_cast<uint64_t>(query.getColumn(2).getInt64()), c.index());
+  const std::array<Copy, 2> reuse{Copy{{1}, 0}, Copy{{2}, 9}};
+  EXPECT_EQ(c.entry([&](Map& map, uint64_t) { return map.reserve(reuse, kNode, 77); }).error().code,
+            Code::conflict);
+  c.expect_sound();
+}
+
+TEST(Map, StaleMarksCommitWithTheBatchAndThoseOfUnmappedReservationsAreDropped) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 16);
+  const ExtentId mapped = c.reserve();
+  const ExtentId reserved = c.reserve();
+  c.entry([&](Map& map, uint64_t index) {
+     return map.commit({vsd, 1, {{0, {0, 8, 0, mapped}}}, {{mapped, {2}}, {reserved, {1}}}}, index);
+   }).value();
+  const auto leaf = c.map().leaf(vsd, 0).value();
+  EXPECT_EQ(leaf.extents[0].copies, (std::vector<Copy>{{{1}, 0, false}, {{2}, 0, true}}));
+  c.expect_sound();
+}
+
+TEST(Map, ASnapshotKeepsWhatWasAndEndsExclusiveness) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 3000);
+  const ExtentId old_extent = c.reserve();
+  const ExtentId new_extent = c.reserve();
+  c.write(vsd, 2500, {0, 64, 0, old_extent}).value();
+  const auto snapshot =
+      c.entry([&](Map& map, uint64_t index) { return map.snapshot(vsd, index); }).value();
+  EXPECT_FALSE(c.map().leaf(vsd, 2500 / 16).value().extents[0].exclusive);
+  c.write(vsd, 2500, {0, 64, 0, new_extent}).value();
+  EXPECT_TRUE(c.map().leaf(vsd, 2500 / 16).value().extents[0].exclusive);
+  EXPECT_EQ(c.map().snapshot_chunk(snapshot, 2500).value(),
+            (core::Segments{{0, 64, 0, old_extent}}));
+  c.expect_sound();
+  c.entry([&](Map& map, uint64_t index) { return map.delete_vsd(vsd, index); }).value();
+  c.expect_sound();
+  c.entry([&](Map& map, uint64_t index) { return map.delete_snapshot(snapshot, index); }).value();
+  c.expect_sound();
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM tree").getInt(), 0);
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM quarantine").getInt(), 4);
+}
+
+TEST(Map, AVsdGrowsByLevelsAndKeepsItsData) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 16);
+  const ExtentId extent = c.reserve();
+  c.write(vsd, 7, {0, 8, 0, extent}).value();
+  c.entry([&](Map& map, uint64_t) {
+     return map.resize_vsd(vsd, 16 * 64 * 64 * 3 * kChunk);
+   }).value();
+  EXPECT_EQ(chunk_of(c.map(), vsd, 7), (core::Segments{{0, 8, 0, extent}}));
+  const ExtentId far = c.reserve();
+  c.write(vsd, 16 * 64 * 64 * 2, {0, 8, 0, far}).value();
+  EXPECT_EQ(chunk_of(c.map(), vsd, 16 * 64 * 64 * 2), (core::Segments{{0, 8, 0, far}}));
+  EXPECT_EQ(chunk_of(c.map(), vsd, 7), (core::Segments{{0, 8, 0, extent}}));
+  const auto shrink = c.entry([&](Map& map, uint64_t) { return map.resize_vsd(vsd, 16 * kChunk); });
+  EXPECT_EQ(shrink.error().code, Code::invalid);
+  c.expect_sound();
+}
+
+TEST(Map, BadNamesSizesAndDuplicatesAreRefused) {
+  Cluster c;
+  c.vsd("a", 1);
+  auto create = [&](const std::string& name, uint64_t sectors, uint32_t replicas) {
+    const auto result =
+        c.entry([&](Map& map, uint64_t) { return map.create_vsd(name, sectors, replicas); });
+    return result ? std::string("created") : result.error().text;
+  };
+  EXPECT_EQ(create("a", kChunk, 2), "a VSD named a exists");
+  for (const std::string name : {"", "-a", ".a", "a/b", "a b", "../x"})
+    EXPECT_NE(create(name, kChunk, 2), "created");
+  EXPECT_NE(create(std::string(65, 'a'), kChunk, 2), "created");
+  EXPECT_NE(create("b", 0, 2), "created");
+  EXPECT_NE(create("b", kChunk + 1, 2), "created");
+  EXPECT_NE(create("b", uint64_t{1} << 60, 2), "created");
+  EXPECT_NE(create("b", kChunk, 1), "created");
+  EXPECT_NE(create("b", kChunk, 4), "created");
+}
+
+TEST(Database, AFollowerRefusesGapsRepeatsAndEntriesThatDoNotFit) {
+  Cluster c;
+  c.vsd("a", 16);
+  auto other = Database::open(":memory:").value();
+  Map other_map(*other);
+  auto patch = other->prepare([&]() -> core::Result<void> {
+    const auto id = other_map.create_vsd("different", kChunk, 2);
+    if (!id) return id.error();
+    return {};
+  });
+  other->rollback();
+  const uint64_t before = c.follower().digest().value();
+  EXPECT_EQ(c.follower().apply(c.index(), *patch).error().code, Code::conflict);
+  EXPECT_EQ(c.follower().apply(c.index() + 2, *patch).error().code, Code::conflict);
+  EXPECT_EQ(c.follower().apply(c.index() + 1, *patch).error().code, Code::corrupt);
+  EXPECT_FALSE(c.follower().apply(c.index() + 1, "not a patch"));
+  EXPECT_EQ(c.follower().digest().value(), before);
+  EXPECT_EQ(c.follower().applied().value(), c.index());
+}
+
+TEST(Database, WhatIsCommittedIsThereAfterReopeningAndWhatIsPreparedIsNot) {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("scribe-meta-" + std::to_string(::getpid()));
+  std::filesystem::remove(path);
+  {
+    auto db = Database::open(path).value();
+    Map map(*db);
+    for (const char* name : {"kept", "lost"}) {
+      db->prepare([&]() -> core::Result<void> {
+          const auto id = map.create_vsd(name, kChunk, 2);
+          if (!id) return id.error();
+          return {};
+        }).value();
+      if (name == std::string("kept")) db->commit(1).value();
+    }
+  }
+  auto db = Database::open(path).value();
+  EXPECT_EQ(db->applied().value(), 1U);
+  EXPECT_EQ(db->sql().execAndGet("SELECT group_concat(name) FROM vsd").getString(), "kept");
+  std::filesystem::remove(path);
+}
+
+// Any history of writes, unmaps, snapshots and deletions equals a model that maps each sector, on
+// the leader and on the follower, and its counts equal a recount.
+RC_GTEST_PROP(Map, AnyHistoryEqualsTheModel, ()) {
+  constexpr uint64_t kChunks = 1100;  // three levels
+  using Model = std::map<uint64_t, core::Segments>;
+  Cluster c;
+  std::map<uint64_t, Model> vsds;       // id -> chunks
+  std::map<uint64_t, Model> snapshots;  // id -> chunks
+  vsds[c.vsd("v0", kChunks).value] = {};
+  int names = 1;
+  auto pick = [](const auto& from) { return *rc::gen::elementOf(from); };
+  const int steps = *rc::gen::inRange(5, 40);
+  for (int step = 0; step < steps; step++) {
+    const int what = *rc::gen::inRange(0, 10);
+    if (what == 0 || vsds.empty()) {
+      vsds[c.vsd("v" + std::to_string(names++), kChunks).value] = {};
+    } else if (what == 1) {
+      const uint64_t id = pick(vsds).first;
+      const auto snapshot =
+          c.entry([&](Map& map, uint64_t index) { return map.snapshot({id}, index); }).value();
+      snapshots[snapshot.value] = vsds[id];
+    } else if (what == 2 && !snapshots.empty()) {
+      const uint64_t id = pick(snapshots).first;
+      c.entry([&](Map& map, uint64_t index) { return map.delete_snapshot({id}, index); }).value();
+      snapshots.erase(id);
+    } else if (what == 3 && vsds.size() > 1) {
+      const uint64_t id = pick(vsds).first;
+      c.entry([&](Map& map, uint64_t index) { return map.delete_vsd({id}, index); }).value();
+      vsds.erase(id);
+    } else {
+      const uint64_t id = pick(vsds).first;
+      Batch batch{{id}, 1, {}, {}};
+      const int ops = *rc::gen::inRange(1, 6);
+      for (int i = 0; i < ops; i++) {
+        const uint64_t chunk =
+            *rc::gen::element<uint64_t>(0, 1, 15, 16, 500, 1023, 1024, kChunks - 1);
+        const auto start = *rc::gen::inRange<uint16_t>(0, kChunk);
+        const auto len = *rc::gen::inRange<uint16_t>(1, static_cast<uint16_t>(kChunk - start + 1));
+        const ExtentId extent = *rc::gen::inRange(0, 4) ? c.reserve() : ExtentId{};
+        const Segment segment{start, len, 0, extent};
+        batch.ops.push_back({chunk, segment});
+        vsds[id][chunk] = core::splice(vsds[id][chunk], segment);
+      }
+      c.entry([&](Map& map, uint64_t index) { return map.commit(batch, index); }).value();
+    }
+    RC_ASSERT(c.sound());
+  }
+  for (Map* map : {&c.map()}) {
+    for (auto& [id, model] : vsds)
+      for (auto& [chunk, segments] : model) {
+        const bool same = chunk_of(*map, {id}, chunk) == segments;
+        RC_ASSERT(same);
+      }
+    for (auto& [id, model] : snapshots)
+      for (auto& [chunk, segments] : model) {
+        const bool same = map->snapshot_chunk({id}, chunk).value() == segments;
+        RC_ASSERT(same);
+      }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "meta/database.h"
+
+#include <sqlite3.h>
+#include <xxhash.h>
+
+#include <array>
+
+namespace meta {
+
+namespace {
+
+// Each has a primary key, because sessions skip tables without one; no triggers, cascades or
+// autoincrement, because a follower applies rows and must not compute any.
+constexpr std::array kReplicated = {
+    R"(CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID)",
+    R"(CREATE TABLE vsd(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, sectors INTEGER NOT NULL,
+         replicas INTEGER NOT NULL, root INTEGER NOT NULL, last_snapshot INTEGER NOT NULL,
+         lease_node INTEGER NOT NULL, epoch INTEGER NOT NULL))",
+    R"(CREATE TABLE snapshot(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, sectors INTEGER NOT NULL,
+         root INTEGER NOT NULL, taken INTEGER NOT NULL))",
+    R"(CREATE TABLE tree(id INTEGER PRIMARY KEY, level INTEGER NOT NULL, refs INTEGER NOT NULL,
+         body BLOB NOT NULL))",
+    R"(CREATE TABLE extent(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, born INTEGER NOT NULL,
+         refs INTEGER NOT NULL))",
+    R"(CREATE TABLE copy(disk INTEGER NOT NULL, slot INTEGER NOT NULL, extent INTEGER NOT NULL,
+         stale INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
+    R"(CREATE TABLE reservation(extent INTEGER PRIMARY KEY, node INTEGER NOT NULL,
+         life INTEGER NOT NULL))",
+    R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
+         freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
+};
+constexpr std::array kTables = {"counter", "vsd",  "snapshot",    "tree",
+                                "extent",  "copy", "reservation", "quarantine"};
+static_assert(kReplicated.size() == kTables.size());
+constexpr int kSchemaVersion = 1;
+
+Error storage_error(SQLite::Database& sql, const char* what) {
+  return {Code::storage, std::string("metadata database: ") + what + ": " + sql.getErrorMsg()};
+}
+
+}  // namespace
+
+Database::Database(const std::string& path)
+    : sql_(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE) {}
+
+Database::~Database() { rollback(); }
+
+void Database::create_schema() {
+  SQLite::Transaction transaction(sql_);
+  for (const char* table : kReplicated) sql_.exec(table);
+  sql_.exec("CREATE INDEX copy_by_extent ON copy(extent)");
+  // Local: how far this node is. Not part of what is replicated.
+  sql_.exec(
+      "CREATE TABLE applied(one INTEGER PRIMARY KEY CHECK(one = 1), log_index INTEGER NOT NULL)");
+  sql_.exec("INSERT INTO applied VALUES(1, 0)");
+  sql_.exec("PRAGMA user_version = " + std::to_string(kSchemaVersion));
+  transaction.commit();
+}
+
+Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
+  return guarded([&]() -> Result<std::unique_ptr<Database>> {
+    std::unique_ptr<Database> db(new Database(path));
+    db->sql_.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+    const int version = db->sql_.execAndGet("PRAGMA user_version").getInt();
+    if (version == 0) db->create_schema();
+    if (version > kSchemaVersion)
+      return Error{Code::conflict,
+                   path + " was written by a newer version of scaled; upgrade this node"};
+    return db;
+  });
+}
+
+void Database::set_applied(uint64_t index) {
+  SQLite::Statement update(sql_, "UPDATE applied SET log_index = ?");
+  update.bind(1, static_cast<int64_t>(index));
+  update.exec();
+}
+
+Result<Patch> Database::prepare(const std::function<Result<void>()>& change) {
+  if (session_ != nullptr) return Error{Code::conflict, "metadata: a transaction is open already"};
+  Result<Patch> patch = guarded([&]() -> Result<Patch> {
+    sqlite3* handle = sql_.getHandle();
+    if (sqlite3session_create(handle, "main", &session_) != SQLITE_OK)
+      return storage_error(sql_, "session");
+    for (const char* table : kTables) {
+      if (sqlite3session_attach(session_, table) != SQLITE_OK)
+        return storage_error(sql_, "session");
+    }
+    sql_.exec("BEGIN IMMEDIATE");
+    CORE_TRY(change());
+    int bytes = 0;
+    void* data = nullptr;
+    if (sqlite3session_patchset(session_, &bytes, &data) != SQLITE_OK)
+      return storage_error(sql_, "patchset");
+    Patch made(static_cast<const char*>(data), static_cast<size_t>(bytes));
+    sqlite3_free(data);
+    return made;
+  });
+  if (!patch) rollback();
+  return patch;
+}
+
+Result<void> Database::commit(uint64_t index) {
+  Result<void> done = guarded([&]() -> Result<void> {
+    set_applied(index);
+    sql_.exec("COMMIT");
+    return {};
+  });
+  rollback();  // ends the session; of the transaction only where it failed
+  return done;
+}
+
+void Database::rollback() {
+  if (session_ != nullptr) sqlite3session_delete(session_);
+  session_ = nullptr;
+  if (sqlite3_get_autocommit(sql_.getHandle()) == 0)
+    sqlite3_exec(sql_.getHandle(), "ROLLBACK", nullptr, nullptr, nullptr);
+}
+
+Result<void> Database::apply(uint64_t index, const Patch& patch) {
+  Result<void> done = guarded([&]() -> Result<void> {
+    const Result<uint64_t> last = applied();
+    if (!last) return last.error();
+    if (index != *last + 1)
+      return Error{Code::conflict, "metadata: entry " + std::to_string(index) +
+                                       " does not follow " + std::to_string(*last)};
+    sql_.exec("BEGIN IMMEDIATE");
+    auto on_conflict = [](void*, int, sqlite3_changeset_iter*) { return SQLITE_CHANGESET_ABORT; };
+    const int code =
+        sqlite3changeset_apply(sql_.getHandle(), static_cast<int>(patch.size()),
+                               const_cast<char*>(patch.data()), nullptr, on_conflict, nullptr);
+    if (code != SQLITE_OK)
+      return Error{code == SQLITE_ABORT ? Code::corrupt : Code::storage,
+                   "metadata: entry " + std::to_string(index) +
+                       " does not fit this database: " + sqlite3_errstr(code)};
+    set_applied(index);
+    sql_.exec("COMMIT");
+    return {};
+  });
+  rollback();
+  return done;
+}
+
+Result<uint64_t> Database::applied() {
+  return guarded([&]() -> Result<uint64_t> {
+    return static_cast<uint64_t>(sql_.execAndGet("SELECT log_index FROM applied").getInt64());
+  });
+}
+
+Result<uint64_t> Database::digest() {
+  return guarded([&]() -> Result<uint64_t> {
+    std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(),
+                                                                   &XXH3_freeState);
+    XXH3_64bits_reset(state.get());
+    for (const char* table : kTables) {
+      // All replicated tables are ordered by their first two columns, which hold the primary key.
+      SQLite::Statement rows(sql_, std::string("SELECT * FROM ") + table + " ORDER BY 1, 2");
+      XXH3_64bits_update(state.get(), table, std::char_traits<char>::length(table));
+      while (rows.executeStep()) {
+        for (int i = 0; i < rows.getColumnCount(); i++) {
+          const SQLite::Column column = rows.getColumn(i);
+          const std::string text = column.getString();
+          const uint64_t size = text.size();
+          XXH3_64bits_update(state.get(), &size, sizeof(size));
+          XXH3_64bits_update(state.get(), text.data(), text.size());
+        }
+      }
+    }
+    return XXH3_64bits_digest(state.get());
+  });
+}
+
+}  // namespace meta

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <SQLiteCpp/SQLiteCpp.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/result.h"
+
+struct sqlite3_session;
+
+namespace meta {
+
+using core::Code;
+using core::Error;
+using core::Result;
+
+/// What a transaction changed, to be applied by every other node (a sqlite patchset).
+using Patch = std::string;
+
+/// The metadata of one node: a sqlite database and the index of the last log entry that it holds.
+///
+/// A leader calls prepare(), appends the patch to the log, then calls commit() or rollback(). A
+/// follower calls apply(). One thread uses an object. SQLite's exceptions end here, as
+/// Code::storage.
+class Database {
+ public:
+  /// Opens or creates a file; ":memory:" for a test.
+  [[nodiscard]] static Result<std::unique_ptr<Database>> open(const std::string& path);
+  ~Database();
+  Database(const Database&) = delete;
+  Database& operator=(const Database&) = delete;
+
+  /// Runs `change` in a transaction that stays open, and gives what it changed; an error of
+  /// `change` rolls it back. Pre: no transaction is open.
+  [[nodiscard]] Result<Patch> prepare(const std::function<Result<void>()>& change);
+
+  /// Makes the prepared transaction durable as log entry `index`. Pre: prepare() succeeded.
+  [[nodiscard]] Result<void> commit(uint64_t index);
+  void rollback();
+
+  /// Applies another node's patch as log entry `index`, which must follow applied(). An entry that
+  /// does not fit means that the databases differ (Code::corrupt): nothing is changed, refetch.
+  [[nodiscard]] Result<void> apply(uint64_t index, const Patch& patch);
+
+  /// Index of the last entry, durable with it; 0 for a new database.
+  [[nodiscard]] Result<uint64_t> applied();
+
+  /// A hash over all replicated rows: equal on nodes that applied the same entries.
+  [[nodiscard]] Result<uint64_t> digest();
+
+  /// The connection, for the other files of this library.
+  SQLite::Database& sql() { return sql_; }
+
+ private:
+  explicit Database(const std::string& path);
+  void create_schema();
+  void set_applied(uint64_t index);
+
+  SQLite::Database sql_;
+  sqlite3_session* session_ = nullptr;
+};
+
+/// Runs a function that uses SQLiteCpp; its exceptions become Code::storage.
+template <class Function>
+auto guarded(Function&& function) -> decltype(function()) {
+  try {
+    return function();
+  } catch (const SQLite::Exception& err) {
+    return Error{Code::storage, std::string("metadata database: ") + err.what()};
+  }
+}
+
+}  // namespace meta

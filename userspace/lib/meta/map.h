@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/id.h"
+#include "core/segments.h"
+#include "meta/database.h"
+
+namespace meta {
+
+struct Copy {
+  core::DiskId disk;
+  uint32_t slot = 0;
+  bool stale = false;
+
+  friend bool operator==(const Copy&, const Copy&) = default;
+};
+
+/// One change of a VSD's map, as the kernel's batch gives it: extent 0 unmaps.
+struct Op {
+  uint64_t chunk = 0;
+  core::Segment segment;
+};
+
+struct Stale {
+  core::ExtentId extent;
+  core::DiskId disk;
+};
+
+/// A batch of one VSD, committed as a whole or not at all.
+struct Batch {
+  core::VsdId vsd;
+  uint64_t epoch = 0;
+  std::vector<Op> ops;
+  std::vector<Stale> stales;
+};
+
+struct MappedExtent {
+  core::ExtentId id;
+  bool exclusive = false;  ///< born after the VSD's last snapshot, in this VSD, mapped by it alone
+  std::vector<Copy> copies;
+};
+
+/// What a node needs to know of a leaf: 16 chunks and the extents that they name.
+struct Leaf {
+  std::vector<core::Segments> chunks;
+  std::vector<MappedExtent> extents;
+};
+
+/// The virtual disks and their maps: a persistent tree of rows for each root.
+///
+///   root -> inner (64 children) ... -> leaf (16 chunks) -> chunk (packed segments)
+///
+/// A row with one reference is changed in its place; one with more is copied first and its children
+/// counted up, so a snapshot is a second reference to the root and costs nothing. An extent's count
+/// is the number of chunk rows that name it; at zero its slots go into quarantine.
+///
+/// Changes must run inside Database::prepare(). `index` is the log entry that they will become.
+class Map {
+ public:
+  explicit Map(Database& database) : sql_(database.sql()) {}
+
+  /// Code::conflict where the name is taken, Code::invalid for a bad name, size or replica count.
+  Result<core::VsdId> create_vsd(const std::string& name, uint64_t sectors, uint32_t replicas);
+
+  /// Drops the VSD and the references of its map. Its snapshots stay.
+  Result<void> delete_vsd(core::VsdId vsd, uint64_t index);
+
+  /// Grows a VSD. Shrinking is refused: what lies behind the new end would be lost.
+  Result<void> resize_vsd(core::VsdId vsd, uint64_t sectors);
+
+  /// Gives the lease to a node; the epoch grows even where the same node gets it again.
+  Result<uint64_t> grant_lease(core::VsdId vsd, core::NodeId node);
+
+  /// Extents that are allocated and not mapped, held by one life of a node.
+  Result<core::ExtentId> reserve(std::span<const Copy> copies, core::NodeId node, uint64_t life);
+
+  /// Commits a batch under its lease epoch (else Code::stale). Reservations that it names become
+  /// extents born at `index`. Stale marks for reservations that it does not name are dropped: no
+  /// map leads there.
+  Result<void> commit(const Batch& batch, uint64_t index);
+
+  /// A second reference to the root: from here on, what was born up to `index` is shared.
+  Result<core::SnapshotId> snapshot(core::VsdId vsd, uint64_t index);
+  Result<void> delete_snapshot(core::SnapshotId snapshot, uint64_t index);
+
+  /// Read-only.
+  Result<Leaf> leaf(core::VsdId vsd, uint64_t leaf);
+  Result<core::Segments> snapshot_chunk(core::SnapshotId snapshot, uint64_t chunk);
+
+  /// Recounts every reference and slot from scratch; each contradiction is one line.
+  Result<std::vector<std::string>> verify();
+
+ private:
+  struct Row {
+    int64_t level = 0;
+    int64_t refs = 0;
+    std::string body;
+  };
+  using Changes =
+      std::vector<std::pair<uint64_t, std::vector<core::Segment>>>;  // chunk -> in order
+
+  uint64_t next_id(const char* counter);
+  Row read_row(uint64_t id);
+  void write_row(uint64_t id, const Row& row);
+  uint64_t insert_row(int64_t level, std::string body);
+  uint64_t own(uint64_t id, Row& row, int64_t level);
+  uint64_t change(uint64_t id, int64_t level, std::span<const Changes::value_type> changes,
+                  uint64_t first_chunk, uint64_t index);
+  uint64_t change_chunk(uint64_t id, const std::vector<core::Segment>& segments, uint64_t index);
+  void count_extents(const core::Segments& before, const core::Segments& after, uint64_t index);
+  void add_extent_ref(core::ExtentId extent, uint64_t index);
+  void drop_extent_ref(core::ExtentId extent, uint64_t index);
+  void drop_row(uint64_t id, uint64_t index);
+  core::Segments find_chunk(uint64_t root, int64_t level, uint64_t chunk);
+  Result<MappedExtent> mapped_extent(core::ExtentId id, core::VsdId vsd, uint64_t last_snapshot);
+
+  SQLite::Database& sql_;
+  core::VsdId committing_;  // whose batch is being committed: filler of extents born now
+};
+
+}  // namespace meta

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0
+# Two commands matter: make demo and make check. make help lists the rest.
+
+.PHONY: help deps module unit lint check demo clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+deps: ## install what building and testing need (as root)
+	@scripts/deps
+
+module: deps ## build the kernel module for Debian's 6.1 and 6.12 kernels
+	@for headers in /usr/src/linux-headers-6.1.*-amd64 /usr/src/linux-headers-6.12*-amd64; do \
+		scripts/build-module $$headers build/module/$${headers##*linux-headers-} -j$$(nproc) || exit 1; \
+	done
+
+unit: deps ## unit tests, with sanitizers
+	@scripts/check unit
+
+lint: deps ## every static check
+	@scripts/lint
+
+check: deps ## every test; one closing line, build/check/report.json
+	@scripts/check
+
+demo: deps module ## what works so far, on three virtual nodes; build/demo/report.json
+	@scripts/demo
+
+clean: ## remove build/
+	rm -rf build

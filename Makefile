@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Two commands matter: make demo and make check. make help lists the rest.
 
-.PHONY: help deps module unit lint check demo clean
+.PHONY: help deps module unit lint check check-cluster check-debug demo clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,8 +20,14 @@ unit: deps ## unit tests, with sanitizers
 lint: deps ## every static check
 	@scripts/lint
 
-check: deps ## every test; one closing line, build/check/report.json
+check: deps ## lint, unit, module on both kernels; one closing line, build/check/report.json
 	@scripts/check
+
+check-cluster: deps ## the lab's commands, and the module on three nodes with power cuts (slow)
+	@scripts/check lab backplane
+
+check-debug: deps ## the module's tests on a kernel with KASAN, lockdep and kmemleak (slow)
+	@scripts/check kselftest-debug
 
 demo: deps module ## what works so far, on three virtual nodes; build/demo/report.json
 	@scripts/demo

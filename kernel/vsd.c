@@ -158,17 +158,29 @@ static int load_segs(struct scribe_leaf *leaf, const struct scribe_seg_rec *recs
 	return 0;
 }
 
+static bool lease_in_epoch(struct scribe_vsd *vsd, u64 epoch)
+{
+	lockdep_assert_held(&vsd->lock);
+	return vsd->epoch == epoch && vsd->lease != SCRIBE_LEASE_NONE &&
+	       vsd->lease != SCRIBE_LEASE_FAILED;
+}
+
 static int install_leaf(struct scribe_vsd *vsd, u64 epoch, struct scribe_leaf *leaf)
 {
 	int err;
 
+	spin_lock_irq(&vsd->lock);
+	err = lease_in_epoch(vsd, epoch) ? 0 : -ESTALE;
+	spin_unlock_irq(&vsd->lock);
+	if (err)
+		return err;
 	/* Room in the xarray first: nothing is allocated under the lock. */
 	err = xa_insert_irq(&vsd->leaves, leaf->index, NULL, GFP_KERNEL);
 	if (err)
 		return err == -EBUSY ? -EEXIST : err;
 	spin_lock_irq(&vsd->lock);
-	if (vsd->epoch != epoch || vsd->lease == SCRIBE_LEASE_NONE ||
-	    vsd->lease == SCRIBE_LEASE_FAILED) {
+	/* The lease may have ended while we were allocating. */
+	if (!lease_in_epoch(vsd, epoch)) {
 		xa_erase(&vsd->leaves, leaf->index);
 		err = -ESTALE;
 	} else {

@@ -78,7 +78,7 @@ check "zeroes just that" sh -c 'cmp -n 512 -i 512:0 /dev/mapper/v2 /dev/zero && 
 check "a device can be grown in use" sh -c 'dmsetup load v2 --table "0 $((512 * 2048)) scribe 2" && dmsetup resume v2 && test "$(blockdev --getsize64 /dev/mapper/v2)" = $((512 << 20))'
 check "its data is there" cmp -n $((5 << 20)) -i $((10 << 20)) /dev/mapper/v2 /run/data
 
-check "a bad disk id is refused by netlink" python3 badinput.py
+check "wrong and random netlink attributes and damaged superblocks are refused" python3 badinput.py
 check "remove all" sh -c 'dmsetup remove v1 && dmsetup remove v2'
 stop_agent
 check "the module unloads" rmmod dm_scribe

@@ -220,8 +220,14 @@ int scribe_disk_open(u32 id, const u8 *uuid, const char *path, u8 tier, u64 *lif
 	mutex_lock(&disks_lock);
 	disk = disk_get_or_make(id);
 	err = disk ? 0 : -ENOMEM;
+	if (!err && disk->state == SCRIBE_DISK_LOCAL && !memcmp(disk->uuid, uuid, 16)) {
+		/* A daemon that was started anew asks for what it does not know any more. */
+		*life = disk->life;
+		*slots = disk->slots;
+		goto out;
+	}
 	if (!err && (disk->state == SCRIBE_DISK_LOCAL || disk->was_local)) {
-		*why = "is open already";
+		*why = "is open already, as another disk or failed; close it first";
 		err = -EBUSY;
 	}
 	if (!err)
@@ -238,6 +244,7 @@ int scribe_disk_open(u32 id, const u8 *uuid, const char *path, u8 tier, u64 *lif
 	} while (!*life);
 	spin_lock_irqsave(&disk->lock, flags);
 	disk->handle = handle;
+	memcpy(disk->uuid, uuid, sizeof(disk->uuid));
 	disk->slots = *slots;
 	disk->life = *life;
 	disk->node = scribe_node_id();

@@ -32,6 +32,7 @@ struct scribe_disk {
 	u8 tier;
 	bool was_local;			/* failed while open here: handle must still be closed */
 	struct scribe_bdev handle;
+	u8 uuid[16];			/* of the open one */
 	u64 slots;
 	atomic_t inflight;		/* bios on the local device */
 	atomic64_t reads, writes, flushes, errors;

@@ -692,8 +692,8 @@ static void submit_piece(struct scribe_io *io, const struct piece *piece, u8 tri
 }
 
 /*
- * No copy is left to read from. An error only where every current copy's disk has answered with one;
- * as long as one is merely out of reach the read waits for it.
+ * No copy is left to read from. An error only where every current copy's disk has answered with
+ * one; as long as one is merely out of reach the read waits for it.
  */
 static void fail_piece(struct scribe_io *io, const struct piece *piece, u8 tried)
 {

@@ -33,7 +33,11 @@ enum scribe_cmd {
 	SCRIBE_CMD_HELLO,
 	/* DEADLINE: DEADLINE_NS of CLOCK_BOOTTIME up to which this node may do I/O, LIFE. */
 	SCRIBE_CMD_DEADLINE,
-	/* DISK_OPEN: DISK_ID, DISK_UUID, PATH, TIER -> DISK_LIFE, SLOTS. Claims it exclusively. */
+	/*
+	 * DISK_OPEN: DISK_ID, DISK_UUID, PATH, TIER -> DISK_LIFE, SLOTS. Claims it exclusively.
+	 * Said again, it answers with the life that the disk has; -EBUSY where that is another
+	 * disk, or has failed.
+	 */
 	SCRIBE_CMD_DISK_OPEN,
 	/* DISK_CLOSE: DISK_ID. Returns when its last bio has ended. */
 	SCRIBE_CMD_DISK_CLOSE,
@@ -170,7 +174,7 @@ enum scribe_work {
 	SCRIBE_WORK_BATCH_READY,	/* vsd, arg: batch */
 	SCRIBE_WORK_RESERVE_LOW,	/* id: extents in stock, arg: extents wanted */
 	SCRIBE_WORK_DISK_FAILED,	/* id: disk, arg: its life */
-	SCRIBE_WORK_PEER_LOST,		/* id: node without an initiator connection, arg: its life */
+	SCRIBE_WORK_PEER_LOST,		/* id: node that we have no connection to, arg: its life */
 };
 
 struct scribe_work_rec {

@@ -34,7 +34,11 @@ refused(errno.EINVAL, "DEADLINE", DEADLINE_NS=1)
 refused(errno.ESTALE, "DEADLINE", DEADLINE_NS=1, LIFE=life + 1)
 refused(errno.EINVAL, "DISK_OPEN", DISK_ID=9)
 refused(errno.ERANGE, "DISK_OPEN", DISK_ID=1024, DISK_UUID=disk_uuid(1), PATH="/dev/sda", TIER=0)
-refused(errno.EBUSY, "DISK_OPEN", DISK_ID=1, DISK_UUID=disk_uuid(1), PATH="/dev/sda", TIER=0)
+refused(errno.EBUSY, "DISK_OPEN", DISK_ID=1, DISK_UUID=disk_uuid(2), PATH="/dev/sda", TIER=0)
+lives = {family.call("DISK_OPEN", DISK_ID=1, DISK_UUID=disk_uuid(1), PATH="/dev/sda", TIER=1)["DISK_LIFE"]
+         for _ in range(2)}
+if len(lives) != 1:
+    failures.append("DISK_OPEN said again: another life")
 refused(errno.EBUSY, "DISK_OPEN", DISK_ID=9, DISK_UUID=disk_uuid(1), PATH="/dev/sda", TIER=0)
 refused(errno.ENOENT, "DISK_OPEN", DISK_ID=9, DISK_UUID=disk_uuid(9), PATH="/dev/nothing", TIER=0)
 refused(errno.ERANGE, "DISK_OPEN", DISK_ID=9, DISK_UUID=disk_uuid(9), PATH="/dev/sda", TIER=2)

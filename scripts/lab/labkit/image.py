@@ -134,13 +134,6 @@ def configure_rootfs(root: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    for bond, prefix in (("lan", "lan"), ("bp", "bp")):
-        write(f"etc/systemd/network/10-{bond}.netdev",
-              f"[NetDev]\nName={bond}\nKind=bond\n\n[Bond]\nMode=active-backup\nMIIMonitorSec=100ms\n"
-              f"PrimaryReselectPolicy=always\n")
-        write(f"etc/systemd/network/20-{prefix}-ports.network",
-              f"[Match]\nName={prefix}0 {prefix}1\n\n[Network]\nBond={bond}\n")
-    write("etc/systemd/network/30-mgmt.network", "[Match]\nName=mgmt\n\n[Network]\nAddress=10.0.2.15/24\n")
     for nic in ("lan0", "lan1", "bp0", "bp1", "mgmt"):
         mac = {"lan0": "01", "lan1": "02", "bp0": "03", "bp1": "04", "mgmt": "05"}[nic]
         write(f"etc/systemd/network/05-{nic}.link",
@@ -149,14 +142,15 @@ def configure_rootfs(root: Path):
     write("etc/fstab", "/dev/vda / ext4 rw,noatime 0 1\n")
     write("etc/systemd/system.conf.d/lab.conf", "[Manager]\nDefaultTimeoutStopSec=20s\n")
     write("etc/systemd/journald.conf.d/lab.conf",
-          "[Journal]\nStorage=volatile\nForwardToConsole=yes\nTTYPath=/dev/ttyS0\nMaxLevelConsole=info\n")
+          "[Journal]\nStorage=volatile\nForwardToConsole=yes\nTTYPath=/dev/ttyS0\nMaxLevelConsole=warning\n")
     write("etc/systemd/system/lab-node.service", LAB_NODE_UNIT)
     write("usr/local/sbin/lab-node", LAB_NODE_SCRIPT)
     (root / "usr/local/sbin/lab-node").chmod(0o755)
     write("etc/ssh/sshd_config.d/lab.conf", "PermitRootLogin prohibit-password\nUseDNS no\nMaxSessions 200\n"
           "MaxStartups 100\nPerSourceMaxStartups none\n")
-    run("systemctl", f"--root={root}", "-q", "enable", "lab-node.service", "systemd-networkd.service", "ssh.service")
-    run("systemctl", f"--root={root}", "-q", "mask", "serial-getty@ttyS0.service", "getty@tty1.service",
+    run("systemctl", f"--root={root}", "-q", "enable", "lab-node.service", "ssh.service")
+    run("systemctl", f"--root={root}", "-q", "mask", "systemd-networkd.service", "serial-getty@ttyS0.service",
+        "getty@tty1.service",
         "etcd.service", "drbd.service", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer",
         "e2scrub_reap.service", "fstrim.timer", "systemd-networkd-wait-online.service", "dpkg-db-backup.timer",
         "logrotate.timer", "systemd-pstore.service", "motd-news.timer")
@@ -164,10 +158,11 @@ def configure_rootfs(root: Path):
 
 
 LAB_NODE_UNIT = """[Unit]
-Description=Lab node identity from the kernel command line
+Description=Lab node identity and network from the kernel command line
 DefaultDependencies=no
-After=systemd-remount-fs.service
-Before=systemd-networkd.service sysinit.target network-pre.target
+After=systemd-remount-fs.service systemd-udev-trigger.service
+Wants=network-online.target
+Before=sysinit.target network-online.target
 
 [Service]
 Type=oneshot
@@ -193,11 +188,21 @@ echo "n$n" > /etc/hostname
 	echo "127.0.0.1 localhost"
 	for i in 1 2 3 4 5 6 7 8; do echo "10.11.0.$i n$i"; echo "10.12.0.$i n$i-bp"; done
 } > /etc/hosts
+# udev names the NICs by their addresses.
+for nic in lan0 lan1 bp0 bp1 mgmt; do
+	until [ -e "/sys/class/net/$nic" ]; do sleep 0.1; done
+done
+modprobe bonding max_bonds=0
 for bond in lan:10.11.0 bp:10.12.0; do
 	name=${bond%%:*}
-	printf '[Match]\\nName=%s\\n\\n[Network]\\nAddress=%s.%s/24\\nConfigureWithoutCarrier=yes\\n' \\
-		"$name" "${bond#*:}" "$n" > "/etc/systemd/network/40-$name.network"
+	ip link add "$name" type bond mode active-backup miimon 100
+	for port in 0 1; do ip link set "$name$port" down; ip link set "$name$port" master "$name"; done
+	ip address add "${bond#*:}.$n/24" dev "$name"
+	ip link set "$name" up
 done
+ip address add 10.0.2.15/24 dev mgmt
+ip link set mgmt up
+ip link set lo up
 mkdir -p -m 700 /root/.ssh
 echo "$key" > /root/.ssh/authorized_keys
 """

@@ -29,7 +29,8 @@ class LocalLogTest : public testing::Test {
   }
   std::unique_ptr<LocalLog> filled(uint64_t entries, size_t file_bytes = 1 << 20) {
     auto log = open(file_bytes);
-    for (uint64_t i = log->head() + 1; i <= entries; i++) log->append(i, payload(i)).value();
+    for (uint64_t i = log->head() + 1; i <= entries; i++)
+      log->append(i, log->head_hash(), payload(i)).value();
     return log;
   }
   static std::string payload(uint64_t i) { return std::string(i * 7 % 50, static_cast<char>(i)); }
@@ -53,16 +54,19 @@ TEST_F(LocalLogTest, WhatWasAppendedIsThereAfterReopening) {
   for (uint64_t i = 1; i <= 20; i++) EXPECT_EQ(log->read(i)->payload, payload(i));
   EXPECT_EQ(log->read(0).error().code, Code::not_found);
   EXPECT_EQ(log->read(21).error().code, Code::not_found);
-  EXPECT_EQ(log->append(21, "more")->index, 21U);
+  EXPECT_EQ(log->append(21, log->head_hash(), "more")->index, 21U);
 }
 
 TEST_F(LocalLogTest, GapsRepeatsAndLargeEntriesAreRefusedWithoutEffect) {
   auto log = filled(3);
-  EXPECT_EQ(log->append(3, "").error().code, Code::conflict);
-  EXPECT_EQ(log->append(5, "").error().code, Code::conflict);
-  EXPECT_EQ(log->append(4, std::string(LocalLog::kMaxPayloadBytes + 1, 'x')).error().code,
+  EXPECT_EQ(log->append(3, log->head_hash(), "").error().code, Code::conflict);
+  EXPECT_EQ(log->append(5, log->head_hash(), "").error().code, Code::conflict);
+  EXPECT_EQ(log->append(4, log->head_hash(), std::string(journal::kMaxPayloadBytes + 1, 'x'))
+                .error()
+                .code,
             Code::invalid);
-  EXPECT_EQ(log->append(4, std::string(LocalLog::kMaxPayloadBytes, 'x'))->index, 4U);
+  EXPECT_EQ(log->append(4, log->head_hash(), std::string(journal::kMaxPayloadBytes, 'x'))->index,
+            4U);
 }
 
 TEST_F(LocalLogTest, ARecordTornAtAnyByteIsCutOffAndTheLogGoesOn) {
@@ -76,7 +80,7 @@ TEST_F(LocalLogTest, ARecordTornAtAnyByteIsCutOffAndTheLogGoesOn) {
     overwrite(file(), whole.substr(0, size));
     auto log = open();
     ASSERT_EQ(log->head(), 2U) << size;
-    ASSERT_EQ(log->append(3, payload(3))->index, 3U);
+    ASSERT_EQ(log->append(3, log->head_hash(), payload(3))->index, 3U);
     ASSERT_EQ(content(file()), whole) << "the chain is the same again";
   }
 }
@@ -102,7 +106,7 @@ TEST_F(LocalLogTest, AnEntryOfAnotherHistoryDoesNotFitTheChain) {
   fs::remove_all(dir_);
   {
     auto other = open();
-    for (uint64_t i = 1; i <= 4; i++) other->append(i, "another").value();
+    for (uint64_t i = 1; i <= 4; i++) other->append(i, other->head_hash(), "another").value();
   }
   const std::string theirs = content(file());
   overwrite(file(), ours + theirs.substr(3 * (32 + 7)));
@@ -142,16 +146,16 @@ TEST_F(LocalLogTest, AfterAWriteThatFailedNothingIsAcceptedUntilTheLogIsOpenedAg
   const rlimit tight{size + 10, old.rlim_max};
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &tight), 0);
-  const auto failed = log->append(4, "does not fit");
+  const auto failed = log->append(4, log->head_hash(), "does not fit");
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old), 0);
   std::signal(SIGXFSZ, handler);
   ASSERT_FALSE(failed);
   EXPECT_EQ(failed.error().code, Code::unknown);
-  EXPECT_EQ(log->append(4, "again").error().code, Code::storage);
+  EXPECT_EQ(log->append(4, log->head_hash(), "again").error().code, Code::storage);
   EXPECT_EQ(log->read(3)->payload, payload(3));
   log = open();
   EXPECT_EQ(log->head(), 3U);
-  EXPECT_EQ(log->append(4, "again")->payload, "again");
+  EXPECT_EQ(log->append(4, log->head_hash(), "again")->payload, "again");
 }
 
 }  // namespace

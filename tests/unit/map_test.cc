@@ -26,6 +26,7 @@ using meta::Map;
 
 constexpr uint64_t kChunk = core::kChunkSectors;
 constexpr core::NodeId kNode{1};
+constexpr uint64_t kLife = 77;
 
 // A leader and a follower that sees nothing but patches.
 class Cluster {
@@ -47,8 +48,8 @@ class Cluster {
     });
     if (!patch) return patch.error();
     index_++;
-    leader_->commit(index_).value();
-    follower_->apply(index_, *patch).value();
+    leader_->commit({index_, 0}).value();
+    follower_->apply({index_, 0}, *patch).value();
     return *result;
   }
 
@@ -64,13 +65,13 @@ class Cluster {
   ExtentId reserve() {
     const uint32_t slot = next_slot_++;
     const std::array<Copy, 2> copies{Copy{{1}, slot}, Copy{{2}, slot}};
-    return entry([&](Map& map, uint64_t) { return map.reserve(copies, kNode, 77); }).value();
+    return entry([&](Map& map, uint64_t) { return map.reserve(copies, kNode, kLife); }).value();
   }
 
   VsdId vsd(const std::string& name, uint64_t chunks) {
     const VsdId id =
         entry([&](Map& map, uint64_t) { return map.create_vsd(name, chunks * kChunk, 2); }).value();
-    entry([&](Map& map, uint64_t) { return map.grant_lease(id, kNode); }).value();
+    entry([&](Map& map, uint64_t) { return map.grant_lease(id, kNode, kLife); }).value();
     return id;
   }
 
@@ -78,6 +79,15 @@ class Cluster {
     return entry([&](Map& map, uint64_t index) {
       return map.commit(Batch{vsd, epoch, {{chunk, segment}}, {}}, index);
     });
+  }
+
+  /// Takes all garbage apart, a few rows an entry; how many entries.
+  uint64_t reap() {
+    for (uint64_t entries = 1;; entries++) {
+      const auto rows = entry([&](Map& map, uint64_t index) { return map.reap(3, index); }).value();
+      expect_sound();
+      if (rows == 0) return entries;
+    }
   }
 
   Map& map() { return map_; }
@@ -114,7 +124,7 @@ TEST(Map, ABatchOfAnOldEpochChangesNothing) {
   Cluster c;
   const VsdId vsd = c.vsd("a", 16);
   const ExtentId extent = c.reserve();
-  c.entry([&](Map& map, uint64_t) { return map.grant_lease(vsd, kNode); }).value();
+  c.entry([&](Map& map, uint64_t) { return map.grant_lease(vsd, kNode, kLife); }).value();
   const uint64_t before = c.leader().digest().value();
   const auto result = c.write(vsd, 0, {0, 8, 0, extent}, 1);
   ASSERT_FALSE(result);
@@ -183,9 +193,11 @@ TEST(Map, ASnapshotKeepsWhatWasAndEndsExclusiveness) {
   EXPECT_EQ(c.map().snapshot_chunk(snapshot, 2500).value(),
             (core::Segments{{0, 64, 0, old_extent}}));
   c.expect_sound();
-  c.entry([&](Map& map, uint64_t index) { return map.delete_vsd(vsd, index); }).value();
+  c.entry([&](Map& map, uint64_t) { return map.delete_vsd(vsd); }).value();
+  c.reap();
   c.expect_sound();
-  c.entry([&](Map& map, uint64_t index) { return map.delete_snapshot(snapshot, index); }).value();
+  c.entry([&](Map& map, uint64_t) { return map.delete_snapshot(snapshot); }).value();
+  c.reap();
   c.expect_sound();
   EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM tree").getInt(), 0);
   EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM quarantine").getInt(), 4);
@@ -228,6 +240,26 @@ TEST(Map, BadNamesSizesAndDuplicatesAreRefused) {
   EXPECT_NE(create("b", kChunk, 4), "created");
 }
 
+TEST(Map, ABigDeletionIsManySmallEntriesAndSparesWhatASnapshotHolds) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 3000);
+  for (uint64_t chunk = 0; chunk < 3000; chunk += 300)
+    c.write(vsd, chunk, {0, 8, 0, c.reserve()}).value();
+  const auto snapshot =
+      c.entry([&](Map& map, uint64_t index) { return map.snapshot(vsd, index); }).value();
+  c.write(vsd, 300, {0, 8, 0, c.reserve()}).value();
+  c.entry([&](Map& map, uint64_t) { return map.delete_vsd(vsd); }).value();
+  c.expect_sound();
+  EXPECT_GT(c.reap(), 1U);
+  EXPECT_EQ(c.map().snapshot_chunk(snapshot, 300)->size(), 1U);
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM extent").getInt(), 10);
+  c.entry([&](Map& map, uint64_t) { return map.delete_snapshot(snapshot); }).value();
+  EXPECT_GT(c.reap(), 5U);
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM extent").getInt(), 0);
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM tree").getInt(), 0);
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM quarantine").getInt(), 22);
+}
+
 TEST(Database, AFollowerRefusesGapsRepeatsAndEntriesThatDoNotFit) {
   Cluster c;
   c.vsd("a", 16);
@@ -240,12 +272,12 @@ TEST(Database, AFollowerRefusesGapsRepeatsAndEntriesThatDoNotFit) {
   });
   other->rollback();
   const uint64_t before = c.follower().digest().value();
-  EXPECT_EQ(c.follower().apply(c.index(), *patch).error().code, Code::conflict);
-  EXPECT_EQ(c.follower().apply(c.index() + 2, *patch).error().code, Code::conflict);
-  EXPECT_EQ(c.follower().apply(c.index() + 1, *patch).error().code, Code::corrupt);
-  EXPECT_FALSE(c.follower().apply(c.index() + 1, "not a patch"));
+  EXPECT_EQ(c.follower().apply({c.index(), 0}, *patch).error().code, Code::conflict);
+  EXPECT_EQ(c.follower().apply({c.index() + 2, 0}, *patch).error().code, Code::conflict);
+  EXPECT_EQ(c.follower().apply({c.index() + 1, 0}, *patch).error().code, Code::corrupt);
+  EXPECT_FALSE(c.follower().apply({c.index() + 1, 0}, "not a patch"));
   EXPECT_EQ(c.follower().digest().value(), before);
-  EXPECT_EQ(c.follower().applied().value(), c.index());
+  EXPECT_EQ(c.follower().applied()->index, c.index());
 }
 
 TEST(Database, WhatIsCommittedIsThereAfterReopeningAndWhatIsPreparedIsNot) {
@@ -261,11 +293,11 @@ TEST(Database, WhatIsCommittedIsThereAfterReopeningAndWhatIsPreparedIsNot) {
           if (!id) return id.error();
           return {};
         }).value();
-      if (name == std::string("kept")) db->commit(1).value();
+      if (name == std::string("kept")) db->commit({1, 5}).value();
     }
   }
   auto db = Database::open(path).value();
-  EXPECT_EQ(db->applied().value(), 1U);
+  EXPECT_EQ(db->applied().value(), (meta::Position{1, 5}));
   EXPECT_EQ(db->sql().execAndGet("SELECT group_concat(name) FROM vsd").getString(), "kept");
   std::filesystem::remove(path);
 }
@@ -293,11 +325,13 @@ RC_GTEST_PROP(Map, AnyHistoryEqualsTheModel, ()) {
       snapshots[snapshot.value] = vsds[id];
     } else if (what == 2 && !snapshots.empty()) {
       const uint64_t id = pick(snapshots).first;
-      c.entry([&](Map& map, uint64_t index) { return map.delete_snapshot({id}, index); }).value();
+      c.entry([&](Map& map, uint64_t) { return map.delete_snapshot({id}); }).value();
+      c.reap();
       snapshots.erase(id);
     } else if (what == 3 && vsds.size() > 1) {
       const uint64_t id = pick(vsds).first;
-      c.entry([&](Map& map, uint64_t index) { return map.delete_vsd({id}, index); }).value();
+      c.entry([&](Map& map, uint64_t) { return map.delete_vsd({id}); }).value();
+      c.reap();
       vsds.erase(id);
     } else {
       const uint64_t id = pick(vsds).first;

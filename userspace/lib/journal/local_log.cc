@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <array>
@@ -14,62 +13,15 @@
 #include <optional>
 #include <vector>
 
+#include "journal/record.h"
+
 namespace journal {
 
 namespace {
 
-// A record: magic, length, index, hash of the entry before, payload, hash. Little endian.
-constexpr uint32_t kMagic = 0x4c624353;  // "SCbL"
-constexpr size_t kHeaderBytes = 24;
-constexpr size_t kHashBytes = 8;
-constexpr size_t kMinRecordBytes = kHeaderBytes + kHashBytes;
-
-void put(std::string& out, uint64_t value, size_t bytes) {
-  for (size_t i = 0; i < bytes; i++) out.push_back(static_cast<char>(value >> 8 * i));
-}
-
-uint64_t get(std::string_view data, size_t at, size_t bytes) {
-  uint64_t value = 0;
-  for (size_t i = 0; i < bytes; i++)
-    value |= uint64_t{static_cast<unsigned char>(data[at + i])} << 8 * i;
-  return value;
-}
-
-std::string encode(uint64_t index, uint64_t prev_hash, std::string_view payload) {
-  std::string record;
-  record.reserve(payload.size() + kMinRecordBytes);
-  put(record, kMagic, 4);
-  put(record, payload.size(), 4);
-  put(record, index, 8);
-  put(record, prev_hash, 8);
-  record += payload;
-  put(record, XXH3_64bits(record.data(), record.size()), kHashBytes);
-  return record;
-}
-
-struct Record {
-  uint64_t index;
-  uint64_t prev_hash;
-  uint64_t hash;
-  std::string_view payload;
-  size_t bytes;
-};
-
-// A whole record with the right hash at this place, or nothing.
-std::optional<Record> decode(std::string_view data, size_t at) {
-  if (data.size() - at < kMinRecordBytes || get(data, at, 4) != kMagic) return std::nullopt;
-  const uint64_t length = get(data, at + 4, 4);
-  if (length > LocalLog::kMaxPayloadBytes || data.size() - at < kMinRecordBytes + length)
-    return std::nullopt;
-  const uint64_t hash = get(data, at + kHeaderBytes + length, kHashBytes);
-  if (hash != XXH3_64bits(data.data() + at, kHeaderBytes + length)) return std::nullopt;
-  return Record{get(data, at + 8, 8), get(data, at + 16, 8), hash,
-                data.substr(at + kHeaderBytes, length), kMinRecordBytes + length};
-}
-
 bool any_record_behind(std::string_view data, size_t at) {
   for (size_t i = at + 1; i + kMinRecordBytes <= data.size(); i++)
-    if (decode(data, i)) return true;
+    if (decode_record(data, i)) return true;
   return false;
 }
 
@@ -142,7 +94,7 @@ Result<void> LocalLog::load_file(const std::filesystem::path& path, bool last) {
   size_t at = 0;
   const bool chained = !files_.empty();
   while (read && at < read->size()) {
-    const std::optional<Record> record = decode(*read, at);
+    const std::optional<Record> record = decode_record(*read, at);
     if (!record) break;
     // The oldest file after a trim starts a chain that we cannot check further back.
     if ((chained || !file.offsets.empty()) &&
@@ -198,27 +150,32 @@ Result<void> LocalLog::start_file() {
   return sync_directory();
 }
 
-Result<Entry> LocalLog::append(uint64_t index, std::string payload) {
+Result<View> LocalLog::tend(uint64_t) { return View{true, {}}; }
+
+Result<Entry> LocalLog::append(uint64_t index, uint64_t prev_hash, std::string payload) {
   if (failed_)
     return Error{Code::storage, "log: a write failed before; open the log again to find out"};
   if (index != head_ + 1)
     return Error{Code::conflict, "log: entry " + std::to_string(index) + " does not follow " +
                                      std::to_string(head_)};
+  if (prev_hash != head_hash_)
+    return Error{Code::corrupt, "log: the database does not come from this log: entry " +
+                                    std::to_string(head_) + " differs"};
   if (payload.size() > kMaxPayloadBytes)
     return Error{Code::invalid, "log: an entry has at most " + std::to_string(kMaxPayloadBytes) +
                                     " bytes, this one " + std::to_string(payload.size())};
   failed_ = true;  // until we know better
   if (files_.empty() || files_.rbegin()->second.bytes >= file_bytes_) CORE_TRY(start_file());
   File& file = files_.rbegin()->second;
-  const std::string record = encode(index, head_hash_, payload);
+  const std::string record = encode_record(index, head_hash_, payload);
   if (!write_all(file.fd, record, file.bytes) || ::fdatasync(file.fd) != 0)
     return Error{Code::unknown, io_error(file.path, "write").text};
   failed_ = false;
   file.offsets[index] = file.bytes;
   file.bytes += record.size();
   head_ = index;
-  head_hash_ = get(record, record.size() - kHashBytes, kHashBytes);
-  return Entry{index, head_hash_, std::move(payload)};
+  head_hash_ = decode_record(record, 0)->hash;
+  return Entry{index, prev_hash, head_hash_, std::move(payload)};
 }
 
 Result<Entry> LocalLog::read(uint64_t index) const {
@@ -232,11 +189,23 @@ Result<Entry> LocalLog::read(uint64_t index) const {
   std::string data(end - from->second, '\0');
   const ssize_t got = ::pread(file.fd, data.data(), data.size(), static_cast<off_t>(from->second));
   if (got != static_cast<ssize_t>(data.size())) return io_error(file.path, "read");
-  const std::optional<Record> record = decode(data, 0);
+  const std::optional<Record> record = decode_record(data, 0);
   if (!record || record->index != index)
     return Error{Code::corrupt, "log: entry " + std::to_string(index) + " in " +
                                     file.path.string() + " is damaged"};
-  return Entry{index, record->hash, std::string(record->payload)};
+  return Entry{index, record->prev_hash, record->hash, std::string(record->payload)};
+}
+
+Result<std::vector<Entry>> LocalLog::read_from(uint64_t index, size_t limit) {
+  std::vector<Entry> out;
+  if (index < first())
+    return Error{Code::stale, "log: entry " + std::to_string(index) + " was trimmed"};
+  for (; index <= head_ && out.size() < limit; index++) {
+    Result<Entry> entry = read(index);
+    if (!entry) return entry.error();
+    out.push_back(std::move(*entry));
+  }
+  return out;
 }
 
 Result<void> LocalLog::trim(uint64_t index) {

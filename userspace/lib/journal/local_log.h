@@ -7,21 +7,9 @@
 #include <memory>
 #include <string>
 
-#include "core/result.h"
+#include "journal/log.h"
 
 namespace journal {
-
-using core::Code;
-using core::Error;
-using core::Result;
-
-/// One entry of the ordered log. The hash covers the payload, the index and the hash before it, so
-/// two logs with an equal hash at one index are equal up to there.
-struct Entry {
-  uint64_t index = 0;
-  uint64_t hash = 0;
-  std::string payload;
-};
 
 /// The log of a single node: records in files of one directory.
 ///
@@ -31,26 +19,30 @@ struct Entry {
 /// off. Anything else that does not add up is Code::corrupt and left untouched.
 ///
 /// One thread uses an object; one process a directory.
-class LocalLog {
+class LocalLog final : public Log {
  public:
-  static constexpr size_t kMaxPayloadBytes = size_t{1} << 20;
-
   /// `file_bytes`: a file that has reached it is closed and the next record begins a new one.
   [[nodiscard]] static Result<std::unique_ptr<LocalLog>> open(
       const std::filesystem::path& directory, size_t file_bytes = size_t{64} << 20);
-  ~LocalLog();
+  ~LocalLog() override;
   LocalLog(const LocalLog&) = delete;
   LocalLog& operator=(const LocalLog&) = delete;
 
-  /// Code::conflict unless index == head() + 1; Code::invalid for too large a payload, both without
-  /// effect. Code::unknown where the disk failed: the entry may be there after the next open().
-  [[nodiscard]] Result<Entry> append(uint64_t index, std::string payload);
+  /// Code::conflict unless index == head() + 1; Code::corrupt where prev_hash is not the head's;
+  /// Code::invalid for too large a payload; all without effect. Code::unknown where the disk
+  /// failed: the entry may be there after the next open().
+  [[nodiscard]] Result<Entry> append(uint64_t index, uint64_t prev_hash,
+                                     std::string payload) override;
+
+  /// A single node leads always.
+  [[nodiscard]] Result<View> tend(uint64_t applied) override;
+  [[nodiscard]] Result<std::vector<Entry>> read_from(uint64_t index, size_t limit) override;
 
   /// Code::not_found outside first()..head().
   [[nodiscard]] Result<Entry> read(uint64_t index) const;
 
   /// Drops whole files that hold nothing behind `index`.
-  [[nodiscard]] Result<void> trim(uint64_t index);
+  [[nodiscard]] Result<void> trim(uint64_t index) override;
 
   uint64_t head() const { return head_; }
   uint64_t head_hash() const { return head_hash_; }

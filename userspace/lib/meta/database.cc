@@ -14,9 +14,23 @@ namespace {
 // autoincrement, because a follower applies rows and must not compute any.
 constexpr std::array kReplicated = {
     R"(CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID)",
+    R"(CREATE TABLE cluster(name TEXT PRIMARY KEY, uuid TEXT NOT NULL) WITHOUT ROWID)",
+    R"(CREATE TABLE node(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, lan_addr TEXT NOT NULL,
+         backplane_addr TEXT NOT NULL, state TEXT NOT NULL, life INTEGER NOT NULL,
+         version TEXT NOT NULL, seen INTEGER NOT NULL))",
+    R"(CREATE TABLE disk(id INTEGER PRIMARY KEY, node INTEGER NOT NULL, uuid TEXT NOT NULL UNIQUE,
+         serial TEXT NOT NULL, tier TEXT NOT NULL, slots INTEGER NOT NULL, state TEXT NOT NULL,
+         life INTEGER NOT NULL))",
+    R"(CREATE TABLE fence(node INTEGER NOT NULL, life INTEGER NOT NULL, witness INTEGER NOT NULL,
+         PRIMARY KEY(node, life, witness)) WITHOUT ROWID)",
+    R"(CREATE TABLE token(hash TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID)",
+    R"(CREATE TABLE answer(session INTEGER NOT NULL, sequence INTEGER NOT NULL,
+         node INTEGER NOT NULL, answer TEXT NOT NULL, PRIMARY KEY(session, sequence)) WITHOUT ROWID)",
+    R"(CREATE TABLE opened(vsd INTEGER NOT NULL, node INTEGER NOT NULL, state TEXT NOT NULL,
+         error TEXT NOT NULL, PRIMARY KEY(vsd, node)) WITHOUT ROWID)",
     R"(CREATE TABLE vsd(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, sectors INTEGER NOT NULL,
          replicas INTEGER NOT NULL, root INTEGER NOT NULL, last_snapshot INTEGER NOT NULL,
-         lease_node INTEGER NOT NULL, epoch INTEGER NOT NULL))",
+         lease_node INTEGER NOT NULL, lease_life INTEGER NOT NULL, epoch INTEGER NOT NULL))",
     R"(CREATE TABLE snapshot(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, sectors INTEGER NOT NULL,
          root INTEGER NOT NULL, taken INTEGER NOT NULL))",
     R"(CREATE TABLE tree(id INTEGER PRIMARY KEY, level INTEGER NOT NULL, refs INTEGER NOT NULL,
@@ -27,13 +41,16 @@ constexpr std::array kReplicated = {
          stale INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
     R"(CREATE TABLE reservation(extent INTEGER PRIMARY KEY, node INTEGER NOT NULL,
          life INTEGER NOT NULL))",
+    R"(CREATE TABLE garbage(id INTEGER PRIMARY KEY, root INTEGER NOT NULL))",
     R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
          freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
 };
-constexpr std::array kTables = {"counter", "vsd",  "snapshot",    "tree",
-                                "extent",  "copy", "reservation", "quarantine"};
+constexpr std::array kTables = {"counter", "cluster",     "node",    "disk",      "fence", "token",
+                                "answer",  "opened",      "vsd",     "snapshot",  "tree",  "extent",
+                                "copy",    "reservation", "garbage", "quarantine"};
 static_assert(kReplicated.size() == kTables.size());
 constexpr int kSchemaVersion = 1;
+constexpr int kReaderBusyMs = 10'000;
 
 Error storage_error(SQLite::Database& sql, const char* what) {
   return {Code::storage, std::string("metadata database: ") + what + ": " + sql.getErrorMsg()};
@@ -52,10 +69,33 @@ void Database::create_schema() {
   sql_.exec("CREATE INDEX copy_by_extent ON copy(extent)");
   // Local: how far this node is. Not part of what is replicated.
   sql_.exec(
-      "CREATE TABLE applied(one INTEGER PRIMARY KEY CHECK(one = 1), log_index INTEGER NOT NULL)");
-  sql_.exec("INSERT INTO applied VALUES(1, 0)");
+      "CREATE TABLE applied(one INTEGER PRIMARY KEY CHECK(one = 1), log_index INTEGER NOT NULL, "
+      "hash INTEGER NOT NULL)");
+  sql_.exec("INSERT INTO applied VALUES(1, 0, 0)");
   sql_.exec("PRAGMA user_version = " + std::to_string(kSchemaVersion));
   transaction.commit();
+}
+
+Result<std::unique_ptr<Database>> Database::open_reader(const std::string& path) {
+  return guarded([&]() -> Result<std::unique_ptr<Database>> {
+    std::unique_ptr<Database> db(new Database(path));
+    db->sql_.setBusyTimeout(kReaderBusyMs);
+    db->sql_.exec("PRAGMA query_only = 1");
+    return db;
+  });
+}
+
+Result<void> Database::copy_to(const std::string& path) {
+  return guarded([&]() -> Result<void> {
+    // It writes another file only, but a reader may not even do that.
+    const int reader = sql_.execAndGet("PRAGMA query_only").getInt();
+    sql_.exec("PRAGMA query_only = 0");
+    SQLite::Statement copy(sql_, "VACUUM INTO ?");
+    copy.bind(1, path);
+    copy.exec();
+    sql_.exec("PRAGMA query_only = " + std::to_string(reader));
+    return {};
+  });
 }
 
 Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
@@ -71,9 +111,10 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
   });
 }
 
-void Database::set_applied(uint64_t index) {
-  SQLite::Statement update(sql_, "UPDATE applied SET log_index = ?");
-  update.bind(1, static_cast<int64_t>(index));
+void Database::set_applied(const Position& position) {
+  SQLite::Statement update(sql_, "UPDATE applied SET log_index = ?, hash = ?");
+  update.bind(1, static_cast<int64_t>(position.index));
+  update.bind(2, static_cast<int64_t>(position.hash));
   update.exec();
 }
 
@@ -101,9 +142,9 @@ Result<Patch> Database::prepare(const std::function<Result<void>()>& change) {
   return patch;
 }
 
-Result<void> Database::commit(uint64_t index) {
+Result<void> Database::commit(const Position& position) {
   Result<void> done = guarded([&]() -> Result<void> {
-    set_applied(index);
+    set_applied(position);
     sql_.exec("COMMIT");
     return {};
   });
@@ -118,13 +159,13 @@ void Database::rollback() {
     sqlite3_exec(sql_.getHandle(), "ROLLBACK", nullptr, nullptr, nullptr);
 }
 
-Result<void> Database::apply(uint64_t index, const Patch& patch) {
+Result<void> Database::apply(const Position& position, const Patch& patch) {
   Result<void> done = guarded([&]() -> Result<void> {
-    const Result<uint64_t> last = applied();
+    const Result<Position> last = applied();
     if (!last) return last.error();
-    if (index != *last + 1)
-      return Error{Code::conflict, "metadata: entry " + std::to_string(index) +
-                                       " does not follow " + std::to_string(*last)};
+    if (position.index != last->index + 1)
+      return Error{Code::conflict, "metadata: entry " + std::to_string(position.index) +
+                                       " does not follow " + std::to_string(last->index)};
     sql_.exec("BEGIN IMMEDIATE");
     auto on_conflict = [](void*, int, sqlite3_changeset_iter*) { return SQLITE_CHANGESET_ABORT; };
     const int code =
@@ -132,9 +173,9 @@ Result<void> Database::apply(uint64_t index, const Patch& patch) {
                                const_cast<char*>(patch.data()), nullptr, on_conflict, nullptr);
     if (code != SQLITE_OK)
       return Error{code == SQLITE_ABORT ? Code::corrupt : Code::storage,
-                   "metadata: entry " + std::to_string(index) +
+                   "metadata: entry " + std::to_string(position.index) +
                        " does not fit this database: " + sqlite3_errstr(code)};
-    set_applied(index);
+    set_applied(position);
     sql_.exec("COMMIT");
     return {};
   });
@@ -142,9 +183,12 @@ Result<void> Database::apply(uint64_t index, const Patch& patch) {
   return done;
 }
 
-Result<uint64_t> Database::applied() {
-  return guarded([&]() -> Result<uint64_t> {
-    return static_cast<uint64_t>(sql_.execAndGet("SELECT log_index FROM applied").getInt64());
+Result<Position> Database::applied() {
+  return guarded([&]() -> Result<Position> {
+    SQLite::Statement row(sql_, "SELECT log_index, hash FROM applied");
+    if (!row.executeStep()) return Error{Code::corrupt, "metadata: no applied index"};
+    return Position{static_cast<uint64_t>(row.getColumn(0).getInt64()),
+                    static_cast<uint64_t>(row.getColumn(1).getInt64())};
   });
 }
 
@@ -154,8 +198,11 @@ Result<uint64_t> Database::digest() {
                                                                    &XXH3_freeState);
     XXH3_64bits_reset(state.get());
     for (const char* table : kTables) {
-      // All replicated tables are ordered by their first two columns, which hold the primary key.
-      SQLite::Statement rows(sql_, std::string("SELECT * FROM ") + table + " ORDER BY 1, 2");
+      // All replicated tables begin with the columns of their primary key, at most three.
+      const int columns =
+          SQLite::Statement(sql_, std::string("SELECT * FROM ") + table).getColumnCount();
+      SQLite::Statement rows(sql_, std::string("SELECT * FROM ") + table + " ORDER BY 1, 2" +
+                                       (columns > 2 ? ", 3" : ""));
       XXH3_64bits_update(state.get(), table, std::char_traits<char>::length(table));
       while (rows.executeStep()) {
         for (int i = 0; i < rows.getColumnCount(); i++) {

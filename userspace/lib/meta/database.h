@@ -21,6 +21,15 @@ using core::Result;
 /// What a transaction changed, to be applied by every other node (a sqlite patchset).
 using Patch = std::string;
 
+/// Where a database stands in the log: the last entry that it holds, and the hash of the chain
+/// there.
+struct Position {
+  uint64_t index = 0;
+  uint64_t hash = 0;
+
+  friend bool operator==(const Position&, const Position&) = default;
+};
+
 /// The metadata of one node: a sqlite database and the index of the last log entry that it holds.
 ///
 /// A leader calls prepare(), appends the patch to the log, then calls commit() or rollback(). A
@@ -30,6 +39,11 @@ class Database {
  public:
   /// Opens or creates a file; ":memory:" for a test.
   [[nodiscard]] static Result<std::unique_ptr<Database>> open(const std::string& path);
+
+  /// A second connection to an open database, which only reads, for another thread: one connection
+  /// writes and checkpoints. Each
+  /// transaction on it sees one state between two log entries.
+  [[nodiscard]] static Result<std::unique_ptr<Database>> open_reader(const std::string& path);
   ~Database();
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
@@ -38,16 +52,19 @@ class Database {
   /// `change` rolls it back. Pre: no transaction is open.
   [[nodiscard]] Result<Patch> prepare(const std::function<Result<void>()>& change);
 
-  /// Makes the prepared transaction durable as log entry `index`. Pre: prepare() succeeded.
-  [[nodiscard]] Result<void> commit(uint64_t index);
+  /// Makes the prepared transaction durable as a log entry. Pre: prepare() succeeded.
+  [[nodiscard]] Result<void> commit(const Position& position);
   void rollback();
 
-  /// Applies another node's patch as log entry `index`, which must follow applied(). An entry that
-  /// does not fit means that the databases differ (Code::corrupt): nothing is changed, refetch.
-  [[nodiscard]] Result<void> apply(uint64_t index, const Patch& patch);
+  /// Applies another node's patch as a log entry, which must follow applied(). An entry that does
+  /// not fit means that the databases differ (Code::corrupt): nothing is changed, refetch.
+  [[nodiscard]] Result<void> apply(const Position& position, const Patch& patch);
 
-  /// Index of the last entry, durable with it; 0 for a new database.
-  [[nodiscard]] Result<uint64_t> applied();
+  /// The last entry, durable with its changes; {0, 0} for a new database.
+  [[nodiscard]] Result<Position> applied();
+
+  /// Writes a copy, in one read transaction, to a file that does not exist. Works on a reader.
+  [[nodiscard]] Result<void> copy_to(const std::string& path);
 
   /// A hash over all replicated rows: equal on nodes that applied the same entries.
   [[nodiscard]] Result<uint64_t> digest();
@@ -58,7 +75,7 @@ class Database {
  private:
   explicit Database(const std::string& path);
   void create_schema();
-  void set_applied(uint64_t index);
+  void set_applied(const Position& position);
 
   SQLite::Database sql_;
   sqlite3_session* session_ = nullptr;

@@ -242,6 +242,40 @@ void Map::drop_row(uint64_t id, uint64_t index) {
   for (uint64_t i = 0; i < children_of(row.level); i++) drop_row(child_at(row.body, i), index);
 }
 
+void Map::discard(uint64_t root) {
+  if (root == 0) return;
+  SQLite::Statement insert(sql_, "INSERT INTO garbage VALUES(?, ?)");
+  insert.bind(1, signed_id(next_id("garbage")));
+  insert.bind(2, signed_id(root));
+  insert.exec();
+}
+
+Result<uint64_t> Map::reap(uint64_t rows, uint64_t index) {
+  return guarded([&]() -> Result<uint64_t> {
+    uint64_t done = 0;
+    for (; done < rows; done++) {
+      SQLite::Statement next(sql_, "SELECT id, root FROM garbage ORDER BY id DESC LIMIT 1");
+      if (!next.executeStep()) break;
+      const int64_t entry = next.getColumn(0).getInt64();
+      const auto id = static_cast<uint64_t>(next.getColumn(1).getInt64());
+      next.reset();
+      SQLite::Statement taken(sql_, "DELETE FROM garbage WHERE id = ?");
+      taken.bind(1, entry);
+      taken.exec();
+      const Row row = read_row(id);
+      if (row.refs == 1 && row.level > 0) {
+        SQLite::Statement gone(sql_, "DELETE FROM tree WHERE id = ?");
+        gone.bind(1, signed_id(id));
+        gone.exec();
+        for (uint64_t i = 0; i < children_of(row.level); i++) discard(child_at(row.body, i));
+      } else {
+        drop_row(id, index);
+      }
+    }
+    return done;
+  });
+}
+
 Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_t replicas) {
   return guarded([&]() -> Result<VsdId> {
     if (!valid_name(name))
@@ -254,7 +288,7 @@ Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_
     query.bind(1, name);
     if (query.executeStep()) return Error{Code::conflict, "a VSD named " + name + " exists"};
     const VsdId id{next_id("vsd")};
-    SQLite::Statement insert(sql_, "INSERT INTO vsd VALUES(?, ?, ?, ?, 0, 0, 0, 0)");
+    SQLite::Statement insert(sql_, "INSERT INTO vsd VALUES(?, ?, ?, ?, 0, 0, 0, 0, 0)");
     insert.bind(1, signed_id(id.value));
     insert.bind(2, name);
     insert.bind(3, signed_id(sectors));
@@ -264,7 +298,7 @@ Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_
   });
 }
 
-Result<void> Map::delete_vsd(VsdId vsd, uint64_t index) {
+Result<void> Map::delete_vsd(VsdId vsd) {
   return guarded([&]() -> Result<void> {
     SQLite::Statement query(sql_, "SELECT root FROM vsd WHERE id = ?");
     query.bind(1, signed_id(vsd.value));
@@ -274,7 +308,7 @@ Result<void> Map::delete_vsd(VsdId vsd, uint64_t index) {
     SQLite::Statement gone(sql_, "DELETE FROM vsd WHERE id = ?");
     gone.bind(1, signed_id(vsd.value));
     gone.exec();
-    drop_row(root, index);
+    discard(root);
     return {};
   });
 }
@@ -306,12 +340,14 @@ Result<void> Map::resize_vsd(VsdId vsd, uint64_t sectors) {
   });
 }
 
-Result<uint64_t> Map::grant_lease(VsdId vsd, core::NodeId node) {
+Result<uint64_t> Map::grant_lease(VsdId vsd, core::NodeId node, uint64_t life) {
   return guarded([&]() -> Result<uint64_t> {
-    SQLite::Statement update(
-        sql_, "UPDATE vsd SET lease_node = ?, epoch = epoch + 1 WHERE id = ? RETURNING epoch");
+    SQLite::Statement update(sql_,
+                             "UPDATE vsd SET lease_node = ?, lease_life = ?, epoch = epoch + 1 "
+                             "WHERE id = ? RETURNING epoch");
     update.bind(1, signed_id(node.value));
-    update.bind(2, signed_id(vsd.value));
+    update.bind(2, signed_id(life));
+    update.bind(3, signed_id(vsd.value));
     if (!update.executeStep()) return no_vsd(vsd);
     const auto epoch = static_cast<uint64_t>(update.getColumn(0).getInt64());
     while (update.executeStep()) {
@@ -418,7 +454,7 @@ Result<core::SnapshotId> Map::snapshot(VsdId vsd, uint64_t index) {
   });
 }
 
-Result<void> Map::delete_snapshot(core::SnapshotId snapshot, uint64_t index) {
+Result<void> Map::delete_snapshot(core::SnapshotId snapshot) {
   return guarded([&]() -> Result<void> {
     SQLite::Statement query(sql_, "SELECT root FROM snapshot WHERE id = ?");
     query.bind(1, signed_id(snapshot.value));
@@ -429,7 +465,7 @@ Result<void> Map::delete_snapshot(core::SnapshotId snapshot, uint64_t index) {
     SQLite::Statement gone(sql_, "DELETE FROM snapshot WHERE id = ?");
     gone.bind(1, signed_id(snapshot.value));
     gone.exec();
-    drop_row(root, index);
+    discard(root);
     return {};
   });
 }
@@ -441,6 +477,48 @@ Segments Map::find_chunk(uint64_t root, int64_t level, uint64_t chunk) {
     chunk %= child_span(level);
   }
   return id == 0 ? Segments{} : parse(read_row(id).body, id);
+}
+
+void Map::walk(uint64_t id, const std::function<void(const Segments&)>& visit) {
+  if (id == 0) return;
+  const Row row = read_row(id);
+  if (row.level == 0) {
+    visit(parse(row.body, id));
+    return;
+  }
+  for (uint64_t i = 0; i < children_of(row.level); i++) walk(child_at(row.body, i), visit);
+}
+
+Result<Spread> Map::spread(VsdId vsd) {
+  return guarded([&]() -> Result<Spread> {
+    SQLite::Statement query(sql_, "SELECT root FROM vsd WHERE id = ?");
+    query.bind(1, signed_id(vsd.value));
+    if (!query.executeStep()) return no_vsd(vsd);
+    Spread out;
+    std::set<ExtentId> extents;
+    walk(static_cast<uint64_t>(query.getColumn(0).getInt64()), [&](const Segments& segments) {
+      for (const Segment& segment : segments) {
+        out.mapped_sectors += segment.len;
+        extents.insert(segment.extent);
+      }
+    });
+    out.extents = extents.size();
+    std::map<uint64_t, DiskShare> disks;
+    SQLite::Statement copies(sql_, "SELECT disk, stale FROM copy WHERE extent = ?");
+    for (const ExtentId extent : extents) {
+      copies.bind(1, signed_id(extent.value));
+      while (copies.executeStep()) {
+        const auto disk = static_cast<uint64_t>(copies.getColumn(0).getInt64());
+        DiskShare& share = disks[disk];
+        share.disk = {disk};
+        share.copies++;
+        share.stale += copies.getColumn(1).getInt() != 0;
+      }
+      copies.reset();
+    }
+    for (const auto& [id, share] : disks) out.disks.push_back(share);
+    return out;
+  });
 }
 
 Result<MappedExtent> Map::mapped_extent(ExtentId id, VsdId vsd, uint64_t last_snapshot) {
@@ -511,7 +589,8 @@ Result<std::vector<std::string>> Map::verify() {
     std::map<uint64_t, int64_t> extents;  // extent -> chunk rows found
     std::vector<std::string> wrong;
     for (const char* query :
-         {"SELECT root FROM vsd WHERE root != 0", "SELECT root FROM snapshot WHERE root != 0"}) {
+         {"SELECT root FROM vsd WHERE root != 0", "SELECT root FROM snapshot WHERE root != 0",
+          "SELECT root FROM garbage"}) {
       SQLite::Statement roots(sql_, query);
       while (roots.executeStep()) rows[static_cast<uint64_t>(roots.getColumn(0).getInt64())]++;
     }

@@ -53,6 +53,19 @@ struct Leaf {
   std::vector<MappedExtent> extents;
 };
 
+/// How much of a VSD lies on a disk.
+struct DiskShare {
+  core::DiskId disk;
+  uint64_t copies = 0;
+  uint64_t stale = 0;
+};
+
+struct Spread {
+  uint64_t mapped_sectors = 0;
+  uint64_t extents = 0;
+  std::vector<DiskShare> disks;
+};
+
 /// The virtual disks and their maps: a persistent tree of rows for each root.
 ///
 ///   root -> inner (64 children) ... -> leaf (16 chunks) -> chunk (packed segments)
@@ -69,14 +82,15 @@ class Map {
   /// Code::conflict where the name is taken, Code::invalid for a bad name, size or replica count.
   Result<core::VsdId> create_vsd(const std::string& name, uint64_t sectors, uint32_t replicas);
 
-  /// Drops the VSD and the references of its map. Its snapshots stay.
-  Result<void> delete_vsd(core::VsdId vsd, uint64_t index);
+  /// Drops the VSD; its map is garbage for reap(). Its snapshots stay.
+  Result<void> delete_vsd(core::VsdId vsd);
 
   /// Grows a VSD. Shrinking is refused: what lies behind the new end would be lost.
   Result<void> resize_vsd(core::VsdId vsd, uint64_t sectors);
 
-  /// Gives the lease to a node; the epoch grows even where the same node gets it again.
-  Result<uint64_t> grant_lease(core::VsdId vsd, core::NodeId node);
+  /// Gives the lease to a life of a node; the epoch grows even where the same node gets it again.
+  /// Whether the holder before may still write is the caller's to know.
+  Result<uint64_t> grant_lease(core::VsdId vsd, core::NodeId node, uint64_t life);
 
   /// Extents that are allocated and not mapped, held by one life of a node.
   Result<core::ExtentId> reserve(std::span<const Copy> copies, core::NodeId node, uint64_t life);
@@ -88,10 +102,16 @@ class Map {
 
   /// A second reference to the root: from here on, what was born up to `index` is shared.
   Result<core::SnapshotId> snapshot(core::VsdId vsd, uint64_t index);
-  Result<void> delete_snapshot(core::SnapshotId snapshot, uint64_t index);
+  Result<void> delete_snapshot(core::SnapshotId snapshot);
+
+  /// Drops garbage, up to so many tree rows: a big deletion is many small entries. How many it did;
+  /// 0 when there is none left.
+  Result<uint64_t> reap(uint64_t rows, uint64_t index);
 
   /// Read-only.
   Result<Leaf> leaf(core::VsdId vsd, uint64_t leaf);
+  /// Walks the whole map of a VSD.
+  Result<Spread> spread(core::VsdId vsd);
   Result<core::Segments> snapshot_chunk(core::SnapshotId snapshot, uint64_t chunk);
 
   /// Recounts every reference and slot from scratch; each contradiction is one line.
@@ -118,6 +138,8 @@ class Map {
   void add_extent_ref(core::ExtentId extent, uint64_t index);
   void drop_extent_ref(core::ExtentId extent, uint64_t index);
   void drop_row(uint64_t id, uint64_t index);
+  void discard(uint64_t root);
+  void walk(uint64_t id, const std::function<void(const core::Segments&)>& visit);
   core::Segments find_chunk(uint64_t root, int64_t level, uint64_t chunk);
   Result<MappedExtent> mapped_extent(core::ExtentId id, core::VsdId vsd, uint64_t last_snapshot);
 

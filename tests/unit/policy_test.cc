@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "meta/cluster.h"
+#include "meta/map.h"
+#include "policy/placement.h"
+#include "policy/proposals.h"
+
+namespace {
+
+namespace json = boost::json;
+using core::Code;
+using core::DiskId;
+using core::NodeId;
+using policy::Answer;
+using policy::Candidate;
+using policy::Proposal;
+
+std::vector<Candidate> three_nodes(uint64_t free = 100) {
+  std::vector<Candidate> out;
+  for (uint64_t node = 1; node <= 3; node++) {
+    out.push_back({{node * 10 + 1}, {node}, true, free, 100});
+    out.push_back({{node * 10 + 2}, {node}, false, free, 100});
+    out.push_back({{node * 10 + 3}, {node}, false, free, 100});
+  }
+  return out;
+}
+
+NodeId node_of(const std::vector<Candidate>& disks, DiskId disk) {
+  for (const Candidate& c : disks)
+    if (c.disk == disk) return c.node;
+  return {};
+}
+
+RC_GTEST_PROP(Placement, CopiesLieOnDifferentNodesThatHaveRoomOrThereAreNone, ()) {
+  std::vector<Candidate> disks;
+  const auto count = *rc::gen::inRange<uint64_t>(0, 12);
+  for (uint64_t i = 1; i <= count; i++)
+    disks.push_back({{i},
+                     {*rc::gen::inRange<uint64_t>(1, 5)},
+                     *rc::gen::arbitrary<bool>(),
+                     *rc::gen::inRange<uint64_t>(0, 4),
+                     100});
+  const auto copies = *rc::gen::inRange<uint32_t>(2, 4);
+  const auto chosen = policy::place(disks, copies, false, *rc::gen::arbitrary<uint64_t>());
+  std::set<NodeId> with_room;
+  for (const Candidate& c : disks)
+    if (c.free > 0) with_room.insert(c.node);
+  if (chosen.empty()) {
+    RC_ASSERT(with_room.size() < copies);
+    return;
+  }
+  RC_ASSERT(chosen.size() == copies);
+  std::set<NodeId> used;
+  for (DiskId disk : chosen) {
+    used.insert(node_of(disks, disk));
+    for (const Candidate& c : disks)
+      if (c.disk == disk) RC_ASSERT(c.free > 0U);
+  }
+  RC_ASSERT(used.size() == copies);
+}
+
+TEST(Placement, NewDataGoesToTheSsdsUntilTheirReserve) {
+  auto disks = three_nodes();
+  for (uint64_t seed = 0; seed < 100; seed++)
+    for (DiskId disk : policy::place(disks, 2, false, seed)) EXPECT_EQ(disk.value % 10, 1U);
+  for (Candidate& c : disks)
+    if (c.ssd) c.free = 5;
+  for (uint64_t seed = 0; seed < 100; seed++)
+    for (DiskId disk : policy::place(disks, 2, false, seed)) EXPECT_NE(disk.value % 10, 1U);
+  for (Candidate& c : disks)
+    if (!c.ssd) c.free = 0;
+  EXPECT_EQ(policy::place(disks, 2, false, 1).size(), 2U) << "the reserve is better than no space";
+}
+
+TEST(Placement, ADiskTakesNewDataInProportionToItsFreeSpace) {
+  const std::vector<Candidate> disks = {
+      {{1}, {1}, false, 100, 1000}, {{2}, {2}, false, 100, 1000}, {{3}, {3}, false, 800, 1000}};
+  std::map<DiskId, int> hits;
+  for (uint64_t seed = 0; seed < 2000; seed++)
+    for (DiskId disk : policy::place(disks, 2, false, seed)) hits[disk]++;
+  EXPECT_GT(hits[{3}], 1800);
+  EXPECT_GT(hits[{1}], 700);
+  EXPECT_GT(hits[{2}], 700);
+}
+
+TEST(Placement, OneNodeKeepsTheCopiesOnTwoOfItsDisks) {
+  const std::vector<Candidate> disks = {{{1}, {1}, true, 10, 10}, {{2}, {1}, false, 10, 10}};
+  const auto chosen = policy::place(disks, 2, true, 7);
+  EXPECT_EQ((std::set<DiskId>(chosen.begin(), chosen.end())), (std::set<DiskId>{{1}, {2}}));
+  EXPECT_TRUE(policy::place(disks, 2, false, 7).empty());
+}
+
+// A leader's database, with a follower that sees its patches.
+class Leader {
+ public:
+  Leader()
+      : db_(meta::Database::open(":memory:").value()),
+        follower_(meta::Database::open(":memory:").value()),
+        decisions_(*db_) {}
+
+  std::vector<Answer> entry(const std::vector<Proposal>& proposals) {
+    std::vector<Answer> answers;
+    auto patch = decisions_.prepare(proposals, index_ + 1, now, answers).value();
+    index_++;
+    db_->commit({index_, 0}).value();
+    decisions_.committed();
+    follower_->apply({index_, 0}, patch).value();
+    EXPECT_EQ(db_->digest().value(), follower_->digest().value());
+    return answers;
+  }
+  core::Result<json::object> say(json::object body, uint64_t node = 1) {
+    Proposal p{{node}, 1000 + node, ++sequence_[node], sequence_[node] - 1, std::move(body)};
+    return policy::from_answer(entry({p}).front());
+  }
+  Code refusal(json::object body) {
+    auto answer = say(std::move(body));
+    EXPECT_FALSE(answer);
+    return answer ? Code::unknown : answer.error().code;
+  }
+
+  /// A cluster of `nodes` that are up in life node * 100, with one disk each.
+  void found(uint64_t nodes) {
+    say({{"op", "cluster_create"},
+         {"cluster", "c"},
+         {"uuid", "u"},
+         {"name", "n1"},
+         {"lan", "a"},
+         {"backplane", "b"}})
+        .value();
+    for (uint64_t node = 2; node <= nodes; node++) {
+      const std::string name = "n" + std::to_string(node);
+      say({{"op", "token_add"}, {"hash", name}, {"expires", now + 10}}).value();
+      EXPECT_EQ(say({{"op", "node_add"},
+                     {"name", name},
+                     {"lan", "a"},
+                     {"backplane", "b"},
+                     {"token", name}})
+                    ->at("node")
+                    .to_number<uint64_t>(),
+                node);
+    }
+    for (uint64_t node = 1; node <= nodes; node++) {
+      up(node, node * 100).value();
+      const std::string uuid = "uuid-" + std::to_string(node);
+      say({{"op", "disk_add"},
+           {"node", node},
+           {"uuid", uuid},
+           {"serial", uuid},
+           {"tier", "hdd"},
+           {"slots", 20}})
+          .value();
+      say({{"op", "disk_up"}, {"disk", node}, {"life", 5}, {"slots", 20}}).value();
+    }
+  }
+  core::Result<json::object> up(uint64_t node, uint64_t life) {
+    return say({{"op", "node_up"}, {"node", node}, {"life", life}, {"version", "1"}});
+  }
+  core::Result<json::object> lease(uint64_t vsd, uint64_t node, uint64_t life) {
+    return say({{"op", "lease_take"}, {"vsd", vsd}, {"node", node}, {"life", life}});
+  }
+  core::Result<json::object> fenced(uint64_t node, uint64_t life, uint64_t witness) {
+    return say({{"op", "fenced"}, {"node", node}, {"life", life}, {"witness", witness}});
+  }
+  uint64_t make_vsd() {
+    return say({{"op", "vsd_create"}, {"name", "v"}, {"sectors", 2048 * 64}, {"replicas", 2}})
+        ->at("vsd")
+        .to_number<uint64_t>();
+  }
+  json::array reserve(uint64_t node, uint64_t count) {
+    return say({{"op", "reserve"}, {"node", node}, {"life", node * 100}, {"count", count}})
+        ->at("extents")
+        .as_array();
+  }
+
+  meta::Cluster cluster() { return meta::Cluster(*db_); }
+  meta::Database& db() { return *db_; }
+  uint64_t index() const { return index_; }
+  int64_t now = 1000;
+
+ private:
+  std::unique_ptr<meta::Database> db_;
+  std::unique_ptr<meta::Database> follower_;
+  policy::Proposals decisions_;
+  uint64_t index_ = 0;
+  std::map<uint64_t, uint64_t> sequence_;
+};
+
+TEST(Proposals, OneThatIsRepeatedGetsTheSameAnswerAndChangesNothing) {
+  Leader leader;
+  leader.found(1);
+  const Proposal p{
+      {1}, 7, 1, 0, {{"op", "vsd_create"}, {"name", "a"}, {"sectors", 2048}, {"replicas", 2}}};
+  const auto first = leader.entry({p, p});
+  const auto again = leader.entry({p});
+  EXPECT_EQ(first[0], first[1]);
+  EXPECT_EQ(first[0], again[0]);
+  EXPECT_TRUE(first[0].contains("ok"));
+  EXPECT_EQ(leader.cluster().vsds()->size(), 1U);
+}
+
+TEST(Proposals, OneThatWasGivenUpIsNotExecutedWhenItArrivesLate) {
+  Leader leader;
+  leader.found(1);
+  auto create = [](const char* name, uint64_t sequence, uint64_t done, uint64_t session = 7) {
+    return Proposal{{1},
+                    session,
+                    sequence,
+                    done,
+                    {{"op", "vsd_create"}, {"name", name}, {"sectors", 2048}, {"replicas", 2}}};
+  };
+  leader.entry({create("second", 2, 1)});
+  EXPECT_FALSE(leader.entry({create("first", 1, 0)})[0].contains("ok"));
+  leader.entry({create("next run", 1, 0, 8)});
+  EXPECT_FALSE(leader.entry({create("late", 3, 2)})[0].contains("ok"))
+      << "a daemon's run that is over may not speak any more";
+  EXPECT_EQ(leader.cluster().vsds()->size(), 1U);
+}
+
+TEST(Proposals, OneThatFailsLeavesTheOthersOfItsEntryAlone) {
+  Leader leader;
+  leader.found(1);
+  auto create = [](const char* name, uint64_t sequence) {
+    return Proposal{{1},
+                    7,
+                    sequence,
+                    0,
+                    {{"op", "vsd_create"}, {"name", name}, {"sectors", 2048}, {"replicas", 2}}};
+  };
+  const auto answers = leader.entry({create("a", 1),
+                                     create("a", 2),
+                                     {{1}, 7, 3, 0, {{"op", "x"}}},
+                                     {{1}, 7, 4, 0, {{"op", "reserve"}}},
+                                     create("b", 5)});
+  EXPECT_TRUE(answers[0].contains("ok"));
+  EXPECT_EQ(policy::from_answer(answers[1]).error().code, Code::conflict);
+  EXPECT_EQ(policy::from_answer(answers[2]).error().code, Code::invalid);
+  EXPECT_EQ(policy::from_answer(answers[3]).error().code, Code::invalid);
+  EXPECT_TRUE(answers[4].contains("ok"));
+  EXPECT_EQ(leader.cluster().vsds()->size(), 2U);
+}
+
+TEST(Proposals, ATokenLetsOneNodeInAndNoneAfterItsTime) {
+  Leader leader;
+  leader.found(1);
+  const json::object join{
+      {"op", "node_add"}, {"name", "n2"}, {"lan", "a"}, {"backplane", "b"}, {"token", "t"}};
+  EXPECT_EQ(leader.refusal(join), Code::invalid);
+  leader.say({{"op", "token_add"}, {"hash", "t"}, {"expires", leader.now + 5}}).value();
+  leader.now += 6;
+  EXPECT_EQ(leader.refusal(join), Code::invalid);
+  leader.say({{"op", "token_add"}, {"hash", "u"}, {"expires", leader.now + 5}}).value();
+  json::object good = join;
+  good["token"] = "u";
+  EXPECT_TRUE(leader.say(good));
+  good["name"] = "n3";
+  EXPECT_EQ(leader.refusal(good), Code::invalid) << "a token is used once";
+}
+
+TEST(Leases, ALiveHolderKeepsItAndADeadOneOnlyUntilAllLiveNodesFencedIt) {
+  Leader leader;
+  leader.found(3);
+  const uint64_t vsd = leader.make_vsd();
+  const uint64_t epoch = leader.lease(vsd, 1, 100)->at("epoch").to_number<uint64_t>();
+  EXPECT_EQ(leader.lease(vsd, 2, 200).error().code, Code::conflict);
+  EXPECT_EQ(leader.lease(vsd, 2, 199).error().code, Code::stale) << "another life of the asker";
+  leader.say({{"op", "node_down"}, {"node", 1}, {"life", 100}}).value();
+  EXPECT_EQ(leader.lease(vsd, 2, 200).error().code, Code::conflict);
+  leader.fenced(1, 100, 2).value();
+  EXPECT_EQ(leader.lease(vsd, 2, 200).error().code, Code::conflict) << "node 3 has not fenced it";
+  leader.fenced(1, 100, 3).value();
+  EXPECT_GT(leader.lease(vsd, 2, 200)->at("epoch").to_number<uint64_t>(), epoch);
+  EXPECT_EQ(leader.up(1, 100).error().code, Code::stale) << "only with a new life";
+  EXPECT_TRUE(leader.up(1, 101));
+}
+
+TEST(Leases, ACommitOfAnOldEpochOrAnotherLifeIsRefused) {
+  Leader leader;
+  leader.found(2);
+  const uint64_t vsd = leader.make_vsd();
+  leader.lease(vsd, 1, 100).value();
+  auto commit = [&](uint64_t node, uint64_t life, uint64_t epoch) {
+    return leader.say({{"op", "commit"},
+                       {"vsd", vsd},
+                       {"node", node},
+                       {"life", life},
+                       {"epoch", epoch},
+                       {"ops", json::array{}},
+                       {"stales", json::array{}}});
+  };
+  EXPECT_TRUE(commit(1, 100, 1));
+  EXPECT_EQ(commit(1, 100, 2).error().code, Code::stale);
+  EXPECT_EQ(commit(1, 99, 1).error().code, Code::stale);
+  EXPECT_EQ(commit(2, 200, 1).error().code, Code::stale);
+}
+
+TEST(Reservations, AreMadeWhileThereIsRoomAndComeBackWhenTheirLifeIsOver) {
+  Leader leader;
+  leader.found(3);
+  size_t got = 0;
+  while (const size_t more = leader.reserve(1, 7).size()) got += more;
+  EXPECT_EQ(got, 30U) << "60 slots, two for each extent";
+  leader.say({{"op", "node_down"}, {"node", 1}, {"life", 100}}).value();
+  leader.fenced(1, 100, 2).value();
+  leader.fenced(1, 100, 3).value();
+  EXPECT_TRUE(leader.reserve(2, 1).empty()) << "in quarantine, not yet free";
+  for (uint64_t node = 2; node <= 3; node++)
+    leader.say({{"op", "seen"}, {"node", node}, {"index", leader.index()}}).value();
+  EXPECT_EQ(leader.say({{"op", "collect"}})->at("freed").to_number<uint64_t>(), 60U);
+  EXPECT_EQ(leader.reserve(2, 7).size(), 7U) << "nodes 2 and 3";
+  EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
+}
+
+TEST(Reservations, ASlotIsNotUsedAgainWhileAnyLiveNodeMayStillWriteToIt) {
+  Leader leader;
+  leader.found(2);
+  const uint64_t vsd = leader.make_vsd();
+  leader.lease(vsd, 1, 100).value();
+  const auto extents = leader.reserve(1, 20);
+  ASSERT_EQ(extents.size(), 20U);
+  const uint64_t extent = extents[0].as_array()[0].to_number<uint64_t>();
+  auto commit = [&](uint64_t target) {
+    leader
+        .say({{"op", "commit"},
+              {"vsd", vsd},
+              {"node", 1},
+              {"life", 100},
+              {"epoch", 1},
+              {"ops", json::array{json::array{0, 0, 8, 0, target}}},
+              {"stales", json::array{}}})
+        .value();
+  };
+  commit(extent);
+  commit(0);
+  EXPECT_EQ(leader.say({{"op", "collect"}})->at("freed").to_number<uint64_t>(), 0U);
+  leader.say({{"op", "seen"}, {"node", 1}, {"index", leader.index()}}).value();
+  EXPECT_EQ(leader.say({{"op", "collect"}})->at("freed").to_number<uint64_t>(), 0U)
+      << "node 2 has not seen it";
+  leader.say({{"op", "seen"}, {"node", 2}, {"index", leader.index()}}).value();
+  EXPECT_EQ(leader.say({{"op", "collect"}})->at("freed").to_number<uint64_t>(), 2U);
+  EXPECT_EQ(leader.reserve(1, 5).size(), 1U);
+}
+
+}  // namespace

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "meta/cluster.h"
+
+namespace meta {
+
+namespace {
+
+uint64_t u64(const SQLite::Column& column) { return static_cast<uint64_t>(column.getInt64()); }
+
+// All rows of a query, each made by `make`.
+template <class Make>
+auto rows(SQLite::Database& sql, const char* text, Make make)
+    -> Result<std::vector<decltype(make(std::declval<SQLite::Statement&>()))>> {
+  using Rows = std::vector<decltype(make(std::declval<SQLite::Statement&>()))>;
+  return guarded([&]() -> Result<Rows> {
+    SQLite::Statement query(sql, text);
+    Rows out;
+    while (query.executeStep()) out.push_back(make(query));
+    return out;
+  });
+}
+
+Vsd vsd_of(SQLite::Statement& row) {
+  return {{u64(row.getColumn(0))},    row.getColumn(1).getString(), u64(row.getColumn(2)),
+          row.getColumn(3).getUInt(), u64(row.getColumn(4)),        {u64(row.getColumn(5))},
+          u64(row.getColumn(6)),      u64(row.getColumn(7))};
+}
+
+constexpr const char* kVsdColumns =
+    "SELECT id, name, sectors, replicas, root, lease_node, lease_life, epoch FROM vsd ";
+
+}  // namespace
+
+Result<std::optional<ClusterInfo>> Cluster::info() {
+  auto all = rows(sql_, "SELECT name, uuid FROM cluster", [](SQLite::Statement& row) {
+    return ClusterInfo{row.getColumn(0).getString(), row.getColumn(1).getString()};
+  });
+  if (!all) return all.error();
+  return all->empty() ? std::nullopt : std::optional(all->front());
+}
+
+Result<std::vector<Node>> Cluster::nodes() {
+  return rows(sql_,
+              "SELECT id, name, lan_addr, backplane_addr, state, life, version, seen FROM node "
+              "ORDER BY id",
+              [](SQLite::Statement& row) {
+                return Node{{u64(row.getColumn(0))},      row.getColumn(1).getString(),
+                            row.getColumn(2).getString(), row.getColumn(3).getString(),
+                            row.getColumn(4).getString(), u64(row.getColumn(5)),
+                            row.getColumn(6).getString(), u64(row.getColumn(7))};
+              });
+}
+
+Result<std::vector<Disk>> Cluster::disks() {
+  return rows(sql_, "SELECT id, node, uuid, serial, tier, slots, state, life FROM disk ORDER BY id",
+              [](SQLite::Statement& row) {
+                return Disk{{u64(row.getColumn(0))},      {u64(row.getColumn(1))},
+                            row.getColumn(2).getString(), row.getColumn(3).getString(),
+                            row.getColumn(4).getString(), u64(row.getColumn(5)),
+                            row.getColumn(6).getString(), u64(row.getColumn(7))};
+              });
+}
+
+Result<std::vector<Vsd>> Cluster::vsds() {
+  return rows(sql_, (std::string(kVsdColumns) + "ORDER BY name").c_str(), vsd_of);
+}
+
+Result<std::optional<Vsd>> Cluster::vsd(core::VsdId id) {
+  return guarded([&]() -> Result<std::optional<Vsd>> {
+    SQLite::Statement row(sql_, std::string(kVsdColumns) + "WHERE id = ?");
+    row.bind(1, static_cast<int64_t>(id.value));
+    if (!row.executeStep()) return std::optional<Vsd>();
+    return std::optional(vsd_of(row));
+  });
+}
+
+Result<std::vector<Opened>> Cluster::opened() {
+  return rows(sql_, "SELECT vsd, node, state, error FROM opened ORDER BY vsd, node",
+              [](SQLite::Statement& row) {
+                return Opened{{u64(row.getColumn(0))},
+                              {u64(row.getColumn(1))},
+                              row.getColumn(2).getString(),
+                              row.getColumn(3).getString()};
+              });
+}
+
+Result<std::vector<Fence>> Cluster::fences() {
+  return rows(sql_, "SELECT node, life, witness FROM fence", [](SQLite::Statement& row) {
+    return Fence{{u64(row.getColumn(0))}, u64(row.getColumn(1)), {u64(row.getColumn(2))}};
+  });
+}
+
+Result<std::vector<Life>> Cluster::unfenced(core::NodeId witness) {
+  return guarded([&]() -> Result<std::vector<Life>> {
+    SQLite::Statement query(
+        sql_,
+        "SELECT node, life FROM (SELECT lease_node AS node, lease_life AS life FROM vsd "
+        "WHERE lease_node <> 0 UNION SELECT node, life FROM reservation "
+        "UNION SELECT id, life FROM node WHERE state = 'down') l "
+        "WHERE NOT EXISTS (SELECT 1 FROM node WHERE id = l.node AND life = l.life AND state = "
+        "'up') "
+        "AND NOT EXISTS (SELECT 1 FROM fence WHERE node = l.node AND life = l.life AND witness = "
+        "?)");
+    query.bind(1, static_cast<int64_t>(witness.value));
+    std::vector<Life> out;
+    while (query.executeStep()) out.push_back({{u64(query.getColumn(0))}, u64(query.getColumn(1))});
+    return out;
+  });
+}
+
+Result<bool> Cluster::quarantine_behind(uint64_t seen) {
+  return guarded([&]() -> Result<bool> {
+    SQLite::Statement query(sql_, "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at > ?)");
+    query.bind(1, static_cast<int64_t>(seen));
+    query.executeStep();
+    return query.getColumn(0).getInt() != 0;
+  });
+}
+
+Result<bool> Cluster::has_garbage() {
+  return guarded([&]() -> Result<bool> {
+    SQLite::Statement query(sql_, "SELECT EXISTS(SELECT 1 FROM garbage)");
+    query.executeStep();
+    return query.getColumn(0).getInt() != 0;
+  });
+}
+
+Result<bool> Cluster::quarantine_over() {
+  return guarded([&]() -> Result<bool> {
+    SQLite::Statement query(sql_,
+                            "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at <= "
+                            "(SELECT min(seen) FROM node WHERE state = 'up'))");
+    query.executeStep();
+    return query.getColumn(0).getInt() != 0;
+  });
+}
+
+Result<std::vector<DiskUse>> Cluster::use() {
+  return rows(
+      sql_,
+      "SELECT d.id, (SELECT count(*) FROM copy WHERE disk = d.id), "
+      "(SELECT count(*) FROM quarantine WHERE disk = d.id) FROM disk d ORDER BY d.id",
+      [](SQLite::Statement& row) {
+        return DiskUse{{u64(row.getColumn(0))}, u64(row.getColumn(1)), u64(row.getColumn(2))};
+      });
+}
+
+}  // namespace meta

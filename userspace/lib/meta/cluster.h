@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/id.h"
+#include "meta/database.h"
+
+namespace meta {
+
+struct ClusterInfo {
+  std::string name;
+  std::string uuid;
+};
+
+struct Node {
+  core::NodeId id;
+  std::string name;
+  std::string lan_addr;
+  std::string backplane_addr;
+  std::string state;  ///< "new" (never up), "up" or "down"
+  uint64_t life = 0;
+  std::string version;
+  uint64_t seen = 0;  ///< every I/O that it planned under a map before this index has ended
+};
+
+struct Disk {
+  core::DiskId id;
+  core::NodeId node;
+  std::string uuid;
+  std::string serial;
+  std::string tier;  ///< "ssd" or "hdd"
+  uint64_t slots = 0;
+  std::string state;  ///< "new" (no superblock yet), "ok", "failed" or "absent"
+  uint64_t life = 0;
+};
+
+struct Vsd {
+  core::VsdId id;
+  std::string name;
+  uint64_t sectors = 0;
+  uint32_t replicas = 0;
+  uint64_t root = 0;
+  core::NodeId lease_node;
+  uint64_t lease_life = 0;
+  uint64_t epoch = 0;
+};
+
+/// A device of a VSD that a node shall have: "opening", "open", "failed" (error says why) or
+/// "closing".
+struct Opened {
+  core::VsdId vsd;
+  core::NodeId node;
+  std::string state;
+  std::string error;
+};
+
+/// That a node ended all I/O of another node's life.
+struct Fence {
+  core::NodeId node;
+  uint64_t life = 0;
+  core::NodeId witness;
+};
+
+struct DiskUse {
+  core::DiskId disk;
+  uint64_t used = 0;  ///< slots with a copy, stale ones too
+  uint64_t quarantined = 0;
+};
+
+struct Life {
+  core::NodeId node;
+  uint64_t life = 0;
+};
+
+/// Reads the rows about nodes, disks and virtual disks. Everything that changes them goes through
+/// policy::execute().
+class Cluster {
+ public:
+  explicit Cluster(Database& database) : sql_(database.sql()) {}
+
+  Result<std::optional<ClusterInfo>> info();
+  Result<std::vector<Node>> nodes();
+  Result<std::vector<Disk>> disks();
+  Result<std::vector<Vsd>> vsds();
+  Result<std::optional<Vsd>> vsd(core::VsdId id);
+  Result<std::vector<Opened>> opened();
+  Result<std::vector<Fence>> fences();
+  /// Lives that are over and that `witness` has not fenced yet: of nodes that are down, or that
+  /// still hold leases or reservations.
+  Result<std::vector<Life>> unfenced(core::NodeId witness);
+  /// Whether slots were freed behind that index.
+  Result<bool> quarantine_behind(uint64_t seen);
+  /// Whether maps of deleted disks are still to be taken apart.
+  Result<bool> has_garbage();
+  /// Whether every live node has seen some of them freed.
+  Result<bool> quarantine_over();
+  Result<std::vector<DiskUse>> use();
+
+ private:
+  SQLite::Database& sql_;
+};
+
+}  // namespace meta

@@ -1,0 +1,639 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "policy/proposals.h"
+
+#include <SQLiteCpp/VariadicBind.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <unordered_map>
+
+#include "meta/cluster.h"
+#include "meta/map.h"
+#include "policy/placement.h"
+
+namespace policy {
+
+namespace json = boost::json;
+
+using core::Code;
+using core::DiskId;
+using core::Error;
+using core::NodeId;
+using core::Result;
+using core::VsdId;
+using Outcome = Result<json::object>;
+
+namespace {
+
+constexpr uint64_t kMaxDisk = 1023;
+constexpr uint64_t kMaxNode = 255;
+constexpr uint64_t kMaxReserve = 256;
+constexpr uint64_t kCollectAtOnce = 4096;
+// At most 64 extents in a chunk, each some 200 bytes of patch.
+constexpr uint64_t kReapAtOnce = 128;
+constexpr uint64_t kMaxSlots = uint64_t{1} << 32;
+
+constexpr std::array<std::pair<Code, const char*>, 8> kCodes = {{{Code::invalid, "invalid"},
+                                                                 {Code::not_found, "not_found"},
+                                                                 {Code::conflict, "conflict"},
+                                                                 {Code::stale, "stale"},
+                                                                 {Code::no_space, "no_space"},
+                                                                 {Code::corrupt, "corrupt"},
+                                                                 {Code::storage, "storage"},
+                                                                 {Code::unknown, "unknown"}}};
+
+struct Context {
+  meta::Database& database;
+  Slots& slots;
+  std::vector<std::pair<DiskId, uint32_t>>& freed;
+  uint64_t index;
+  int64_t now;
+  SQLite::Database& sql = database.sql();
+  meta::Map map{database};
+  meta::Cluster cluster{database};
+};
+
+uint64_t number(const json::object& args, const char* name) {
+  return args.at(name).to_number<uint64_t>();
+}
+
+std::string text(const json::object& args, const char* name) {
+  return json::value_to<std::string>(args.at(name));
+}
+
+int64_t s64(uint64_t value) { return static_cast<int64_t>(value); }
+
+template <class... Args>
+int run(Context& c, const char* statement, const Args&... args) {
+  SQLite::Statement made(c.sql, statement);
+  SQLite::bind(made, args...);
+  return made.exec();
+}
+
+// The first column of the first row; 0 where there is none.
+template <class... Args>
+uint64_t ask(Context& c, const char* query, const Args&... args) {
+  SQLite::Statement made(c.sql, query);
+  SQLite::bind(made, args...);
+  return made.executeStep() ? static_cast<uint64_t>(made.getColumn(0).getInt64()) : 0;
+}
+
+uint64_t next_id(Context& c, const char* counter) {
+  run(c, "INSERT INTO counter VALUES(?, 1) ON CONFLICT(name) DO UPDATE SET value = value + 1",
+      counter);
+  return ask(c, "SELECT value FROM counter WHERE name = ?", counter);
+}
+
+Error no_such(const char* what, uint64_t id) {
+  return {Code::not_found, std::string("no ") + what + " " + std::to_string(id)};
+}
+
+bool is_live(Context& c, uint64_t node, uint64_t life) {
+  return ask(c, "SELECT count(*) FROM node WHERE id = ? AND life = ? AND state = 'up'", s64(node),
+             s64(life)) == 1;
+}
+
+Error not_live(uint64_t node) {
+  return {Code::stale, "node " + std::to_string(node) + " is not up in that life"};
+}
+
+// Whether every live node said that it ended all I/O of a life.
+bool is_fenced(Context& c, uint64_t node, uint64_t life) {
+  if (is_live(c, node, life)) return false;
+  return ask(c,
+             "SELECT count(*) FROM node n WHERE n.state = 'up' AND n.id <> ?1 AND NOT EXISTS "
+             "(SELECT 1 FROM fence WHERE node = ?1 AND life = ?2 AND witness = n.id)",
+             s64(node), s64(life)) == 0;
+}
+
+// What a life that is over had reserved, and not mapped, is free for others after quarantine.
+void free_reservations(Context& c, uint64_t node, uint64_t life) {
+  run(c,
+      "INSERT INTO quarantine SELECT disk, slot, ?3 FROM copy WHERE extent IN "
+      "(SELECT extent FROM reservation WHERE node = ?1 AND life = ?2)",
+      s64(node), s64(life), s64(c.index));
+  run(c,
+      "DELETE FROM copy WHERE extent IN "
+      "(SELECT extent FROM reservation WHERE node = ?1 AND life = ?2)",
+      s64(node), s64(life));
+  run(c, "DELETE FROM reservation WHERE node = ?1 AND life = ?2", s64(node), s64(life));
+}
+
+Outcome add_node(Context& c, const json::object& args) {
+  const std::string name = text(args, "name");
+  if (name.empty() || name.size() > 63)
+    return Error{Code::invalid, "a node's name has 1 to 63 characters"};
+  // One that was let in and never came: its join failed on the way.
+  run(c,
+      "DELETE FROM node WHERE name = ? AND state = 'new' AND "
+      "NOT EXISTS (SELECT 1 FROM disk WHERE node = node.id)",
+      name);
+  if (ask(c, "SELECT count(*) FROM node WHERE name = ?", name) != 0)
+    return Error{Code::conflict, "a node named " + name + " is in the cluster already"};
+  const uint64_t id = next_id(c, "node");
+  if (id > kMaxNode) return Error{Code::no_space, "all node numbers have been used"};
+  run(c, "INSERT INTO node VALUES(?, ?, ?, ?, 'new', 0, '', 0)", s64(id), name, text(args, "lan"),
+      text(args, "backplane"));
+  return json::object{{"node", id}};
+}
+
+Outcome cluster_create(Context& c, const json::object& args) {
+  if (ask(c, "SELECT count(*) FROM cluster") != 0)
+    return Error{Code::conflict, "this node is in a cluster already"};
+  run(c, "INSERT INTO cluster VALUES(?, ?)", text(args, "cluster"), text(args, "uuid"));
+  return add_node(c, args);
+}
+
+Outcome node_add(Context& c, const json::object& args) {
+  const std::string token = text(args, "token");
+  SQLite::Statement row(c.sql, "SELECT expires FROM token WHERE hash = ?");
+  row.bind(1, token);
+  if (!row.executeStep())
+    return Error{Code::invalid,
+                 "the token is not known or was used already; make one with: scalectl cluster "
+                 "token"};
+  if (row.getColumn(0).getInt64() < c.now)
+    return Error{Code::invalid, "the token has expired; make one with: scalectl cluster token"};
+  row.reset();
+  run(c, "DELETE FROM token WHERE hash = ?", token);
+  return add_node(c, args);
+}
+
+Outcome node_up(Context& c, const json::object& args) {
+  const uint64_t node = number(args, "node");
+  const uint64_t life = number(args, "life");
+  SQLite::Statement row(c.sql, "SELECT state, life FROM node WHERE id = ?");
+  row.bind(1, s64(node));
+  if (!row.executeStep()) return no_such("node", node);
+  if (row.getColumn(0).getString() == "down" &&
+      static_cast<uint64_t>(row.getColumn(1).getInt64()) == life)
+    return Error{Code::stale, "node " + std::to_string(node) +
+                                  " was declared down: it needs a new life (reload the module)"};
+  row.reset();
+  run(c, "UPDATE node SET state = 'up', life = ?, version = ?, seen = 0 WHERE id = ?", s64(life),
+      text(args, "version"), s64(node));
+  return json::object{};
+}
+
+Outcome node_down(Context& c, const json::object& args) {
+  if (run(c, "UPDATE node SET state = 'down' WHERE id = ? AND life = ? AND state = 'up'",
+          s64(number(args, "node")), s64(number(args, "life"))) != 1)
+    return not_live(number(args, "node"));
+  return json::object{};
+}
+
+Outcome fenced(Context& c, const json::object& args) {
+  const uint64_t node = number(args, "node");
+  const uint64_t life = number(args, "life");
+  if (is_live(c, node, life))
+    return Error{Code::conflict, "node " + std::to_string(node) + " is up in that life"};
+  run(c, "INSERT OR IGNORE INTO fence VALUES(?, ?, ?)", s64(node), s64(life),
+      s64(number(args, "witness")));
+  if (is_fenced(c, node, life)) free_reservations(c, node, life);
+  return json::object{};
+}
+
+Outcome seen(Context& c, const json::object& args) {
+  run(c, "UPDATE node SET seen = max(seen, ?) WHERE id = ?", s64(number(args, "index")),
+      s64(number(args, "node")));
+  return json::object{};
+}
+
+Outcome disk_add(Context& c, const json::object& args) {
+  const std::string tier = text(args, "tier");
+  const uint64_t slots = number(args, "slots");
+  if (tier != "ssd" && tier != "hdd")
+    return Error{Code::invalid, "'" + tier + "' is no tier: ssd or hdd"};
+  if (slots == 0 || slots > kMaxSlots)
+    return Error{Code::invalid, "the disk has no room for a slot"};
+  if (ask(c, "SELECT count(*) FROM node WHERE id = ?", s64(number(args, "node"))) == 0)
+    return no_such("node", number(args, "node"));
+  const uint64_t id = next_id(c, "disk");
+  if (id > kMaxDisk) return Error{Code::no_space, "all disk numbers have been used"};
+  run(c, "INSERT INTO disk VALUES(?, ?, ?, ?, ?, ?, 'new', 0)", s64(id), s64(number(args, "node")),
+      text(args, "uuid"), text(args, "serial"), tier, s64(slots));
+  return json::object{{"disk", id}};
+}
+
+// The superblock is written: from now on the disk is looked for.
+Outcome disk_ready(Context& c, const json::object& args) {
+  if (run(c, "UPDATE disk SET state = 'absent' WHERE id = ? AND state = 'new'",
+          s64(number(args, "disk"))) != 1)
+    return no_such("new disk", number(args, "disk"));
+  return json::object{};
+}
+
+Outcome disk_up(Context& c, const json::object& args) {
+  const uint64_t disk = number(args, "disk");
+  if (run(c, "UPDATE disk SET state = 'ok', life = ?, slots = ? WHERE id = ?",
+          s64(number(args, "life")), s64(number(args, "slots")), s64(disk)) != 1)
+    return no_such("disk", disk);
+  return json::object{};
+}
+
+Outcome disk_failed(Context& c, const json::object& args) {
+  run(c, "UPDATE disk SET state = 'failed' WHERE id = ? AND life = ?", s64(number(args, "disk")),
+      s64(number(args, "life")));
+  return json::object{};
+}
+
+Outcome disk_remove(Context& c, const json::object& args) {
+  const uint64_t disk = number(args, "disk");
+  const uint64_t used = ask(c, "SELECT count(*) FROM copy WHERE disk = ?", s64(disk));
+  if (used != 0)
+    return Error{Code::conflict, "disk " + std::to_string(disk) + " holds " + std::to_string(used) +
+                                     " copies; moving them off comes with the mover"};
+  run(c, "DELETE FROM quarantine WHERE disk = ?", s64(disk));
+  if (run(c, "DELETE FROM disk WHERE id = ?", s64(disk)) != 1) return no_such("disk", disk);
+  return json::object{};
+}
+
+Outcome token_add(Context& c, const json::object& args) {
+  run(c, "DELETE FROM token WHERE expires < ?", c.now);
+  run(c, "INSERT INTO token VALUES(?, ?)", text(args, "hash"), args.at("expires").as_int64());
+  return json::object{};
+}
+
+Outcome vsd_create(Context& c, const json::object& args) {
+  if (number(args, "replicas") != 2)
+    return Error{Code::invalid, "this version makes VSDs with 2 copies only"};
+  auto id = c.map.create_vsd(text(args, "name"), number(args, "sectors"), 2);
+  if (!id) return id.error();
+  return json::object{{"vsd", id->value}};
+}
+
+Outcome vsd_delete(Context& c, const json::object& args) {
+  const uint64_t vsd = number(args, "vsd");
+  if (ask(c, "SELECT count(*) FROM opened WHERE vsd = ?", s64(vsd)) != 0)
+    return Error{Code::conflict, "the VSD is open; close it first"};
+  const auto row = c.cluster.vsd({vsd});
+  if (!row) return row.error();
+  if (!*row) return no_such("VSD", vsd);
+  if ((*row)->lease_node && !is_fenced(c, (*row)->lease_node.value, (*row)->lease_life))
+    return Error{Code::conflict,
+                 "node " + std::to_string((*row)->lease_node.value) + " holds its lease"};
+  CORE_TRY(c.map.delete_vsd({vsd}));
+  return json::object{};
+}
+
+Outcome vsd_resize(Context& c, const json::object& args) {
+  CORE_TRY(c.map.resize_vsd({number(args, "vsd")}, number(args, "sectors")));
+  return json::object{};
+}
+
+Outcome open(Context& c, const json::object& args) {
+  const uint64_t vsd = number(args, "vsd");
+  const uint64_t node = number(args, "node");
+  if (ask(c, "SELECT count(*) FROM vsd WHERE id = ?", s64(vsd)) == 0) return no_such("VSD", vsd);
+  if (ask(c, "SELECT count(*) FROM node WHERE id = ?", s64(node)) == 0)
+    return no_such("node", node);
+  run(c,
+      "INSERT INTO opened VALUES(?, ?, 'opening', '') ON CONFLICT(vsd, node) DO UPDATE SET "
+      "state = 'opening', error = '' WHERE state <> 'open'",
+      s64(vsd), s64(node));
+  return json::object{};
+}
+
+// Only where the wish has not changed meanwhile: a device that came up after "close" was said
+// stays "closing".
+Outcome opened(Context& c, const json::object& args) {
+  run(c, "UPDATE opened SET state = ?, error = ? WHERE vsd = ? AND node = ? AND state <> 'closing'",
+      text(args, "state"), text(args, "error"), s64(number(args, "vsd")),
+      s64(number(args, "node")));
+  return json::object{};
+}
+
+Outcome close(Context& c, const json::object& args) {
+  if (run(c, "UPDATE opened SET state = 'closing', error = '' WHERE vsd = ? AND node = ?",
+          s64(number(args, "vsd")), s64(number(args, "node"))) != 1)
+    return Error{Code::not_found,
+                 "the VSD is not open on node " + std::to_string(number(args, "node"))};
+  return json::object{};
+}
+
+// With an error the device is still there, and so the VSD is open again.
+Outcome closed(Context& c, const json::object& args) {
+  const auto vsd = s64(number(args, "vsd"));
+  const auto node = s64(number(args, "node"));
+  if (const std::string error = text(args, "error"); !error.empty())
+    run(c, "UPDATE opened SET state = 'open', error = ? WHERE vsd = ? AND node = ?", error, vsd,
+        node);
+  else
+    run(c, "DELETE FROM opened WHERE vsd = ? AND node = ? AND state = 'closing'", vsd, node);
+  return json::object{};
+}
+
+Outcome lease_take(Context& c, const json::object& args) {
+  const uint64_t node = number(args, "node");
+  const uint64_t life = number(args, "life");
+  const auto row = c.cluster.vsd({number(args, "vsd")});
+  if (!row) return row.error();
+  if (!*row) return no_such("VSD", number(args, "vsd"));
+  if (!is_live(c, node, life)) return not_live(node);
+  const meta::Vsd& vsd = **row;
+  const bool mine = vsd.lease_node.value == node && vsd.lease_life == life;
+  if (vsd.lease_node && !mine) {
+    const std::string holder = "node " + std::to_string(vsd.lease_node.value);
+    if (is_live(c, vsd.lease_node.value, vsd.lease_life))
+      return Error{Code::conflict, holder + " holds the lease of VSD " + vsd.name};
+    if (!is_fenced(c, vsd.lease_node.value, vsd.lease_life))
+      return Error{Code::conflict, holder + " is being fenced; VSD " + vsd.name + " waits for it"};
+  }
+  auto epoch = c.map.grant_lease(vsd.id, {node}, life);
+  if (!epoch) return epoch.error();
+  return json::object{{"epoch", *epoch}};
+}
+
+Outcome lease_drop(Context& c, const json::object& args) {
+  run(c,
+      "UPDATE vsd SET lease_node = 0, lease_life = 0 WHERE id = ? AND lease_node = ? AND epoch = ?",
+      s64(number(args, "vsd")), s64(number(args, "node")), s64(number(args, "epoch")));
+  return json::object{};
+}
+
+Result<std::vector<Candidate>> candidates(Context& c) {
+  auto disks = c.cluster.disks();
+  if (!disks) return disks.error();
+  std::vector<Candidate> out;
+  for (const meta::Disk& disk : *disks) {
+    if (disk.state != "ok" || ask(c, "SELECT count(*) FROM node WHERE id = ? AND state = 'up'",
+                                  s64(disk.node.value)) == 0)
+      continue;
+    CORE_TRY(c.slots.load(c.database, disk.id, disk.slots));
+    out.push_back({disk.id, disk.node, disk.tier == "ssd", c.slots.free(disk.id), disk.slots});
+  }
+  return out;
+}
+
+Outcome reserve(Context& c, const json::object& args) {
+  const uint64_t node = number(args, "node");
+  const uint64_t life = number(args, "life");
+  if (!is_live(c, node, life)) return not_live(node);
+  auto disks = candidates(c);
+  if (!disks) return disks.error();
+  const bool one_node = ask(c, "SELECT count(*) FROM node") == 1;
+  const uint64_t count = std::min(number(args, "count"), kMaxReserve);
+  json::array extents;
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t seed = c.index * kMaxReserve + i;
+    const std::vector<DiskId> chosen = place(*disks, 2, one_node, seed);
+    if (chosen.empty()) break;
+    std::vector<meta::Copy> copies;
+    json::array places;
+    for (DiskId disk : chosen) {
+      copies.push_back({disk, c.slots.take(disk), false});
+      places.push_back({disk.value, copies.back().slot});
+      std::find_if(disks->begin(), disks->end(), [&](const Candidate& x) {
+        return x.disk == disk;
+      })->free--;
+    }
+    auto id = c.map.reserve(copies, {node}, life);
+    if (!id) return id.error();
+    extents.push_back({id->value, std::move(places)});
+  }
+  return json::object{{"extents", std::move(extents)}};
+}
+
+Outcome commit(Context& c, const json::object& args) {
+  meta::Batch batch{{number(args, "vsd")}, number(args, "epoch"), {}, {}};
+  const auto row = c.cluster.vsd(batch.vsd);
+  if (!row) return row.error();
+  if (!*row) return no_such("VSD", batch.vsd.value);
+  const uint64_t node = number(args, "node");
+  if ((*row)->lease_node.value != node || (*row)->lease_life != number(args, "life"))
+    return Error{Code::stale, "node " + std::to_string(node) + " does not hold the lease of VSD " +
+                                  (*row)->name};
+  auto u16 = [](const json::value& v) { return v.to_number<uint16_t>(); };
+  for (const json::value& value : args.at("ops").as_array()) {
+    const json::array& op = value.as_array();
+    batch.ops.push_back(
+        {op.at(0).to_number<uint64_t>(),
+         {u16(op.at(1)), u16(op.at(2)), u16(op.at(3)), {op.at(4).to_number<uint64_t>()}}});
+  }
+  for (const json::value& value : args.at("stales").as_array())
+    batch.stales.push_back({{value.as_array().at(0).to_number<uint64_t>()},
+                            {value.as_array().at(1).to_number<uint64_t>()}});
+  CORE_TRY(c.map.commit(batch, c.index));
+  return json::object{};
+}
+
+// Frees slots whose quarantine is over: every live node ended the I/O that it had planned under
+// maps that led there, and the lives that are over are fenced.
+Outcome collect(Context& c, const json::object&) {
+  json::object none{{"freed", 0}};
+  {
+    SQLite::Statement lives(c.sql,
+                            "SELECT lease_node, lease_life FROM vsd WHERE lease_node <> 0 "
+                            "UNION SELECT node, life FROM reservation");
+    while (lives.executeStep()) {
+      const auto node = static_cast<uint64_t>(lives.getColumn(0).getInt64());
+      const auto life = static_cast<uint64_t>(lives.getColumn(1).getInt64());
+      if (!is_live(c, node, life) && !is_fenced(c, node, life)) return none;
+    }
+  }
+  const uint64_t horizon = ask(c, "SELECT min(seen) FROM node WHERE state = 'up'");
+  SQLite::Statement rows(c.sql, "SELECT disk, slot FROM quarantine WHERE freed_at <= ? LIMIT ?");
+  SQLite::bind(rows, s64(horizon), s64(kCollectAtOnce));
+  std::vector<std::pair<DiskId, uint32_t>> found;
+  while (rows.executeStep())
+    found.emplace_back(DiskId{static_cast<uint64_t>(rows.getColumn(0).getInt64())},
+                       static_cast<uint32_t>(rows.getColumn(1).getInt64()));
+  rows.reset();
+  for (const auto& [disk, slot] : found)
+    run(c, "DELETE FROM quarantine WHERE disk = ? AND slot = ?", s64(disk.value),
+        static_cast<int64_t>(slot));
+  run(c,
+      "DELETE FROM fence WHERE NOT EXISTS (SELECT 1 FROM vsd WHERE lease_node = fence.node AND "
+      "lease_life = fence.life) AND NOT EXISTS (SELECT 1 FROM node WHERE id = fence.node AND "
+      "life = fence.life)");
+  c.freed.insert(c.freed.end(), found.begin(), found.end());
+  return json::object{{"freed", found.size()}};
+}
+
+Outcome reap(Context& c, const json::object&) {
+  auto done = c.map.reap(kReapAtOnce, c.index);
+  if (!done) return done.error();
+  return json::object{{"rows", *done}};
+}
+
+using Handler = Outcome (*)(Context&, const json::object&);
+
+const std::unordered_map<std::string_view, Handler>& handlers() {
+  static const std::unordered_map<std::string_view, Handler> table = {
+      {"cluster_create", cluster_create},
+      {"node_add", node_add},
+      {"node_up", node_up},
+      {"node_down", node_down},
+      {"fenced", fenced},
+      {"seen", seen},
+      {"disk_add", disk_add},
+      {"disk_ready", disk_ready},
+      {"disk_up", disk_up},
+      {"disk_failed", disk_failed},
+      {"disk_remove", disk_remove},
+      {"token_add", token_add},
+      {"vsd_create", vsd_create},
+      {"vsd_delete", vsd_delete},
+      {"vsd_resize", vsd_resize},
+      {"open", open},
+      {"opened", opened},
+      {"close", close},
+      {"closed", closed},
+      {"lease_take", lease_take},
+      {"lease_drop", lease_drop},
+      {"reserve", reserve},
+      {"commit", commit},
+      {"collect", collect},
+      {"reap", reap},
+  };
+  return table;
+}
+
+Outcome execute(Context& c, const json::object& body) {
+  const json::value* op = body.if_contains("op");
+  if (op == nullptr || !op->is_string()) return Error{Code::invalid, "a proposal without an op"};
+  const auto at = handlers().find(std::string_view(op->as_string()));
+  if (at == handlers().end())
+    return Error{Code::invalid,
+                 "no proposal " + json::serialize(*op) + "; is another node of a newer version?"};
+  try {
+    return at->second(c, body);
+  } catch (const SQLite::Exception&) {
+    throw;
+  } catch (const std::exception& err) {
+    return Error{Code::invalid, std::string(at->first) + ": " + err.what()};
+  }
+}
+
+constexpr uint64_t kSessionOver = INT64_MAX;
+
+// Notes that answers up to `done` arrived; gives how far that is, kSessionOver where a later run of
+// the proposer's daemon has spoken. Row 0 of a session holds it, and stays when the session is
+// over: a request that was lost on its way for long must not be executed then.
+uint64_t note_done(Context& c, const Proposal& p) {
+  SQLite::Statement row(c.sql, "SELECT answer FROM answer WHERE session = ? AND sequence = 0");
+  row.bind(1, s64(p.session));
+  if (!row.executeStep()) {
+    run(c, "DELETE FROM answer WHERE node = ? AND sequence > 0", s64(p.node.value));
+    run(c, "UPDATE answer SET answer = ? WHERE node = ?", std::to_string(kSessionOver),
+        s64(p.node.value));
+    run(c, "INSERT INTO answer VALUES(?, 0, ?, ?)", s64(p.session), s64(p.node.value),
+        std::to_string(p.done));
+    return p.done;
+  }
+  const uint64_t known = std::stoull(row.getColumn(0).getString());
+  row.reset();
+  if (p.done <= known) return known;
+  run(c, "UPDATE answer SET answer = ? WHERE session = ? AND sequence = 0", std::to_string(p.done),
+      s64(p.session));
+  run(c, "DELETE FROM answer WHERE session = ? AND sequence BETWEEN 1 AND ?", s64(p.session),
+      s64(p.done));
+  return p.done;
+}
+
+// One proposal in a savepoint. A database error rolls back to it as well, so that one request that
+// no constraint lets in does not hold up the others.
+Answer answer_one(Context& c, const Proposal& proposal) {
+  if (const uint64_t done = note_done(c, proposal); proposal.sequence <= done)
+    return to_answer({Code::unknown, done == kSessionOver
+                                         ? "a later run of this node's daemon has spoken"
+                                         : "the proposal was given up before it arrived"});
+  SQLite::Statement known(c.sql, "SELECT answer FROM answer WHERE session = ? AND sequence = ?");
+  SQLite::bind(known, s64(proposal.session), s64(proposal.sequence));
+  if (known.executeStep()) return json::parse(known.getColumn(0).getString()).as_object();
+  known.reset();
+  c.sql.exec("SAVEPOINT proposal");
+  const size_t freed = c.freed.size();
+  Answer answer;
+  try {
+    Outcome done = execute(c, proposal.body);
+    answer = done ? Answer{{"ok", std::move(*done)}} : to_answer(done.error());
+  } catch (const SQLite::Exception& err) {
+    answer = to_answer({Code::storage, std::string("metadata database: ") + err.what()});
+  }
+  if (!answer.contains("ok")) {
+    c.sql.exec("ROLLBACK TO proposal");
+    c.freed.resize(freed);
+    c.slots.forget();
+  }
+  c.sql.exec("RELEASE proposal");
+  run(c, "INSERT INTO answer VALUES(?, ?, ?, ?)", s64(proposal.session), s64(proposal.sequence),
+      s64(proposal.node.value), json::serialize(answer));
+  return answer;
+}
+
+}  // namespace
+
+const char* code_name(Code code) {
+  for (const auto& [value, name] : kCodes)
+    if (value == code) return name;
+  return "unknown";
+}
+
+Code code_from_name(std::string_view name) {
+  for (const auto& [value, known] : kCodes)
+    if (name == known) return value;
+  return Code::unknown;
+}
+
+json::object to_json(const Proposal& p) {
+  return {{"node", p.node.value},
+          {"session", p.session},
+          {"sequence", p.sequence},
+          {"done", p.done},
+          {"body", p.body}};
+}
+
+Result<Proposal> proposal_from_json(const json::value& value) {
+  try {
+    const json::object& o = value.as_object();
+    return Proposal{{number(o, "node")},
+                    number(o, "session"),
+                    number(o, "sequence"),
+                    number(o, "done"),
+                    o.at("body").as_object()};
+  } catch (const std::exception& err) {
+    return Error{Code::invalid, std::string("no proposal: ") + err.what()};
+  }
+}
+
+Answer to_answer(const Error& error) {
+  return {{"error", {{"code", code_name(error.code)}, {"text", error.text}}}};
+}
+
+Outcome from_answer(const Answer& answer) {
+  try {
+    if (const json::value* ok = answer.if_contains("ok")) return ok->as_object();
+    const json::object& error = answer.at("error").as_object();
+    return Error{code_from_name(std::string_view(error.at("code").as_string())),
+                 text(error, "text")};
+  } catch (const std::exception& err) {
+    return Error{Code::unknown, std::string("an answer that makes no sense: ") + err.what()};
+  }
+}
+
+Result<meta::Patch> Proposals::prepare(std::span<const Proposal> proposals, uint64_t index,
+                                       int64_t now, std::vector<Answer>& answers) {
+  answers.clear();
+  freed_.clear();
+  auto patch = database_.prepare([&]() -> Result<void> {
+    Context context{database_, slots_, freed_, index, now};
+    for (const Proposal& proposal : proposals) answers.push_back(answer_one(context, proposal));
+    return {};
+  });
+  if (!patch) forget();
+  return patch;
+}
+
+void Proposals::committed() {
+  for (const auto& [disk, slot] : freed_) slots_.give_back(disk, slot);
+  freed_.clear();
+}
+
+void Proposals::forget() {
+  slots_.forget();
+  freed_.clear();
+}
+
+}  // namespace policy

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <boost/json.hpp>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/id.h"
+#include "meta/database.h"
+#include "policy/slots.h"
+
+namespace policy {
+
+/// A wish of a node, decided by the leader. `session` is drawn anew by each run of a daemon,
+/// `sequence` counts up in it; repeating both asks for the same answer and changes nothing twice.
+struct Proposal {
+  core::NodeId node;
+  uint64_t session = 0;
+  uint64_t sequence = 0;
+  uint64_t done = 0;  ///< answers up to here have arrived and need not be kept
+  boost::json::object body;
+};
+
+/// {"ok": {...}} or {"error": {"code": "...", "text": "..."}}.
+using Answer = boost::json::object;
+
+[[nodiscard]] boost::json::object to_json(const Proposal& proposal);
+[[nodiscard]] core::Result<Proposal> proposal_from_json(const boost::json::value& value);
+[[nodiscard]] Answer to_answer(const core::Error& error);
+/// The "ok" part, or the error again.
+[[nodiscard]] core::Result<boost::json::object> from_answer(const Answer& answer);
+[[nodiscard]] const char* code_name(core::Code code);
+[[nodiscard]] core::Code code_from_name(std::string_view name);
+
+/// The leader's decisions: what each proposal does to the database. body.op names it:
+///
+///   cluster_create cluster uuid name lan backplane     node_add name lan backplane token
+///   node_up node life version                          node_down node life
+///   fenced node life witness                           seen node index
+///   disk_add node uuid serial tier slots               disk_ready disk
+///   disk_up disk life slots                            disk_failed disk life
+///   disk_remove disk
+///   token_add hash expires                             vsd_create name sectors replicas
+///   vsd_delete vsd                                     vsd_resize vsd sectors
+///   open vsd node                                      opened vsd node state error
+///   close vsd node                                     closed vsd node
+///   lease_take vsd node life                           lease_drop vsd node epoch
+///   reserve node life count                            commit vsd node life epoch ops stales
+///   collect                                            reap
+///
+/// It is a function of the database, the proposals, the index and the time; Slots only saves
+/// reading.
+class Proposals {
+ public:
+  explicit Proposals(meta::Database& database) : database_(database) {}
+
+  /// Runs proposals in one transaction that stays open; one that fails changes nothing and the
+  /// others go on. answers[i] answers proposals[i]. `now` is in seconds since 1970.
+  core::Result<meta::Patch> prepare(std::span<const Proposal> proposals, uint64_t index,
+                                    int64_t now, std::vector<Answer>& answers);
+  /// The transaction became an entry.
+  void committed();
+  /// It did not, or another node led meanwhile.
+  void forget();
+
+ private:
+  meta::Database& database_;
+  Slots slots_;
+  std::vector<std::pair<core::DiskId, uint32_t>> freed_;
+};
+
+}  // namespace policy

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "replica/replica.h"
+
+#include <algorithm>
+#include <ctime>
+#include <random>
+#include <thread>
+
+namespace replica {
+
+namespace json = boost::json;
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr milliseconds kIdle{500};   // between looks at the log without a reason
+constexpr milliseconds kRetry{200};  // between attempts to reach a leader
+constexpr size_t kReadAtOnce = 64;
+constexpr uint64_t kEntriesKept = 1024;  // at most 256 MiB
+constexpr uint64_t kTrimEvery = 256;
+constexpr size_t kProposalsAtOnce = 64;  // in one entry
+constexpr size_t kBytesAtOnce = size_t{256} << 10;
+
+uint64_t draw() {
+  std::random_device device;
+  return (uint64_t{device()} << 32 | device()) | 1;
+}
+
+size_t bytes_of(const policy::Proposal& proposal) {
+  // Only commits are large: their operations count, the rest is small change.
+  size_t bytes = 64;
+  for (const auto& item : proposal.body)
+    bytes += item.value().is_array() ? 32 * item.value().as_array().size() : 32;
+  return bytes;
+}
+
+}  // namespace
+
+Replica::Replica(core::NodeId node, std::unique_ptr<meta::Database> database,
+                 std::unique_ptr<journal::Log> log, Forward forward, Changed changed)
+    : node_(node),
+      session_(draw()),
+      database_(std::move(database)),
+      log_(std::move(log)),
+      forward_(std::move(forward)),
+      changed_(std::move(changed)),
+      decisions_(*database_) {}
+
+Result<void> Replica::run(const std::stop_token& stop) {
+  auto at = database_->applied();
+  if (!at) return at.error();
+  set_applied(*at);
+  Result<void> result;
+  while (result && !stop.stop_requested()) result = step(stop);
+  set_view({});
+  std::vector<policy::Proposal> none;
+  for (auto batch = take(none); !batch.empty(); batch = take(none))
+    answer(batch, Error{Code::conflict, "this node does not lead"});
+  return result;
+}
+
+Result<void> Replica::step(const std::stop_token& stop) {
+  auto view = log_->tend(applied().index);
+  // Without a view there is nothing to lead or follow now: no quorum, or the network.
+  set_view(view ? *view : journal::View{});
+  if (view) CORE_TRY(follow());
+  if (view && view->leading) {
+    CORE_TRY(lead());
+  } else {
+    std::vector<policy::Proposal> none;
+    answer(take(none), Error{Code::conflict, "this node does not lead"});
+  }
+  std::unique_lock lock(mutex_);
+  wake_.wait_for(lock, stop, kIdle, [&] { return poked_ || !queue_.empty(); });
+  poked_ = false;
+  return {};
+}
+
+Result<void> Replica::follow() {
+  for (;;) {
+    const meta::Position at = applied();
+    auto entries = log_->read_from(at.index + 1, kReadAtOnce);
+    if (!entries) {
+      if (entries.error().code == Code::stale || entries.error().code == Code::corrupt)
+        return entries.error();
+      return {};  // out of reach now; the next step tries again
+    }
+    if (entries->empty()) return {};
+    meta::Position last = at;
+    for (const journal::Entry& entry : *entries) {
+      if (entry.prev_hash != last.hash)
+        return Error{Code::corrupt, "log: entry " + std::to_string(entry.index) +
+                                        " does not continue this node's database"};
+      CORE_TRY(database_->apply({entry.index, entry.hash}, entry.payload));
+      last = {entry.index, entry.hash};
+    }
+    decisions_.forget();  // made by another leader, or before a restart
+    set_applied(last);
+    changed_();
+  }
+}
+
+Result<void> Replica::lead() {
+  for (;;) {
+    std::vector<policy::Proposal> proposals;
+    const auto batch = take(proposals);
+    if (batch.empty()) return {};
+    const meta::Position at = applied();
+    std::vector<policy::Answer> answers;
+    auto patch = decisions_.prepare(proposals, at.index + 1, std::time(nullptr), answers);
+    if (!patch) {
+      answer(batch, patch.error());
+      return patch.error();
+    }
+    if (patch->size() > journal::kMaxPayloadBytes) {
+      database_->rollback();
+      decisions_.forget();
+      if (batch.size() > 1) {
+        alone_ = true;  // each in an entry of its own
+        put_back(batch);
+        continue;
+      }
+      answer(batch, refusal(proposals.size(), at.index));
+      continue;
+    }
+    auto entry = log_->append(at.index + 1, at.hash, std::move(*patch));
+    if (!entry) {
+      database_->rollback();
+      decisions_.forget();
+      if (entry.error().code == Code::invalid) {
+        answer(batch, refusal(proposals.size(), at.index));
+        continue;
+      }
+      answer(batch, Error{Code::unknown, entry.error().text});
+      if (entry.error().code == Code::conflict) return {};
+      return entry.error();
+    }
+    const meta::Position now{entry->index, entry->hash};
+    if (auto done = database_->commit(now); !done) {
+      answer(batch, Error{Code::unknown, done.error().text});
+      return done.error();
+    }
+    decisions_.committed();
+    set_applied(now);
+    trim(now.index);
+    size_t first = 0;
+    for (const auto& waiting : batch) {
+      const auto from = answers.begin() + static_cast<ptrdiff_t>(first);
+      first += waiting->proposals.size();
+      answer({waiting}, Served{now.index, {from, answers.begin() + static_cast<ptrdiff_t>(first)}});
+    }
+    changed_();
+  }
+}
+
+// Keeps enough for nodes that were away for a moment; others copy a database.
+void Replica::trim(uint64_t index) {
+  if (index % kTrimEvery != 0 || index <= kEntriesKept) return;
+  // What fails now is done with the next one.
+  if (auto done = log_->trim(index - kEntriesKept); !done) return;
+}
+
+std::vector<std::shared_ptr<Replica::Waiting>> Replica::take(
+    std::vector<policy::Proposal>& proposals) {
+  std::vector<std::shared_ptr<Waiting>> batch;
+  const std::lock_guard lock(mutex_);
+  size_t bytes = 0;
+  size_t count = 0;
+  for (const auto& waiting : queue_) {
+    size_t more = 0;
+    for (const auto& p : waiting->proposals) more += bytes_of(p);
+    if (!batch.empty() && (alone_ || bytes + more > kBytesAtOnce ||
+                           proposals.size() + waiting->proposals.size() > kProposalsAtOnce))
+      break;
+    bytes += more;
+    count++;
+    batch.push_back(waiting);
+    proposals.insert(proposals.end(), waiting->proposals.begin(), waiting->proposals.end());
+  }
+  queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(count));
+  alone_ = alone_ && !queue_.empty();
+  return batch;
+}
+
+void Replica::put_back(const std::vector<std::shared_ptr<Waiting>>& batch) {
+  const std::lock_guard lock(mutex_);
+  queue_.insert(queue_.begin(), batch.begin(), batch.end());
+}
+
+// What would not fit into an entry is refused for good, not tried again.
+Result<Served> Replica::refusal(size_t proposals, uint64_t index) {
+  const Error why{Code::invalid, "that is more than one change of the metadata can hold"};
+  return Served{index, std::vector<policy::Answer>(proposals, policy::to_answer(why))};
+}
+
+void Replica::answer(const std::vector<std::shared_ptr<Waiting>>& batch,
+                     const Result<Served>& result) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& waiting : batch) {
+    waiting->result = result;
+    waiting->done = true;
+  }
+  decided_.notify_all();
+}
+
+void Replica::set_view(const journal::View& view) {
+  const std::lock_guard lock(mutex_);
+  view_ = view;
+}
+
+void Replica::set_applied(const meta::Position& position) {
+  const std::lock_guard lock(mutex_);
+  applied_ = position;
+  decided_.notify_all();
+}
+
+bool Replica::leading() const {
+  const std::lock_guard lock(mutex_);
+  return view_.leading;
+}
+
+core::NodeId Replica::leader() const {
+  const std::lock_guard lock(mutex_);
+  return view_.leading ? node_ : view_.leader;
+}
+
+meta::Position Replica::applied() const {
+  const std::lock_guard lock(mutex_);
+  return applied_;
+}
+
+bool Replica::wait_applied(uint64_t index, Clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  if (applied_.index < index) {
+    poked_ = true;
+    wake_.notify_all();
+  }
+  return decided_.wait_until(lock, deadline, [&] { return applied_.index >= index; });
+}
+
+Result<Served> Replica::serve(std::vector<policy::Proposal> proposals, Clock::time_point deadline) {
+  auto waiting = std::make_shared<Waiting>();
+  waiting->proposals = std::move(proposals);
+  std::unique_lock lock(mutex_);
+  if (!view_.leading) return Error{Code::conflict, "this node does not lead"};
+  queue_.push_back(waiting);
+  wake_.notify_all();
+  if (!decided_.wait_until(lock, deadline, [&] { return waiting->done; })) {
+    std::erase(queue_, waiting);
+    return Error{Code::unknown,
+                 "the leader has no quorum, or is too slow; nothing is lost, ask again"};
+  }
+  return waiting->result;
+}
+
+Result<Served> Replica::offer(const std::vector<policy::Proposal>& proposals,
+                              Clock::time_point deadline) {
+  const core::NodeId to = leader();
+  if (!to) return Error{Code::unknown, "no node leads: the cluster has no quorum"};
+  if (to == node_) return serve(proposals, deadline);
+  auto served = forward_(to, proposals);
+  if (!served) return served;
+  if (served->answers.size() != proposals.size())
+    return Error{Code::unknown, "the leader's answer is incomplete"};
+  // Whoever asked wants to see what was decided in this node's database.
+  if (!wait_applied(served->index, deadline))
+    return Error{Code::unknown, "decided, but this node does not reach the log"};
+  return served;
+}
+
+std::vector<Result<json::object>> Replica::propose_all(std::vector<json::object> bodies,
+                                                       Clock::time_point deadline) {
+  std::vector<policy::Proposal> proposals;
+  {
+    const std::lock_guard lock(mutex_);
+    const uint64_t done = (open_.empty() ? next_sequence_ : *open_.begin()) - 1;
+    for (json::object& body : bodies) {
+      open_.insert(next_sequence_);
+      proposals.push_back({node_, session_, next_sequence_++, done, std::move(body)});
+    }
+  }
+  Result<Served> served = offer(proposals, deadline);
+  while (!served && Clock::now() < deadline) {
+    // An error of the leader's database is the same next time; the rest may pass.
+    std::this_thread::sleep_for(kRetry);
+    served = offer(proposals, deadline);
+  }
+  std::vector<Result<json::object>> out;
+  for (size_t i = 0; i < proposals.size(); i++) {
+    if (served) {
+      out.push_back(policy::from_answer(served->answers[i]));
+    } else {
+      out.emplace_back(Error{Code::unknown, served.error().text});
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  for (const auto& proposal : proposals) open_.erase(proposal.sequence);
+  return out;
+}
+
+Result<json::object> Replica::propose(json::object body, Clock::time_point deadline) {
+  std::vector<json::object> one;
+  one.push_back(std::move(body));
+  return std::move(propose_all(std::move(one), deadline).front());
+}
+
+}  // namespace replica

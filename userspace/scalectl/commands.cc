@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "commands.h"
+
+#include "table.h"
+
+namespace scalectl {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr const char* kRoot = "/rest/v1/";
+
+std::string text(const json::object& object, const char* name) {
+  return json::value_to<std::string>(object.at(name));
+}
+
+uint64_t number(const json::object& object, const char* name) {
+  return object.at(name).to_number<uint64_t>();
+}
+
+std::string count(const json::object& object, const char* name) {
+  return std::to_string(number(object, name));
+}
+
+std::string bytes(const json::object& object, const char* name) {
+  return human_bytes(number(object, name));
+}
+
+const json::array& list(const json::object& object, const char* name) {
+  return object.at(name).as_array();
+}
+
+// A name in a path: only what names may have, so that nothing needs quoting.
+std::string path_word(const std::string& word) {
+  for (const char c : word)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '-' && c != '_' && c != '.')
+      throw UsageError{"'" + word + "' is no name: letters, digits, '-', '_' and '.'"};
+  if (word.empty()) throw UsageError{"a name is empty"};
+  return word;
+}
+
+uint64_t size_of(const std::string& word) {
+  uint64_t out = 0;
+  if (!parse_bytes(word, out) || out == 0)
+    throw UsageError{"'" + word + "' is no size; write 4GiB, 512MiB or a number of bytes"};
+  return out;
+}
+
+uint64_t count_of(const std::string& word, const char* option) {
+  uint64_t out = 0;
+  const bool digits = word.find_first_not_of("0123456789") == std::string::npos;
+  if (!digits || !parse_bytes(word, out)) throw UsageError{std::string(option) + " takes a number"};
+  return out;
+}
+
+void take(json::object& body, const Words& words, std::initializer_list<const char*> names) {
+  for (const char* name : names)
+    if (const auto at = words.options.find(name); at != words.options.end())
+      body[name] = at->second;
+}
+
+std::string nothing(const json::object&) { return "done\n"; }
+
+std::string show_cluster(const json::object& o) {
+  std::string out = "cluster " + text(o, "name") + " (" + text(o, "uuid") + ")\n" +
+                    count(o, "nodes") + " nodes, " + count(o, "disks") + " disks, " +
+                    bytes(o, "used_bytes") + " of " + bytes(o, "raw_bytes") + " raw used\n" +
+                    (number(o, "leader") != 0 ? "node " + count(o, "leader") + " leads"
+                                              : std::string("no leader: no quorum")) +
+                    ", change " + count(o, "log_index") + "\n";
+  const json::array& conditions = list(o, "conditions");
+  if (conditions.empty()) out += "no conditions on node " + count(o, "node") + "\n";
+  for (const json::value& c : conditions)
+    out += "! " + text(c.as_object(), "subject") + ": " + text(c.as_object(), "text") + "\n";
+  return out;
+}
+
+std::string show_nodes(const json::object& o) {
+  Table table({"ID:", "NAME", "STATE", "LAN", "BACKPLANE", "VERSION", "LEADS"});
+  for (const json::value& value : list(o, "nodes")) {
+    const json::object& n = value.as_object();
+    table.add({count(n, "id"), text(n, "name"), text(n, "state"), text(n, "lan"),
+               text(n, "backplane"), text(n, "version"), n.at("leader").as_bool() ? "yes" : ""});
+  }
+  return table.text();
+}
+
+std::string show_disks(const json::object& o) {
+  Table table({"ID:", "NODE:", "TIER", "STATE", "SIZE:", "USED:", "SERIAL"});
+  for (const json::value& value : list(o, "disks")) {
+    const json::object& d = value.as_object();
+    table.add({count(d, "id"), count(d, "node"), text(d, "tier"), text(d, "state"),
+               bytes(d, "size_bytes"), bytes(d, "used_bytes"), text(d, "serial")});
+  }
+  return table.text();
+}
+
+std::string show_candidates(const json::object& o) {
+  Table table({"PATH", "TIER", "SIZE:", "SERIAL", "MODEL", "HOLDS"});
+  for (const json::value& value : list(o, "candidates")) {
+    const json::object& d = value.as_object();
+    table.add({text(d, "path"), text(d, "tier"), bytes(d, "size_bytes"), text(d, "serial"),
+               text(d, "model"), text(d, "used_for")});
+  }
+  return table.text();
+}
+
+std::string show_added_disk(const json::object& o) {
+  return "disk " + count(o, "disk") + " (" + text(o, "tier") + ", serial " + text(o, "serial") +
+         ") is in the pool\n";
+}
+
+std::string where_open(const json::object& vsd) {
+  std::string out;
+  for (const json::value& value : list(vsd, "open")) {
+    const json::object& row = value.as_object();
+    out += (out.empty() ? "" : " ") + count(row, "node");
+    if (text(row, "state") != "open") out += "(" + text(row, "state") + ")";
+  }
+  return out;
+}
+
+std::string show_vsds(const json::object& o) {
+  Table table({"NAME", "SIZE:", "COPIES:", "WRITER:", "OPEN ON", "DEVICE"});
+  for (const json::value& value : list(o, "vsds")) {
+    const json::object& v = value.as_object();
+    table.add({text(v, "name"), bytes(v, "size_bytes"), count(v, "copies"),
+               number(v, "lease_node") != 0 ? count(v, "lease_node") : "-", where_open(v),
+               text(v, "device")});
+  }
+  return table.text();
+}
+
+std::string show_vsd(const json::object& o) {
+  std::string out = "VSD " + text(o, "name") + ": " + bytes(o, "size_bytes") + ", " +
+                    count(o, "copies") + " copies, " + bytes(o, "mapped_bytes") + " mapped in " +
+                    count(o, "extents") + " extents\n";
+  const std::string open = where_open(o);
+  out += open.empty() ? std::string("not open\n") : "open on node " + open + "\n";
+  for (const json::value& value : list(o, "open"))
+    if (const std::string error = text(value.as_object(), "error"); !error.empty())
+      out += "! node " + count(value.as_object(), "node") + ": " + error + "\n";
+  if (!open.empty()) out += "device " + text(o, "device") + "\n";
+  if (number(o, "stale_copies") != 0)
+    out += "! " + count(o, "stale_copies") + " copies miss data\n";
+  Table table({"DISK:", "COPIES:", "STALE:"});
+  for (const json::value& value : list(o, "spread")) {
+    const json::object& d = value.as_object();
+    table.add({count(d, "disk"), count(d, "copies"), count(d, "stale")});
+  }
+  return list(o, "spread").empty() ? out : out + table.text();
+}
+
+std::string show_token(const json::object& o) {
+  return "On the node that joins, within " + count(o, "hours") +
+         " h and once:\n  scalectl cluster join " + text(o, "address") + " " + text(o, "token") +
+         "\n";
+}
+
+Call get(const std::string& path) { return {"GET", kRoot + path, {}}; }
+
+std::vector<Command> make_commands() {
+  const Option node{"node", "NODE", "name or number of a node; default: this one"};
+  return {
+      {"cluster",
+       "create",
+       {"NAME"},
+       {{"single", "", "one node, which keeps two copies on two of its disks"},
+        {"node", "NAME", "this node's name; default: the host name"},
+        {"lan", "ADDRESS", "IPv4 address of this node for people and programs"},
+        {"backplane", "ADDRESS", "IPv4 address of this node for the other nodes"},
+        {"lease", "SECONDS", "a node that is silent for so long is down; default 10"}},
+       "found a cluster with this node as its first",
+       "scalectl cluster create office --single",
+       [](const Words& w) {
+         Call call{"POST", std::string(kRoot) + "cluster", {{"name", w.arguments[0]}}};
+         if (w.has("single")) call.body["single"] = true;
+         if (w.has("lease")) call.body["lease_s"] = count_of(w.options.at("lease"), "--lease");
+         take(call.body, w, {"node", "lan", "backplane"});
+         return call;
+       },
+       show_cluster},
+      {"cluster",
+       "status",
+       {},
+       {},
+       "what the cluster is and what is wrong with it",
+       "scalectl cluster status",
+       [](const Words&) { return get("cluster"); },
+       show_cluster},
+      {"cluster",
+       "token",
+       {},
+       {{"hours", "N", "how long it may be used; default 24"}},
+       "make a one-time token for a node that joins",
+       "scalectl cluster token",
+       [](const Words& w) {
+         Call call{"POST", std::string(kRoot) + "cluster/token", {}};
+         if (w.has("hours")) {
+           call.body["hours"] = count_of(w.options.at("hours"), "--hours");
+         }
+         return call;
+       },
+       show_token},
+      {"cluster",
+       "join",
+       {"ADDRESS", "TOKEN"},
+       {{"node", "NAME", "this node's name; default: the host name"},
+        {"lan", "ADDRESS", "IPv4 address of this node for people and programs"},
+        {"backplane", "ADDRESS", "IPv4 address of this node for the other nodes"}},
+       "make this node one of a cluster; ADDRESS is the backplane address of any of its nodes",
+       "scalectl cluster join 10.12.0.1 8a1f...",
+       [](const Words& w) {
+         Call call{"POST",
+                   std::string(kRoot) + "cluster/join",
+                   {{"address", w.arguments[0]}, {"token", w.arguments[1]}}};
+         take(call.body, w, {"node", "lan", "backplane"});
+         return call;
+       },
+       show_cluster},
+      {"node",
+       "list",
+       {},
+       {},
+       "all nodes",
+       "scalectl node list",
+       [](const Words&) { return get("node"); },
+       show_nodes},
+      {"disk",
+       "list",
+       {},
+       {},
+       "all disks of the pool",
+       "scalectl disk list",
+       [](const Words&) { return get("disk"); },
+       show_disks},
+      {"disk",
+       "candidates",
+       {},
+       {},
+       "disks of this node, with what is on them",
+       "scalectl disk candidates",
+       [](const Words&) { return get("disk/candidates"); },
+       show_candidates},
+      {"disk",
+       "add",
+       {"PATH"},
+       {node,
+        {"tier", "ssd|hdd", "default: what the disk says"},
+        {"wipe", "SERIAL", "lose what is on the disk with this serial number"}},
+       "format a disk and take it into the pool",
+       "scalectl disk add /dev/sdb",
+       [](const Words& w) {
+         Call call{"POST", std::string(kRoot) + "disk", {{"path", w.arguments[0]}}};
+         take(call.body, w, {"node", "tier", "wipe"});
+         return call;
+       },
+       show_added_disk},
+      {"disk",
+       "remove",
+       {"ID"},
+       {},
+       "drop a disk that holds no copies",
+       "scalectl disk remove 4",
+       [](const Words& w) {
+         return Call{"DELETE", kRoot + ("disk/" + path_word(w.arguments[0])), {}};
+       },
+       nothing},
+      {"vsd",
+       "create",
+       {"NAME", "SIZE"},
+       {},
+       "make a thin virtual disk",
+       "scalectl vsd create mail 100GiB",
+       [](const Words& w) {
+         return Call{"POST",
+                     std::string(kRoot) + "vsd",
+                     {{"name", w.arguments[0]}, {"size_bytes", size_of(w.arguments[1])}}};
+       },
+       show_vsd},
+      {"vsd",
+       "list",
+       {},
+       {},
+       "all virtual disks",
+       "scalectl vsd list",
+       [](const Words&) { return get("vsd"); },
+       show_vsds},
+      {"vsd",
+       "show",
+       {"NAME"},
+       {},
+       "size, use, and where the copies lie",
+       "scalectl vsd show mail",
+       [](const Words& w) { return get("vsd/" + path_word(w.arguments[0])); },
+       show_vsd},
+      {"vsd",
+       "resize",
+       {"NAME", "SIZE"},
+       {},
+       "grow a virtual disk, also while it is in use",
+       "scalectl vsd resize mail 200GiB",
+       [](const Words& w) {
+         return Call{"PATCH",
+                     kRoot + ("vsd/" + path_word(w.arguments[0])),
+                     {{"size_bytes", size_of(w.arguments[1])}}};
+       },
+       show_vsd},
+      {"vsd",
+       "open",
+       {"NAME"},
+       {node},
+       "make its block device on a node",
+       "scalectl vsd open mail --node n2",
+       [](const Words& w) {
+         Call call{"POST", kRoot + ("vsd/" + path_word(w.arguments[0]) + "/open"), {}};
+         take(call.body, w, {"node"});
+         return call;
+       },
+       show_vsd},
+      {"vsd",
+       "close",
+       {"NAME"},
+       {node},
+       "remove its block device from a node",
+       "scalectl vsd close mail",
+       [](const Words& w) {
+         Call call{"POST", kRoot + ("vsd/" + path_word(w.arguments[0]) + "/close"), {}};
+         take(call.body, w, {"node"});
+         return call;
+       },
+       show_vsd},
+      {"vsd",
+       "delete",
+       {"NAME"},
+       {{"yes", "", "yes, its data shall be gone"}},
+       "delete a virtual disk that is open nowhere",
+       "scalectl vsd delete mail --yes",
+       [](const Words& w) {
+         if (!w.has("yes"))
+           throw UsageError{"all data of " + w.arguments[0] + " would be lost; say --yes"};
+         return Call{"DELETE", kRoot + ("vsd/" + path_word(w.arguments[0])), {}};
+       },
+       nothing},
+  };
+}
+
+}  // namespace
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> all = make_commands();
+  return all;
+}
+
+}  // namespace scalectl

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <boost/json.hpp>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace scalectl {
+
+/// What the command line said, after it was checked against the command's table entry.
+struct Words {
+  std::vector<std::string> arguments;
+  std::map<std::string, std::string> options;  ///< without "--"; "" for one without a value
+
+  [[nodiscard]] bool has(const std::string& option) const { return options.contains(option); }
+};
+
+struct Call {
+  std::string method;
+  std::string path;
+  boost::json::object body;
+};
+
+struct Option {
+  std::string name;
+  std::string value;  ///< what to call its value; empty where it takes none
+  std::string help;
+};
+
+struct UsageError {
+  std::string text;
+};
+
+/// One line of the command table, which drives parsing, help and completion.
+struct Command {
+  std::string noun;
+  std::string verb;
+  std::vector<std::string> arguments;
+  std::vector<Option> options;
+  std::string help;
+  std::string example;
+  std::function<Call(const Words&)> call;                              ///< throws UsageError
+  std::function<std::string(const boost::json::object& answer)> show;  ///< for people
+};
+
+[[nodiscard]] const std::vector<Command>& commands();
+
+}  // namespace scalectl

@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "agent.h"
+
+#include <poll.h>
+#include <scribe_netlink.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "host/disks.h"
+#include "host/dm.h"
+#include "host/reset.h"
+#include "meta/map.h"
+
+namespace scaled {
+
+namespace json = boost::json;
+using control::Kernel;
+using control::Work;
+using core::DiskId;
+using core::NodeId;
+using core::VsdId;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+namespace {
+
+constexpr milliseconds kServiceTick{1'000};  // the module's list, without an event
+constexpr milliseconds kHouseTick{2'000};
+constexpr seconds kProposeFor{15};
+constexpr seconds kLeaseHeldAtLeast{1};
+constexpr seconds kReleaseTimeout{30};
+constexpr seconds kNoSpaceRest{2};
+constexpr uint64_t kMaxReserve = 256;
+constexpr const char* kVersion = "0.1.0";
+
+uint8_t tier_number(const std::string& tier) {
+  return tier == "ssd" ? SCRIBE_TIER_SSD : SCRIBE_TIER_HDD;
+}
+
+json::object commit_body(const control::ClosedBatch& closed, NodeId node, uint64_t life) {
+  json::array ops;
+  for (const meta::Op& op : closed.batch.ops)
+    ops.push_back(json::array{op.chunk, op.segment.start, op.segment.len, op.segment.off,
+                              op.segment.extent.value});
+  json::array stales;
+  for (const meta::Stale& stale : closed.batch.stales)
+    stales.push_back(json::array{stale.extent.value, stale.disk.value});
+  return {{"op", "commit"},
+          {"vsd", closed.batch.vsd.value},
+          {"node", node.value},
+          {"life", life},
+          {"epoch", closed.batch.epoch},
+          {"ops", std::move(ops)},
+          {"stales", std::move(stales)}};
+}
+
+}  // namespace
+
+Agent::Agent(const Paths& paths, const Config& config, replica::Replica& replica, Peers& peers)
+    : paths_(paths),
+      config_(config),
+      replica_(replica),
+      peers_(peers),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+void Agent::run() {
+  threads_.emplace_back([this](const std::stop_token& stop) { serve(stop); });
+  threads_.emplace_back([this](const std::stop_token& stop) { keep_house(stop); });
+  threads_.emplace_back([this](const std::stop_token& stop) { keep_devices(stop); });
+}
+
+Agent::~Agent() {
+  for (auto& thread : threads_) thread.request_stop();
+  changed_.notify_all();
+  for (auto& thread : threads_) thread.join();
+  askers_.clear();
+  ::close(wake_);
+}
+
+void Agent::wake_service() {
+  const uint64_t one = 1;
+  if (::write(wake_, &one, sizeof(one)) < 0) return;  // full: it is awake
+}
+
+void Agent::poke() {
+  const std::lock_guard lock(mutex_);
+  changes_++;
+  changed_.notify_all();
+  wake_service();  // a lease that waits may be free now
+}
+
+void Agent::wait(const std::stop_token& stop, uint64_t& seen, milliseconds limit) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, stop, limit, [&] { return changes_ != seen; });
+  seen = changes_;
+}
+
+void Agent::set_condition(const std::string& subject, const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  auto at = conditions_.find(subject);
+  if (text.empty()) {
+    if (at != conditions_.end()) {
+      spdlog::info("{}: no longer: {}", subject, at->second);
+      conditions_.erase(at);
+    }
+  } else if (at == conditions_.end() || at->second != text) {
+    spdlog::warn("{}: {}", subject, text);
+    conditions_[subject] = text;
+  }
+}
+
+std::map<std::string, std::string> Agent::conditions() const {
+  const std::lock_guard lock(mutex_);
+  return conditions_;
+}
+
+Result<json::object> Agent::propose(json::object body) {
+  return replica_.propose(std::move(body), Clock::now() + kProposeFor);
+}
+
+// Service
+
+void Agent::serve(const std::stop_token& stop) {
+  std::unique_ptr<Kernel> kernel;
+  std::unique_ptr<meta::Database> database;
+  int events = -1;
+  while (!stop.stop_requested()) {
+    if (!kernel) {
+      auto opened = Kernel::open();
+      auto reader = meta::Database::open_reader(paths_.database());
+      auto subscribed = opened ? (*opened)->subscribe() : Result<int>(opened.error());
+      set_condition("module", subscribed ? "" : subscribed.error().text);
+      if (!subscribed || !reader) {
+        std::this_thread::sleep_for(kServiceTick);
+        continue;
+      }
+      kernel = std::move(*opened);
+      database = std::move(*reader);
+      events = *subscribed;
+    }
+    if (life_ == 0) {
+      start(*kernel);
+      if (life_ == 0) std::this_thread::sleep_for(kServiceTick);
+      continue;
+    }
+    serve_work(*kernel, *database);
+    std::array<pollfd, 2> ready = {{{events, POLLIN, 0}, {wake_, POLLIN, 0}}};
+    ::poll(ready.data(), ready.size(), static_cast<int>(kServiceTick.count()));
+    uint64_t count = 0;
+    if (::read(wake_, &count, sizeof(count)) < 0) count = 0;
+    kernel->drain();
+  }
+}
+
+// Says who this node is, to the module and to the cluster.
+void Agent::start(Kernel& kernel) {
+  auto life = kernel.hello(config_.node, config_.uuid);
+  set_condition("module", life ? "" : life.error().text);
+  if (!life) return;
+  auto up = propose(
+      {{"op", "node_up"}, {"node", config_.node.value}, {"life", *life}, {"version", kVersion}});
+  set_condition("membership", up ? "" : up.error().text);
+  if (!up) {
+    if (declared_dead(*life)) {
+      spdlog::critical("this node was declared dead by the others and resets itself");
+      host::reset_machine();
+    }
+    return;
+  }
+  life_ = *life;
+  spdlog::info("node {} is up, life {:016x}", config_.node.value, *life);
+  poke();
+}
+
+// Whether the others went on without this life of the module: after a daemon's restart, perhaps
+// long after.
+bool Agent::declared_dead(uint64_t life) const {
+  auto database = meta::Database::open_reader(paths_.database());
+  if (!database) return false;
+  auto nodes = meta::Cluster(**database).nodes();
+  return nodes && std::any_of(nodes->begin(), nodes->end(), [&](const meta::Node& node) {
+           return node.id == config_.node && node.life == life && node.state == "down";
+         });
+}
+
+void Agent::serve_work(Kernel& kernel, meta::Database& database) {
+  auto work = kernel.work();
+  if (!work) {
+    set_condition("module", work.error().text);
+    return;
+  }
+  // Leaves first: they need no agreement. Then all that does, together.
+  std::vector<json::object> bodies;
+  std::vector<VsdId> leases;
+  std::vector<control::ClosedBatch> batches;
+  bool reserve = false;
+  for (const Work& item : *work) {
+    if (item.type == SCRIBE_WORK_LEAF_WANTED) put_leaf(kernel, database, item);
+    if (item.type == SCRIBE_WORK_LEASE_WANTED) leases.push_back({item.vsd});
+    if (item.type == SCRIBE_WORK_BATCH_READY) {
+      auto batch = kernel.get_batch({item.vsd});
+      if (batch) batches.push_back(std::move(*batch));
+    }
+  }
+  bodies.reserve(work->size());
+  for (const auto& batch : batches) bodies.push_back(commit_body(batch, config_.node, life_));
+  for (const VsdId vsd : leases)
+    bodies.push_back({{"op", "lease_take"},
+                      {"vsd", vsd.value},
+                      {"node", config_.node.value},
+                      {"life", life_.load()}});
+  for (const Work& item : *work) {
+    if (item.type == SCRIBE_WORK_RESERVE_LOW &&
+        Clock::now().time_since_epoch().count() >= no_space_until_) {
+      reserve = true;
+      bodies.push_back({{"op", "reserve"},
+                        {"node", config_.node.value},
+                        {"life", life_.load()},
+                        {"count", std::min<uint64_t>(item.arg, kMaxReserve)}});
+    }
+  }
+  // Last, for nothing is done with their answers: housekeeping sees the rows.
+  for (const Work& item : *work)
+    if (item.type == SCRIBE_WORK_DISK_FAILED)
+      bodies.push_back({{"op", "disk_failed"}, {"disk", item.id}, {"life", item.arg}});
+  if (bodies.empty()) return;
+  const auto answers = replica_.propose_all(std::move(bodies), Clock::now() + kProposeFor);
+  size_t at = 0;
+  for (const auto& batch : batches) commit(kernel, batch, answers[at++]);
+  for (const VsdId vsd : leases) take_lease(kernel, vsd, answers[at++]);
+  if (reserve) add_reservations(kernel, answers[at++]);
+}
+
+void Agent::put_leaf(Kernel& kernel, meta::Database& database, const Work& work) {
+  // The row and the leaf from one state of the database.
+  auto done = meta::guarded([&]() -> Result<void> {
+    const SQLite::Transaction snapshot(database.sql());
+    auto vsd = meta::Cluster(database).vsd({work.vsd});
+    if (!vsd) return vsd.error();
+    if (!*vsd || (*vsd)->lease_node != config_.node || (*vsd)->lease_life != life_)
+      return Error{Code::stale, "the lease is elsewhere"};
+    auto leaf = meta::Map(database).leaf({work.vsd}, work.arg);
+    if (!leaf) return leaf.error();
+    return kernel.put_leaf({work.vsd}, (*vsd)->epoch, work.arg, *leaf);
+  });
+  if (!done && done.error().code != Code::stale)
+    spdlog::error("VSD {}: leaf {}: {}", work.vsd, work.arg, done.error().text);
+}
+
+void Agent::take_lease(Kernel& kernel, VsdId vsd, const Result<json::object>& answer) {
+  const std::string subject = "vsd " + std::to_string(vsd.value);
+  if (!answer) {
+    set_condition(subject, answer.error().text);
+    if (answer.error().code == Code::conflict) ask_for_release(vsd);
+    if (answer.error().code == Code::not_found) {
+      if (auto done = kernel.fail_lease(vsd); !done)
+        spdlog::error("VSD {}: {}", vsd.value, done.error().text);
+    }
+    return;
+  }
+  set_condition(subject, "");
+  const uint64_t epoch = answer->at("epoch").to_number<uint64_t>();
+  {
+    const std::lock_guard lock(mutex_);
+    granted_[vsd] = Clock::now();
+  }
+  auto done = kernel.grant_lease(vsd, epoch);
+  if (!done) spdlog::warn("VSD {}: epoch {}: {}", vsd.value, epoch, done.error().text);
+}
+
+// Another live node holds it: any node uses any VSD, one after the other.
+void Agent::ask_for_release(VsdId vsd) {
+  auto database = meta::Database::open_reader(paths_.database());
+  if (!database) return;
+  auto row = meta::Cluster(**database).vsd(vsd);
+  if (!row || !*row || !(*row)->lease_node || (*row)->lease_node == config_.node) return;
+  const NodeId holder = (*row)->lease_node;
+  const uint64_t epoch = (*row)->epoch;
+  const std::lock_guard lock(mutex_);
+  if (!asked_.insert(vsd).second) return;
+  // Joins the one before, which has nothing left to do.
+  askers_[vsd] = std::jthread([this, vsd, holder, epoch] {
+    auto done = peers_.call(holder, "/peer/release", {{"vsd", vsd.value}, {"epoch", epoch}},
+                            kReleaseTimeout);
+    if (!done) spdlog::info("VSD {}: node {}: {}", vsd.value, holder.value, done.error().text);
+    {
+      const std::lock_guard inner(mutex_);
+      asked_.erase(vsd);
+    }
+    wake_service();
+  });
+}
+
+Result<void> Agent::release(VsdId vsd, uint64_t epoch) {
+  Clock::time_point since;
+  {
+    const std::lock_guard lock(mutex_);
+    since = granted_[vsd];
+  }
+  std::this_thread::sleep_until(since + kLeaseHeldAtLeast);
+  auto kernel = Kernel::open();
+  if (!kernel) return kernel.error();
+  auto done = (*kernel)->release_lease(vsd, epoch);
+  // Without a device here there is nothing to flush.
+  if (!done && done.error().code != Code::not_found) return done;
+  auto dropped = propose(
+      {{"op", "lease_drop"}, {"vsd", vsd.value}, {"node", config_.node.value}, {"epoch", epoch}});
+  if (!dropped) return dropped.error();
+  return {};
+}
+
+void Agent::commit(Kernel& kernel, const control::ClosedBatch& closed,
+                   const Result<json::object>& answer) {
+  const VsdId vsd = closed.batch.vsd;
+  if (answer) {
+    if (auto done = kernel.batch_done(vsd, closed.batch.epoch, closed.number); !done)
+      spdlog::warn("VSD {}: batch {}: {}", vsd.value, closed.number, done.error().text);
+    return;
+  }
+  spdlog::error("VSD {}: batch {}: {}", vsd.value, closed.number, answer.error().text);
+  // An outcome that is not known is asked for again; a lease that is over fails what is held.
+  if (answer.error().code != Code::stale) return;
+  if (auto done = kernel.fail_lease(vsd); !done)
+    spdlog::error("VSD {}: {}", vsd.value, done.error().text);
+}
+
+void Agent::add_reservations(Kernel& kernel, const Result<json::object>& answer) {
+  if (!answer) {
+    spdlog::warn("no reservations: {}", answer.error().text);
+    return;
+  }
+  std::vector<meta::MappedExtent> extents;
+  for (const json::value& value : answer->at("extents").as_array()) {
+    const json::array& extent = value.as_array();
+    meta::MappedExtent out{{extent.at(0).to_number<uint64_t>()}, true, {}};
+    for (const json::value& place : extent.at(1).as_array())
+      out.copies.push_back({{place.as_array().at(0).to_number<uint64_t>()},
+                            place.as_array().at(1).to_number<uint32_t>(),
+                            false});
+    extents.push_back(std::move(out));
+  }
+  const bool full = extents.empty();
+  set_condition("pool", full ? "no space for two copies on different nodes: add disks or delete "
+                               "virtual disks"
+                             : "");
+  if (full) no_space_until_ = (Clock::now() + kNoSpaceRest).time_since_epoch().count();
+  if (auto done = kernel.add_reservations(extents, full); !done)
+    spdlog::warn("reservations: {}", done.error().text);
+}
+
+// Housekeeping
+
+void Agent::keep_house(const std::stop_token& stop) {
+  uint64_t seen = 0;
+  while (!stop.stop_requested()) {
+    wait(stop, seen, kHouseTick);
+    if (life_ == 0 || stop.stop_requested()) continue;
+    auto kernel = Kernel::open();
+    auto database = meta::Database::open_reader(paths_.database());
+    if (!kernel || !database) continue;
+    meta::Cluster cluster(**database);
+    keep_peers(**kernel, cluster);
+    keep_disks(**kernel, cluster);
+    keep_fences(**kernel, cluster);
+    keep_quarantine(**kernel, cluster);
+  }
+}
+
+void Agent::keep_disks(Kernel& kernel, meta::Cluster& cluster) {
+  auto disks = cluster.disks();
+  auto nodes = cluster.nodes();
+  if (!disks || !nodes) return;
+  auto is_up = [&](NodeId id) {
+    return std::any_of(nodes->begin(), nodes->end(),
+                       [&](const meta::Node& n) { return n.id == id && n.state == "up"; });
+  };
+  for (const meta::Disk& disk : *disks) {
+    // After a restart the module may still have a route: it is said anew, or deleted.
+    const bool known = routed_.contains(disk.id);
+    uint64_t& routed = routed_[disk.id];
+    if (disk.node == config_.node) {
+      if (routed == 0 && (disk.state == "ok" || disk.state == "absent")) open_disk(kernel, disk);
+      // Whatever is written to it from now on would be lost; its copies are stale by then.
+      if (disk.state == "failed") {
+        set_condition("disk " + std::to_string(disk.id.value),
+                      "failed (serial " + disk.serial + "): replace it");
+        if (kernel.close_disk(disk.id)) routed = 0;
+      }
+      continue;
+    }
+    const uint64_t wanted = disk.state == "ok" && is_up(disk.node) ? disk.life : 0;
+    if (known && routed == wanted) continue;
+    auto done = wanted != 0 ? kernel.set_route(disk.id, disk.node, wanted, tier_number(disk.tier))
+                            : kernel.delete_route(disk.id);
+    if (!done && done.error().code != Code::not_found) {
+      spdlog::warn("disk {}: {}", disk.id.value, done.error().text);
+      continue;
+    }
+    routed = wanted;
+  }
+}
+
+// Finds a disk of this node by what is written on it, whatever its name is today.
+void Agent::open_disk(Kernel& kernel, const meta::Disk& disk) {
+  const std::string subject = "disk " + std::to_string(disk.id.value);
+  auto uuid = host::parse_uuid(disk.uuid);
+  if (!uuid) return;
+  for (const host::BlockDevice& device : host::list_disks()) {
+    auto label = host::read_label(device.path);
+    if (!label || !*label || (*label)->disk != disk.id || (*label)->uuid != *uuid) continue;
+    auto opened = kernel.open_disk(disk.id, *uuid, device.path, tier_number(disk.tier));
+    if (!opened) {
+      set_condition(subject, opened.error().text);
+      return;
+    }
+    if (opened->life != disk.life || disk.state != "ok") {
+      auto up = propose({{"op", "disk_up"},
+                         {"disk", disk.id.value},
+                         {"life", opened->life},
+                         {"slots", opened->slots}});
+      if (!up) return;
+    }
+    routed_[disk.id] = opened->life;
+    set_condition(subject, "");
+    return;
+  }
+  set_condition(subject, "not found on this node (serial " + disk.serial + ")");
+}
+
+void Agent::keep_peers(Kernel& kernel, meta::Cluster& cluster) {
+  auto nodes = cluster.nodes();
+  if (!nodes) return;
+  peers_.set_nodes(*nodes);
+  for (const meta::Node& node : *nodes) {
+    if (node.id == config_.node || node.state != "up" || introduced_[node.id] == node.life)
+      continue;
+    if (kernel.set_peer(node.id, node.life)) introduced_[node.id] = node.life;
+  }
+  auto work = kernel.work();
+  if (!work) return;
+  for (const Work& item : *work) {
+    if (item.type != SCRIBE_WORK_PEER_LOST) continue;
+    const NodeId peer{item.id};
+    const auto node = std::find_if(nodes->begin(), nodes->end(),
+                                   [&](const meta::Node& n) { return n.id == peer; });
+    if (node == nodes->end() || node->state != "up" || node->life != item.arg) continue;
+    auto done = peers_.connect(kernel, peer, life_, node->life);
+    set_condition("node " + std::to_string(peer.value), done ? "" : done.error().text);
+  }
+}
+
+void Agent::keep_fences(Kernel& kernel, meta::Cluster& cluster) {
+  auto lives = cluster.unfenced(config_.node);
+  if (!lives) return;
+  for (const meta::Life& over : *lives) {
+    if (over.node == config_.node && over.life == life_) continue;  // declared down, not yet aware
+    if (over.node != config_.node) {
+      auto done = kernel.fence_peer(over.node, over.life);
+      if (!done) {
+        spdlog::error("fencing node {}: {}", over.node.value, done.error().text);
+        continue;
+      }
+    }
+    auto done = propose({{"op", "fenced"},
+                         {"node", over.node.value},
+                         {"life", over.life},
+                         {"witness", config_.node.value}});
+    if (done)
+      spdlog::info("node {}: life {:016x} is fenced here", over.node.value, over.life);
+    else
+      spdlog::warn("node {}: {}", over.node.value, done.error().text);
+  }
+}
+
+void Agent::keep_quarantine(Kernel& kernel, meta::Cluster& cluster) {
+  const uint64_t index = replica_.applied().index;
+  auto behind = cluster.quarantine_behind(barrier_);
+  if (behind && *behind && kernel.barrier()) {
+    if (propose({{"op", "seen"}, {"node", config_.node.value}, {"index", index}})) barrier_ = index;
+  }
+  auto garbage = cluster.has_garbage();
+  if (replica_.leading() && garbage && *garbage) {
+    if (auto done = propose({{"op", "reap"}}); !done)
+      spdlog::warn("deletion: {}", done.error().text);
+  }
+  auto over = cluster.quarantine_over();
+  if (replica_.leading() && over && *over) {
+    if (auto done = propose({{"op", "collect"}}); !done)
+      spdlog::warn("quarantine: {}", done.error().text);
+  }
+}
+
+// Devices
+
+void Agent::keep_devices(const std::stop_token& stop) {
+  uint64_t seen = 0;
+  while (!stop.stop_requested()) {
+    wait(stop, seen, kHouseTick);
+    if (life_ == 0 || stop.stop_requested()) continue;
+    auto database = meta::Database::open_reader(paths_.database());
+    if (!database) continue;
+    meta::Cluster cluster(**database);
+    auto opened = cluster.opened();
+    if (!opened) continue;
+    for (const meta::Opened& row : *opened)
+      if (row.node == config_.node) keep_device(cluster, row);
+  }
+}
+
+void Agent::keep_device(meta::Cluster& cluster, const meta::Opened& row) {
+  auto vsd = cluster.vsd(row.vsd);
+  auto device = host::find_device(row.vsd);
+  if (!vsd || !*vsd || !device) return;
+  const json::object about{{"vsd", row.vsd.value}, {"node", config_.node.value}};
+  if (row.state == "closing") {
+    auto gone = host::remove_device(row.vsd);
+    json::object body = about;
+    body["op"] = "closed";
+    body["error"] = gone ? "" : gone.error().text;
+    if (gone && (*vsd)->lease_node == config_.node && (*vsd)->lease_life == life_) {
+      json::object drop = about;
+      drop["op"] = "lease_drop";
+      drop["epoch"] = (*vsd)->epoch;
+      if (!propose(std::move(drop))) return;
+    }
+    if (auto done = propose(std::move(body)); !done)
+      spdlog::warn("VSD {}: {}", (*vsd)->name, done.error().text);
+    return;
+  }
+  Result<void> done;
+  if (!*device)
+    done = host::create_device(row.vsd, (*vsd)->name, (*vsd)->sectors);
+  else if ((*device)->sectors < (*vsd)->sectors)
+    done = host::resize_device(row.vsd, (*vsd)->sectors);
+  const std::string state = done ? "open" : "failed";
+  const std::string error = done ? "" : done.error().text;
+  // An error of "open" is why it could not be closed; it stays for whoever asked.
+  if (row.state == state && (done || row.error == error)) return;
+  json::object body = about;
+  body["op"] = "opened";
+  body["state"] = state;
+  body["error"] = error;
+  if (auto said = propose(std::move(body)); !said)
+    spdlog::warn("VSD {}: {}", (*vsd)->name, said.error().text);
+}
+
+}  // namespace scaled

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "config.h"
+#include "control/kernel.h"
+#include "meta/cluster.h"
+#include "peers.h"
+#include "replica/replica.h"
+
+namespace scaled {
+
+/// Makes the kernel of this node what the metadata says, and gives it what it asks for.
+///
+/// Three threads, each with its own connections to database and kernel:
+///   service      answers the module's list of work: leases, map leaves, batches, reservations.
+///   Only
+///                it stands between a guest's flush and its end, so nothing in it waits long.
+///   housekeeping disks, routes, peers, fences, quarantine.
+///   devices      device-mapper nodes; removing one waits for the service thread.
+class Agent {
+ public:
+  Agent(const Paths& paths, const Config& config, replica::Replica& replica, Peers& peers);
+  ~Agent();
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  /// Starts its threads; before, it only counts changes.
+  void run();
+
+  /// The metadata changed: look again. Any thread.
+  void poke();
+
+  /// The module's life; 0 until it is known.
+  uint64_t life() const { return life_; }
+
+  /// Gives a lease back for another node: flushes, commits, lets go. Blocks.
+  Result<void> release(core::VsdId vsd, uint64_t epoch);
+
+  /// What this node's administrator should know, by subject; empty when all is well.
+  std::map<std::string, std::string> conditions() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void serve(const std::stop_token& stop);
+  void keep_house(const std::stop_token& stop);
+  void keep_devices(const std::stop_token& stop);
+
+  void start(control::Kernel& kernel);
+  bool declared_dead(uint64_t life) const;
+  void serve_work(control::Kernel& kernel, meta::Database& database);
+  void put_leaf(control::Kernel& kernel, meta::Database& database, const control::Work& work);
+  void take_lease(control::Kernel& kernel, core::VsdId vsd,
+                  const Result<boost::json::object>& answer);
+  void ask_for_release(core::VsdId vsd);
+  void commit(control::Kernel& kernel, const control::ClosedBatch& batch,
+              const Result<boost::json::object>& answer);
+  void add_reservations(control::Kernel& kernel, const Result<boost::json::object>& answer);
+
+  void keep_disks(control::Kernel& kernel, meta::Cluster& cluster);
+  void open_disk(control::Kernel& kernel, const meta::Disk& disk);
+  void keep_peers(control::Kernel& kernel, meta::Cluster& cluster);
+  void keep_fences(control::Kernel& kernel, meta::Cluster& cluster);
+  void keep_quarantine(control::Kernel& kernel, meta::Cluster& cluster);
+  void keep_device(meta::Cluster& cluster, const meta::Opened& opened);
+
+  void wake_service();
+  void wait(const std::stop_token& stop, uint64_t& seen, std::chrono::milliseconds limit);
+  void set_condition(const std::string& subject, const std::string& text);
+  Result<boost::json::object> propose(boost::json::object body);
+
+  const Paths& paths_;
+  const Config& config_;
+  replica::Replica& replica_;
+  Peers& peers_;
+  std::atomic<uint64_t> life_{0};
+
+  mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
+  uint64_t changes_ = 0;
+  std::map<std::string, std::string> conditions_;
+  std::map<core::VsdId, Clock::time_point> granted_;
+  std::set<core::VsdId> asked_;  // releases under way at other nodes
+
+  // Of the housekeeping thread alone.
+  std::map<core::DiskId, uint64_t> routed_;
+  std::map<core::NodeId, uint64_t> introduced_;
+  uint64_t barrier_ = 0;
+
+  const int wake_;  // an eventfd: the service thread has something to do
+  std::atomic<Clock::rep> no_space_until_{0};
+  std::map<core::VsdId, std::jthread> askers_;
+  std::vector<std::jthread> threads_;
+};
+
+}  // namespace scaled

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "core/id.h"
+#include "core/result.h"
+#include "host/disks.h"
+#include "tls/authority.h"
+
+namespace scaled {
+
+using core::Code;
+using core::Error;
+using core::Result;
+
+inline constexpr uint16_t kApiPort = 7421;
+inline constexpr uint16_t kBackplanePort = 7420;
+inline constexpr const char* kSocketPath = "/run/scaled/scaled.sock";
+
+/// Where a daemon keeps what is its own.
+struct Paths {
+  std::filesystem::path state = "/var/lib/scaled";
+  std::string socket = kSocketPath;
+
+  std::filesystem::path config() const { return state / "node.json"; }
+  std::filesystem::path database() const { return state / "meta.db"; }
+  std::filesystem::path log() const { return state / "log"; }
+  /// Its presence asks for a copy of the database from another node.
+  std::filesystem::path refetch() const { return state / "refetch"; }
+  std::filesystem::path etcd() const { return state / "etcd"; }
+};
+
+/// Who this node is: written once, when it joins or founds a cluster. The rest is in the database.
+struct Config {
+  core::NodeId node;
+  std::string name;
+  std::string cluster;
+  host::Uuid uuid{};
+  std::string lan;
+  std::string backplane;
+  bool single = false;   ///< one node, with the local log
+  bool founder = false;  ///< it makes the cluster's first entry
+  bool etcd_member = true;
+  tls::Identity identity;
+  tls::Pair authority;  ///< every node may sign for those that join
+
+  std::chrono::milliseconds lease{10'000};  ///< how long a node may go on without being heard
+};
+
+/// Nothing where this node is in no cluster.
+[[nodiscard]] Result<std::optional<Config>> load_config(const Paths& paths);
+/// Durable when it returns.
+[[nodiscard]] Result<void> save_config(const Paths& paths, const Config& config);
+
+/// Replaces a file durably; `mode` as for open().
+[[nodiscard]] Result<void> write_file(const std::filesystem::path& path, const std::string& text,
+                                      unsigned mode);
+[[nodiscard]] Result<std::string> read_file(const std::filesystem::path& path);
+
+}  // namespace scaled

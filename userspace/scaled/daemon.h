@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <boost/json.hpp>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <thread>
+
+#include "agent.h"
+#include "config.h"
+#include "http/http.h"
+#include "journal/etcd_log.h"
+#include "liveness.h"
+#include "peers.h"
+#include "replica/replica.h"
+
+namespace scaled {
+
+/// What this node does as a member of a cluster. Made when it is one, for the daemon's whole run.
+class Member {
+ public:
+  Member(const Paths& paths, Config config);
+  ~Member();
+  Member(const Member&) = delete;
+  Member& operator=(const Member&) = delete;
+
+  /// Makes it all run. `handler` serves the API to other nodes.
+  Result<void> start(http::Handler handler);
+
+  const Paths& paths() const { return paths_; }
+  const Config& config() const { return config_; }
+  replica::Replica& replica() { return *replica_; }
+  Agent& agent() { return *agent_; }
+  Peers& peers() { return peers_; }
+  /// Why the metadata stopped, where it did: the daemon must end and start anew.
+  std::optional<Error> failure() const;
+
+ private:
+  Result<std::unique_ptr<journal::Log>> open_log();
+  Result<void> refetch_where_asked();
+  uint64_t most_advanced();
+  void listen();
+
+  const Paths paths_;
+  const Config config_;
+  Peers peers_;
+  std::unique_ptr<replica::Replica> replica_;
+  std::unique_ptr<Agent> agent_;
+  mutable std::mutex mutex_;
+  std::optional<Error> failure_;
+  std::unique_ptr<Liveness> liveness_;
+  journal::EtcdLog* etcd_log_ = nullptr;  // the replica's, where there is one
+  std::unique_ptr<http::Server> server_;
+  std::jthread metadata_;
+};
+
+/// The daemon: no member at first, perhaps; then one.
+class Daemon {
+ public:
+  explicit Daemon(Paths paths) : paths_(std::move(paths)) {}
+
+  /// Goes on as a member where this node is one, and serves requests.
+  Result<void> start();
+  /// Ends where the metadata cannot go on, else never.
+  std::optional<Error> failure() const;
+
+  /// Founds a cluster with this node as its first.
+  Result<void> create(const boost::json::object& request);
+  /// Makes this node one of a cluster, with a token of it.
+  Result<void> join(const boost::json::object& request);
+
+  /// Nothing before this node is in a cluster.
+  Member* member();
+  const Paths& paths() const { return paths_; }
+
+ private:
+  Result<void> become(Config config);
+
+  const Paths paths_;
+  mutable std::shared_mutex mutex_;
+  std::mutex changing_;  // one create or join at a time
+  std::unique_ptr<Member> member_;
+  std::unique_ptr<http::Server> server_;
+};
+
+}  // namespace scaled

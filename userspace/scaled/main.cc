@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <systemd/sd-daemon.h>
+
+#include <boost/program_options.hpp>
+#include <filesystem>
+#include <iostream>
+
+#include "daemon.h"
+
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+// Guests' writes wait for this process: it must not wait for memory that only writing them frees.
+void guard_against_reclaim() {
+  if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0)
+    spdlog::warn("cannot lock memory: {}", std::strerror(errno));
+  if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
+    spdlog::warn("cannot become an I/O flusher: {}", std::strerror(errno));
+}
+
+int run(const scaled::Paths& paths) {
+  std::error_code err;
+  std::filesystem::create_directories(paths.state, err);
+  std::filesystem::create_directories(std::filesystem::path(paths.socket).parent_path(), err);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  guard_against_reclaim();
+  scaled::Daemon daemon(paths);
+  if (auto started = daemon.start(); !started) {
+    spdlog::critical("{}", started.error().text);
+    return kExitFailed;
+  }
+  sd_notify(0, "READY=1");
+  const timespec tick{1, 0};
+  while (sigtimedwait(&signals, nullptr, &tick) < 0) {
+    if (daemon.failure()) return kExitFailed;  // systemd starts it anew
+    sd_notify(0, "WATCHDOG=1");
+  }
+  sd_notify(0, "STOPPING=1");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  namespace po = boost::program_options;
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("scaled"));
+  spdlog::set_pattern("%v");  // journald knows the time
+  scaled::Paths paths;
+  std::string state = paths.state;
+  po::options_description options("scaled, the daemon of a scribe node. Options");
+  options.add_options()("help,h", "this text")(
+      "state", po::value(&state)->value_name("DIRECTORY")->default_value(state),
+      "what this node keeps")(
+      "socket", po::value(&paths.socket)->value_name("PATH")->default_value(paths.socket),
+      "where scalectl finds it");
+  po::variables_map values;
+  try {
+    po::store(po::command_line_parser(argc, argv).options(options).positional({}).run(), values);
+    po::notify(values);
+  } catch (const po::error& err) {
+    std::cerr << "scaled: " << err.what() << "; see scaled --help\n";
+    return kExitUsage;
+  }
+  if (values.contains("help")) {
+    std::cout << options;
+    return 0;
+  }
+  paths.state = state;
+  try {
+    return run(paths);
+  } catch (const std::exception& err) {
+    spdlog::critical("{}", err.what());
+    return kExitFailed;
+  }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <boost/json.hpp>
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "config.h"
+#include "control/kernel.h"
+#include "core/id.h"
+#include "http/http.h"
+#include "meta/cluster.h"
+#include "policy/proposals.h"
+#include "replica/replica.h"
+
+namespace scaled {
+
+/// Other nodes: calls over mutual TLS, and the backplane sockets that the kernel gets.
+///
+/// A backplane connection: the initiator gets a one-time token from the peer by such a call, then
+/// connects to the peer's backplane port and sends it; from the next byte on the stream belongs to
+/// the two kernels. The stream itself is not encrypted yet: the module's CRC32C guards its data.
+class Peers {
+ public:
+  explicit Peers(const Config& config) : config_(config) {}
+  ~Peers();
+  Peers(const Peers&) = delete;
+  Peers& operator=(const Peers&) = delete;
+
+  void set_nodes(const std::vector<meta::Node>& nodes);
+  [[nodiscard]] std::map<core::NodeId, std::string> addresses() const;
+  [[nodiscard]] std::string address_of(core::NodeId node) const;
+
+  /// A JSON call; errors of the peer come back as such.
+  Result<boost::json::object> call(core::NodeId node, const std::string& path,
+                                   const boost::json::object& body,
+                                   std::chrono::milliseconds timeout);
+  /// Writes a peer's database, as of now, to a file.
+  Result<void> copy_database(core::NodeId node, const std::filesystem::path& path);
+  Result<replica::Served> forward(core::NodeId leader,
+                                  const std::vector<policy::Proposal>& proposals);
+
+  /// Takes backplane connections until destruction.
+  Result<void> listen();
+  /// Answers a peer that wants to connect: {"token", "life"}.
+  boost::json::object admit(core::NodeId node, uint64_t life);
+  /// Connects to a peer's kernel and hands the sockets to ours.
+  Result<void> connect(control::Kernel& kernel, core::NodeId node, uint64_t life,
+                       uint64_t peer_life);
+
+ private:
+  struct Admitted {
+    core::NodeId node;
+    uint64_t life = 0;
+    std::chrono::steady_clock::time_point until;
+  };
+
+  http::Target target(core::NodeId node, const std::string& address) const;
+  void accept_loop(const std::stop_token& stop);
+  void accept_one(control::Kernel& kernel, int fd);
+
+  const Config& config_;
+  mutable std::mutex mutex_;
+  std::map<core::NodeId, std::string> addresses_;
+  std::map<std::string, Admitted> tokens_;
+  // Connections that wait for the next call; a handshake costs more than most calls.
+  std::map<core::NodeId, std::vector<std::unique_ptr<http::Client>>> idle_;
+  int listener_ = -1;
+  std::jthread thread_;
+};
+
+}  // namespace scaled

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Two commands matter: make demo and make check. make help lists the rest.
 
-.PHONY: help deps module unit lint check check-cluster check-debug demo clean
+.PHONY: help deps module deb unit lint check check-cluster check-debug demo clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -14,22 +14,25 @@ module: deps ## build the kernel module for Debian's 6.1 and 6.12 kernels
 		scripts/build-module $$headers build/module/$${headers##*linux-headers-} -j$$(nproc) || exit 1; \
 	done
 
+deb: deps ## the three packages, in build/debs
+	@scripts/build-debs
+
 unit: deps ## unit tests, with sanitizers
 	@scripts/check unit
 
 lint: deps ## every static check
 	@scripts/lint
 
-check: deps ## lint, unit, module on both kernels; one closing line, build/check/report.json
+check: deps ## every test that gates; one closing line, build/check/report.json
 	@scripts/check
 
-check-cluster: deps ## the lab's commands, and the module on three nodes with power cuts (slow)
+check-cluster: deps ## more: the lab's commands, and the module alone on three nodes (slow)
 	@scripts/check lab backplane
 
-check-debug: deps ## the module's tests on a kernel with KASAN, lockdep and kmemleak (slow)
+check-debug: deps ## more: the module's tests on a kernel with KASAN, lockdep and kmemleak (slow)
 	@scripts/check kselftest-debug
 
-demo: deps module ## what works so far, on three virtual nodes; build/demo/report.json
+demo: deps ## the main job on three virtual nodes; build/demo/report.json
 	@scripts/demo
 
 clean: ## remove build/

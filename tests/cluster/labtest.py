@@ -13,10 +13,14 @@ WAIT_SECONDS = 300
 
 
 class Lab:
-    def __init__(self, name: str, nodes: int, kernel: str = "6.1", disk_mib: int = 2048):
+    def __init__(self, name: str, nodes: int, kernel: str = "6.1", disk_mib: int = 2048, debs: bool = False):
         self.name, self.nodes = f"{name}-{os.getpid()}", nodes
         self.count, self.failures = 0, 0
-        self.lab("up", "--nodes", nodes, "--kernel", kernel, "--disk-mib", disk_mib, "--owner", os.getpid())
+        words = []
+        if debs:
+            subprocess.run([REPO / "scripts/build-debs"], check=True, stdout=subprocess.DEVNULL)
+            words = ["--debs", REPO / "build/debs"]
+        self.lab("up", "--nodes", nodes, "--kernel", kernel, "--disk-mib", disk_mib, "--owner", os.getpid(), *words)
 
     def lab(self, verb, *words, check=True, **kwargs):
         argv = [str(w) for w in (LAB, verb, "--name", self.name, *words)]
@@ -44,6 +48,12 @@ class Lab:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
+
+    def fails(self, node: int, command: str, code: int, text: str = ""):
+        """A command that must fail with this exit code and say this."""
+        process = self.start(node, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        out, _ = process.communicate()
+        assert process.returncode == code and text in out, f"n{node}: {command}: exit code {process.returncode}\n{out}"
 
     def kill(self, node: int, keep: int = 0):
         self.lab("kill", node, "--keep", keep)

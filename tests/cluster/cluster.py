@@ -1,0 +1,266 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Three nodes as their users have them: packages, scalectl, power cuts, partitions."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from labtest import REPO, Lab
+from openapi import answer_schema, problems
+from scribe_cluster import (add_disks, ask, device, found, join, leader, same_metadata, states, vsd, wait_disks,
+                            wait_until, wait_up)
+
+WRITER = "python3 /root/fsync_writer.py"
+FIO = ("fio --name=verify --filename={} --size=64m --rw=randwrite --bs=4k --verify=crc32c --do_verify=1 "
+       "--ioengine=libaio --iodepth=8 --direct=1 --end_fsync=1 --time_based=0 --output-format=terse")
+
+lab = Lab("cluster", 3, debs=True)
+
+
+class Writer:
+    """A process on a node that writes records and says which were flushed."""
+
+    def __init__(self, node: int, name: str, first: int = 0):
+        self.first, self.last = first, first - 1
+        self.process = lab.start(node, f"{WRITER} write {vsd(name)} {first} 1000000", stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL)
+
+    def read(self, count: int):
+        """Waits for so many more records."""
+        for _ in range(count):
+            line = self.process.stdout.readline()
+            assert line, f"the writer ended after record {self.last}"
+            self.last = int(line)
+
+    def end(self) -> int:
+        """Stops reading, which ends the writer at its next record; how many were acknowledged in all."""
+        self.process.terminate()
+        for line in self.process.stdout.read().split():
+            self.last = max(self.last, int(line))
+        self.process.wait()
+        return self.last + 1
+
+
+def formation():
+    found(lab)
+    token = join(lab, 2)
+    lab.fails(3, f"scalectl cluster join 10.12.0.1 {token} --backplane 10.12.0.3", 2, "used already")
+    other = ("0" if token[0] != "0" else "1") + token[1:]
+    lab.fails(3, f"scalectl cluster join 10.12.0.1 {other} --backplane 10.12.0.3", 2, "token")
+    join(lab, 3)
+    wait_up(lab, 3, (1, 2, 3))
+    lab.fails(2, "scalectl cluster create again", 5, "in a cluster already")
+
+
+def disks():
+    lab.run(3, f"mkfs.ext4 -q {device(3, 'hdd1')}")
+    lab.fails(3, f"scalectl disk add {device(3, 'hdd1')}", 5, "holds ext4")
+    lab.fails(3, f"scalectl disk add {device(3, 'hdd1')} --wipe wrong", 2, "serial number")
+    lab.fails(3, "scalectl disk add /dev/vda", 5, "mounted")
+    lab.run(3, f"scalectl disk add {device(3, 'hdd1')} --wipe n3-hdd1")
+    lab.fails(3, f"scalectl disk add {device(3, 'hdd1')}", 5, "scribe data disk")
+    for node in (1, 2, 3):
+        add_disks(lab, node, ("ssd0", "hdd0"))
+    wait_disks(lab, 1, 7)
+
+
+def bad_input():
+    for command, code, text in (
+            ("vsd create", 2, "expected"),
+            ("vsd create a", 2, "expected"),
+            ("vsd create a b c", 2, "expected"),
+            ("vsd create a 4X", 2, "no size"),
+            ("vsd create a 0", 2, "no size"),
+            ("vsd create a 1000", 2, "multiple of 1 MiB"),
+            ("vsd create ../a 1G", 2, "no name"),
+            ("vsd create a 99999999P", 2, "no size"),
+            ("vsd create a 4P", 2, "2 PiB"),
+            ("vsd create a 1G --copies 3", 2, "copies"),
+            ("vsd show nothing", 4, "no VSD"),
+            ("vsd open nothing", 4, "no VSD"),
+            ("vsd delete nothing", 2, "--yes"),
+            ("vsd delete nothing --yes", 4, "no VSD"),
+            ("vsd paint a", 2, "no command"),
+            ("cluster token --hours 0", 2, "hours"),
+            ("cluster token --hours x", 2, "number"),
+            ("disk add /dev/nothing", 4, "no such device"),
+            ("disk add /etc/passwd", 2, "no block device"),
+            ("disk remove 99999", 2, "no disk number"),
+            ("disk remove 1000", 4, "no disk"),
+            ("node list --socket /nowhere", 3, "No such file")):
+        lab.fails(1, f"scalectl {command}", code, text)
+    lab.fails(1, "curl -sk --fail https://10.12.0.1:7421/rest/v1/vsd", 22)
+    lab.fails(1, "curl -sk --fail -X POST https://10.12.0.1:7421/peer/propose", 22)
+    lab.run(1, "curl -s --unix-socket /run/scaled/scaled.sock http://x/rest/v1/vsd -X POST -d '[1' | grep -q 'no JSON'")
+    lab.run(1, "curl -s --unix-socket /run/scaled/scaled.sock http://x/rest/v1/vsd -X POST "
+               "-d '{\"name\": 5, \"size_bytes\": 1048576}' | grep -q \"'name' must be a text\"")
+    assert not ask(lab, 1, "vsd list")["vsds"]
+
+
+def written_here_read_there():
+    lab.run(1, "scalectl vsd create files 1GiB && scalectl vsd open files")
+    lab.fails(1, "scalectl vsd create files 1GiB", 5, "exists")
+    lab.run(1, f"mkfs.ext4 -q -E nodiscard {vsd('files')} && mkdir -p /mnt/f && mount {vsd('files')} /mnt/f && "
+               "cp -r /usr/lib/python3.11/asyncio /mnt/f && cd /mnt/f && find . -type f | sort | xargs md5sum > "
+               "/root/sums && cd / && umount /mnt/f")
+    sums = lab.run(1, "cat /root/sums")
+    lab.run(1, "scalectl vsd open files --node n2")
+    there = lab.run(2, f"mkdir -p /mnt/f && mount {vsd('files')} /mnt/f && cd /mnt/f && "
+                       "find . -type f | sort | xargs md5sum; cd / && umount /mnt/f")
+    assert sums == there, "checksums differ"
+
+
+def api_is_as_described():
+    document = json.loads((REPO / "Documentation/openapi.json").read_text())
+    curl = "curl -s --unix-socket /run/scaled/scaled.sock http://x/rest/v1"
+    assert json.loads(lab.run(1, f"{curl}/openapi.json")) == document, "another description is served"
+    wrong = []
+    for path in document["paths"]:
+        if "get" in document["paths"][path] and path != "/openapi.json":
+            answer = json.loads(lab.run(1, curl + path.replace("{name}", "files")))
+            wrong += problems(document, answer_schema(document, path), answer, path)
+    error = json.loads(lab.run(1, f"{curl}/vsd/nothing"))
+    wrong += problems(document, {"$ref": "#/components/schemas/Error"}, error, "error")
+    assert not wrong, "\n".join(wrong)
+
+
+def busy_is_not_closed():
+    lab.run(2, f"mount {vsd('files')} /mnt/f")
+    lab.fails(2, "scalectl vsd close files", 5, "in use")
+    lab.fails(2, "scalectl vsd delete files --yes", 5, "open")
+    lab.run(2, "scalectl vsd resize files 2GiB")
+    wait_until("the device has grown", lambda: lab.run(2, f"blockdev --getsize64 {vsd('files')}").strip()
+               == str(2 << 30))
+    lab.run(2, "umount /mnt/f")
+    for node in (1, 2):
+        lab.run(node, f"scalectl vsd close files --node n{node}")
+
+
+def ping_pong():
+    lab.run(1, "scalectl vsd create w 64MiB && scalectl vsd open w && scalectl vsd open w --node n2")
+    for turn in range(6):
+        lab.run(1 + turn % 2, f"{WRITER} write {vsd('w')} {turn * 5} 5 && {WRITER} check {vsd('w')} {turn * 5 + 5}")
+
+
+def daemon_dies():
+    writer = Writer(1, "w")
+    writer.read(5)
+    lab.run(1, "systemctl kill -s KILL scaled")
+    writer.read(20)
+    lab.run(2, f"{WRITER} check {vsd('w')} {writer.end()}")
+
+
+def replica_holder_dies():
+    lab.run(1, "scalectl vsd create v 256MiB && scalectl vsd open v")
+    fio = lab.start(1, FIO.format(vsd("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    time.sleep(8)
+    lab.kill(3)
+    out, _ = fio.communicate()
+    assert fio.returncode == 0, out[-2000:]
+    lab.lab("start", 3)
+    wait_up(lab, 1, (1, 2, 3))
+    wait_disks(lab, 1, 7)
+
+
+def owner_dies(keep: int):
+    writer = Writer(1, "w")
+    writer.read(20)
+    lab.kill(1, keep)
+    cut = time.monotonic()
+    acknowledged = writer.end()
+    lab.run(2, f"{WRITER} check {vsd('w')} {acknowledged} && {WRITER} write {vsd('w')} {acknowledged} 1")
+    print(f"# {acknowledged} records; node 2 wrote {time.monotonic() - cut:.0f} s after the cut", flush=True)
+    lab.run(2, f"{WRITER} write {vsd('w')} {acknowledged + 1} 10 && {WRITER} check {vsd('w')} {acknowledged + 11}")
+    lab.lab("start", 1)
+    wait_up(lab, 2, (1, 2, 3))
+    wait_disks(lab, 2, 7)
+    lab.wait(1, f"test -e {vsd('w')}")
+    lab.run(1, f"{WRITER} check {vsd('w')} {acknowledged + 11}")
+
+
+def leader_dies():
+    first = leader(lab, 1)
+    other = 1 if first != 1 else 2
+    lab.run(other, f"scalectl vsd open w --node n{other}")
+    writer = Writer(other, "w")
+    writer.read(10)
+    lab.kill(first)
+    writer.read(20)
+    records = writer.end()
+    lab.lab("start", first)
+    wait_up(lab, other, (1, 2, 3))
+    lab.run(other, f"{WRITER} check {vsd('w')} {records}")
+    same_metadata(lab, (1, 2, 3))
+
+
+def partition():
+    """The owner is cut off: it may not write any more, another takes over, it comes back with a new life."""
+    writer = Writer(1, "w")
+    writer.read(10)
+    lab.lab("partition", "1|2,3")
+    wait_until("node 1 is down for the others", lambda: states(lab, 2)["n1"] == "down")
+    acknowledged = writer.end()
+    lab.run(2, f"{WRITER} check {vsd('w')} {acknowledged} && {WRITER} write {vsd('w')} {acknowledged} 10")
+    lab.lab("heal")
+    wait_up(lab, 2, (1, 2, 3))
+    wait_disks(lab, 2, 7)
+    lab.wait(1, f"test -e {vsd('w')}")
+    lab.run(1, f"{WRITER} check {vsd('w')} {acknowledged + 10}")
+    same_metadata(lab, (1, 2, 3))
+
+
+def all_die():
+    writer = Writer(2, "w")
+    writer.read(10)
+    for node in (1, 2, 3):
+        lab.kill(node)
+    acknowledged = writer.end()
+    for node in (1, 2, 3):
+        lab.lab("start", node)
+    wait_up(lab, 1, (1, 2, 3))
+    wait_disks(lab, 1, 7)
+    for node in (1, 2):
+        lab.wait(node, f"test -e {vsd('w')}")
+    lab.run(1, f"{WRITER} check {vsd('w')} {acknowledged}")
+    same_metadata(lab, (1, 2, 3))
+
+
+def space_comes_back():
+    for name, nodes in (("w", (1, 2)), ("v", (1,))):
+        for node in nodes:
+            lab.run(1, f"scalectl vsd close {name} --node n{node}")
+    for row in ask(lab, 1, "vsd list")["vsds"]:
+        for place in ask(lab, 1, f"vsd show {row['name']}")["open"]:
+            lab.run(1, f"scalectl vsd close {row['name']} --node {place['node']}")
+        lab.run(1, f"scalectl vsd delete {row['name']} --yes")
+    assert not ask(lab, 1, "vsd list")["vsds"]
+    wait_until("no slot is in quarantine", lambda: not any(
+        d["quarantined_bytes"] for d in ask(lab, 1, "disk list")["disks"]))
+
+
+def main():
+    for node in (1, 2, 3):
+        lab.lab("put", node, Path(__file__).with_name("fsync_writer.py"))
+    lab.case("three nodes form a cluster with tokens; a used or foreign one is refused", formation)
+    lab.case("disks join; one with a file system only when its serial number is repeated", disks)
+    lab.case("bad input gets a clear error, its exit code, and changes nothing", bad_input)
+    lab.case("a file system written on node 1 is read on node 2 with equal checksums", written_here_read_there)
+    lab.case("the API answers as its description says", api_is_as_described)
+    lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)
+    lab.case("two nodes write one disk in turns and see each other's records", ping_pong)
+    lab.case("the daemon is killed under a writer, which goes on", daemon_dies)
+    lab.case("a replica holder's power cut under fio verify: no error, no wrong byte", replica_holder_dies)
+    lab.case("the owner's power cut: node 2 has every acknowledged record and writes on", owner_dies, 0)
+    lab.case("the same where the drives had written half of their caches", owner_dies, 50)
+    lab.case("the leader's power cut under a writer on another node", leader_dies)
+    lab.case("an owner that is cut off is replaced, and comes back with a new life", partition)
+    lab.case("all nodes lose power at once: everything acknowledged is there", all_die)
+    lab.case("deleted disks give their space back", space_comes_back)
+    lab.finish((1, 2, 3))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

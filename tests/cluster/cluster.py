@@ -156,7 +156,7 @@ def daemon_dies():
 def replica_holder_dies():
     lab.run(1, "scalectl vsd create v 256MiB && scalectl vsd open v")
     fio = lab.start(1, FIO.format(vsd("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    time.sleep(8)
+    wait_until("fio writes", lambda: int(lab.run(1, "dmsetup status scribe-v").split()[9]) > 200)
     lab.kill(3)
     out, _ = fio.communicate()
     assert fio.returncode == 0, out[-2000:]
@@ -196,6 +196,11 @@ def leader_dies():
     same_metadata(lab, (1, 2, 3))
 
 
+def running(node: int) -> bool:
+    status = lab.lab("status", stdout=subprocess.PIPE, text=True).stdout
+    return any(line.split()[:2] == [f"n{node}", "running"] for line in status.splitlines())
+
+
 def partition():
     """The owner is cut off: it may not write any more, another takes over, it comes back with a new life."""
     writer = Writer(1, "w")
@@ -205,6 +210,9 @@ def partition():
     acknowledged = writer.end()
     lab.run(2, f"{WRITER} check {vsd('w')} {acknowledged} && {WRITER} write {vsd('w')} {acknowledged} 10")
     lab.lab("heal")
+    # It hears that it was declared dead and resets itself; a virtual machine is off then.
+    wait_until("node 1 has reset itself", lambda: not running(1))
+    lab.lab("start", 1)
     wait_up(lab, 2, (1, 2, 3))
     wait_disks(lab, 2, 7)
     lab.wait(1, f"test -e {vsd('w')}")

@@ -26,8 +26,8 @@ lint: deps ## every static check
 check: deps ## every test that gates; one closing line, build/check/report.json
 	@scripts/check
 
-check-cluster: deps ## more: the lab's commands, and the module alone on three nodes (slow)
-	@scripts/check lab backplane
+check-cluster: deps ## more: the cluster, the lab's commands, the module alone on three nodes (slow)
+	@scripts/check cluster lab backplane
 
 check-debug: deps ## more: the module's tests on a kernel with KASAN, lockdep and kmemleak (slow)
 	@scripts/check kselftest-debug

@@ -114,11 +114,11 @@ void Liveness::observe() {
   auto database = meta::Database::open_reader(paths_.database());
   auto nodes = database ? meta::Cluster(**database).nodes()
                         : Result<std::vector<meta::Node>>(database.error());
-  if (!alive || !nodes) {
-    // Nobody could renew anything without a quorum, or perhaps it was only us: begin anew.
-    seen_.clear();
-    return;
-  }
+  if (!alive || !nodes) return;
+  // Time in which we saw nothing counts for nobody: without a quorum none could renew its lease.
+  if (now - observed_ > config_.lease / 2)
+    for (auto& [node, seen] : seen_) seen.since += now - observed_;
+  observed_ = now;
   for (const meta::Node& node : *nodes) {
     if (node.id == config_.node || node.state != "up") {
       seen_.erase(node.id);

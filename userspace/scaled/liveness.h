@@ -49,6 +49,7 @@ class Liveness {
   Agent& agent_;
   journal::Etcd etcd_;
   std::map<core::NodeId, Seen> seen_;
+  Clock::time_point observed_;  // when the keys were last read
   std::jthread thread_;
 };
 

@@ -384,7 +384,7 @@ void Agent::keep_disks(Kernel& kernel, meta::Cluster& cluster) {
     uint64_t& routed = routed_[disk.id];
     if (disk.node == config_.node) {
       if (routed == 0 && (disk.state == "ok" || disk.state == "absent")) open_disk(kernel, disk);
-      // Whatever is written to it from now on would be lost; its copies are stale by then.
+      // It is not opened again: what it missed since it failed is not marked on all of its copies.
       if (disk.state == "failed") {
         set_condition("disk " + std::to_string(disk.id.value),
                       "failed (serial " + disk.serial + "): replace it");

@@ -23,6 +23,7 @@ constexpr seconds kProposeFor{10};
 constexpr milliseconds kKernelTick{500};
 // Nobody takes over from a single node; the deadline is there for the module's sake alone.
 constexpr seconds kSingleLease{3600};
+constexpr int kFirstBeatLeases = 8;
 
 uint64_t boottime_ns() {
   timespec now{};
@@ -125,12 +126,17 @@ void Liveness::observe() {
       continue;
     }
     uint64_t revision = 0;
-    for (const journal::KeyValue& kv : *alive)
-      if (kv.key == alive_key(node.id)) revision = kv.modified_at;
+    bool heard = false;
+    for (const journal::KeyValue& kv : *alive) {
+      if (kv.key != alive_key(node.id)) continue;
+      revision = kv.modified_at;
+      heard = kv.value == std::to_string(node.life);
+    }
     Seen& seen = seen_[node.id];
     if (seen.life != node.life || seen.revision != revision) seen = {node.life, revision, now};
-    if (replica_.leading() && now - seen.since > config_.lease + config_.lease / 4)
-      declare(node, seen);
+    const auto limit =
+        heard ? config_.lease + config_.lease / 4 : config_.lease * kFirstBeatLeases;
+    if (replica_.leading() && now - seen.since > limit) declare(node, seen);
   }
 }
 

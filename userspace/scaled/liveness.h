@@ -22,7 +22,8 @@ namespace scaled {
 /// declares a life dead, on condition that the key has not changed since it was last seen, when
 /// that is a lease and a quarter ago on its own clock. So when the declaration stands, the deadline
 /// of that node's kernel has passed, whatever the clocks of the two say; only their rates must
-/// agree.
+/// agree. A life that has not written its key yet may do no I/O; it gets more time, because a node
+/// that has just started is slow and nobody waits for it.
 class Liveness {
  public:
   Liveness(const Paths& paths, const Config& config, replica::Replica& replica, Agent& agent,

@@ -8,7 +8,7 @@ from labtest import Lab
 
 # Long for a lease: emulated nodes on a busy machine may not run for seconds. The default is 10.
 LEASE_SECONDS = 15
-PATIENCE = 240
+PATIENCE = 400
 DISKS = ("ssd0", "hdd0", "hdd1")
 
 

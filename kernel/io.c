@@ -2,10 +2,10 @@
 #include "io.h"
 
 #include <linux/device-mapper.h>
-#include <linux/hash.h>
-#include <linux/mempool.h>
 
 #include "node.h"
+#include "plan.h"
+#include "range.h"
 #include "reserve.h"
 
 #define WRITE_ATTEMPTS 16 /* redirects of one write before it waits */
@@ -20,57 +20,15 @@ static void io_worker(struct work_struct *work)
 	io->step(io);
 }
 
-static void defer(struct scribe_io *io, void (*step)(struct scribe_io *io))
+void scribe_io_defer(struct scribe_io *io, void (*step)(struct scribe_io *io))
 {
 	io->step = step;
 	queue_work(scribe_wq, &io->work);
 }
 
-/* Ranges */
-
-static struct list_head *bucket_of(struct scribe_vsd *vsd, u64 chunk)
+void scribe_io_go(struct scribe_io *io)
 {
-	return &vsd->ranges[hash_64(chunk, ilog2(SCRIBE_RANGE_BUCKETS))];
-}
-
-static bool overlap(const struct scribe_io *a, const struct scribe_io *b)
-{
-	return a->chunk == b->chunk && a->lock_start < b->lock_start + b->lock_len &&
-	       b->lock_start < a->lock_start + a->lock_len;
-}
-
-/* Is there an earlier range that this one must wait for? Reads wait for writes only. */
-static bool blocked(struct scribe_io *io)
-{
-	struct scribe_io *other;
-
-	list_for_each_entry(other, bucket_of(io->vsd, io->chunk), node) {
-		if (other == io)
-			return false;
-		if (overlap(io, other) &&
-		    (io->kind != SCRIBE_IO_READ || other->kind != SCRIBE_IO_READ))
-			return true;
-	}
-	return false;
-}
-
-static void enter_range(struct scribe_io *io)
-{
-	lockdep_assert_held(&io->vsd->lock);
-	list_add_tail(&io->node, bucket_of(io->vsd, io->chunk));
-	io->waiting = blocked(io);
-}
-
-static void wake_range(struct scribe_vsd *vsd, u64 chunk)
-{
-	struct scribe_io *io;
-
-	list_for_each_entry(io, bucket_of(vsd, chunk), node) {
-		if (io->waiting && !blocked(io)) {
-			io->waiting = false;
-			defer(io, run_io);
-		}
-	}
+	scribe_io_defer(io, run_io);
 }
 
 /* Under vsd->lock: the I/O is over or will start anew. */
@@ -80,7 +38,7 @@ static void leave(struct scribe_io *io)
 
 	lockdep_assert_held(&vsd->lock);
 	list_del_init(&io->node);
-	wake_range(vsd, io->chunk);
+	scribe_range_wake(vsd, io->chunk);
 	if (io->adding) {
 		vsd->nr_adding--;
 		scribe_vsd_leaf(vsd, io->chunk)->pins--;
@@ -113,7 +71,7 @@ static void complete_io(struct scribe_io *io, blk_status_t status)
 	end_io(io, status);
 }
 
-static void finish(struct scribe_io *io, blk_status_t status)
+void scribe_io_finish(struct scribe_io *io, blk_status_t status)
 {
 	unsigned long flags;
 
@@ -136,7 +94,7 @@ static void park_locked(struct scribe_io *io, enum scribe_park why)
 	scribe_event();
 }
 
-static void leave_and_park(struct scribe_io *io, enum scribe_park why)
+void scribe_io_leave_and_park(struct scribe_io *io, enum scribe_park why)
 {
 	struct scribe_vsd *vsd = io->vsd;
 	unsigned long flags;
@@ -211,198 +169,6 @@ u32 scribe_io_collect_wants(struct scribe_vsd *vsd, struct scribe_work_rec *recs
 	return nr;
 }
 
-/* Plan */
-
-struct scribe_disk *scribe_io_choose(struct scribe_vsd *vsd, const struct scribe_extent *extent,
-				     u32 tried, u32 *copy, u64 *life)
-{
-	struct scribe_disk *best = NULL;
-	int best_score = -1;
-	u32 i;
-
-	lockdep_assert_held(&vsd->lock);
-	for (i = 0; i < extent->nr_copies; i++) {
-		struct scribe_disk_view view;
-		int score;
-
-		if (tried & BIT(i) || !scribe_vsd_copy_ok(vsd, extent, i, &view))
-			continue;
-		/*
-		 * A local copy first, else the SSD; extents are many, so ids spread what is
-		 * equal.
-		 */
-		score = (view.state == SCRIBE_DISK_LOCAL) * 4 + (view.tier == SCRIBE_TIER_SSD) * 2 +
-			((extent->id + i) & 1);
-		if (score > best_score) {
-			best_score = score;
-			best = scribe_disk_find(extent->copy[i].disk);
-			*copy = i;
-			*life = view.life;
-		}
-	}
-	return best;
-}
-
-bool scribe_io_may_return(const struct scribe_extent *extent, u32 tried)
-{
-	u32 i;
-
-	for (i = 0; i < extent->nr_copies; i++) {
-		if (!(tried & BIT(i)) && !(READ_ONCE(extent->copy[i].flags) & SCRIBE_COPY_STALE))
-			return true;
-	}
-	return false;
-}
-
-/* R1: exclusive, and all copies reachable and current. Gives the disks' lives. */
-static bool in_place_ok(struct scribe_vsd *vsd, const struct scribe_extent *extent, u64 *lives)
-{
-	u32 i;
-
-	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE))
-		return false;
-	for (i = 0; i < extent->nr_copies; i++) {
-		struct scribe_disk_view view;
-
-		if (!scribe_vsd_copy_ok(vsd, extent, i, &view))
-			return false;
-		lives[i] = view.life;
-	}
-	return true;
-}
-
-struct scribe_extent *scribe_io_fresh(struct scribe_vsd *vsd, u32 start, u32 len, u64 *lives)
-{
-	struct scribe_extent *extent;
-
-	lockdep_assert_held(&vsd->lock);
-	while ((extent = scribe_reserve_take())) {
-		if (in_place_ok(vsd, extent, lives)) {
-			extent->flags |= SCRIBE_EXT_OWN;
-			extent->fill = start + len;
-			return extent;
-		}
-		/* Between stock and here a disk went away: the daemon reclaims what nobody maps. */
-		scribe_extent_put(extent);
-	}
-	return NULL;
-}
-
-/* An extent of this chunk's own that is filled up to somewhere before the range. */
-static struct scribe_extent *continued(struct scribe_vsd *vsd, const struct scribe_segs *segs,
-				       u32 start, u32 len, u64 *lives)
-{
-	u32 i = scribe_segs_find(segs, start);
-	struct scribe_extent *extent;
-
-	if (!segs || !i)
-		return NULL;
-	extent = segs->seg[i - 1].extent;
-	if (!(extent->flags & SCRIBE_EXT_OWN) || segs->seg[i - 1].off != segs->seg[i - 1].start ||
-	    extent->fill > start || !in_place_ok(vsd, extent, lives))
-		return NULL;
-	extent->fill = start + len;
-	return extent;
-}
-
-static struct scribe_extent *append_young(struct scribe_vsd *vsd, u32 len, u16 *off, u64 *lives)
-{
-	/* Whole 4 KiB stay aligned to them, for disks whose sectors are that large. */
-	u32 align = len % 8 ? 1 : 8;
-	struct scribe_extent *young = vsd->young;
-	u32 at;
-
-	if (young) {
-		at = round_up(young->fill, align);
-		if (at + len <= SCRIBE_CHUNK_SECTORS && in_place_ok(vsd, young, lives)) {
-			*off = at;
-			young->fill = at + len;
-			return young;
-		}
-		vsd->young = NULL;
-		scribe_extent_put(young);
-	}
-	young = scribe_io_fresh(vsd, 0, len, lives);
-	if (!young)
-		return NULL;
-	young->flags &= ~SCRIBE_EXT_OWN;
-	vsd->young = young;
-	*off = 0;
-	return young;
-}
-
-/* R3: where does a write that is not in place go? Takes a reference for io->target. */
-static bool plan_fresh(struct scribe_io *io, const struct scribe_segs *segs)
-{
-	struct scribe_vsd *vsd = io->vsd;
-	u64 sector = io->chunk * SCRIBE_CHUNK_SECTORS + io->start;
-	bool sequential = vsd->last_end == sector;
-	struct scribe_extent *extent;
-
-	vsd->last_end = sector + io->len;
-	io->target_off = io->start;
-	extent = continued(vsd, segs, io->start, io->len, io->lives);
-	if (!extent && (io->len >= SCRIBE_LARGE_SECTORS || sequential)) {
-		extent = scribe_io_fresh(vsd, io->start, io->len, io->lives);
-		io->target = extent; /* the stock's reference becomes ours */
-		return extent;
-	}
-	if (!extent)
-		extent = append_young(vsd, io->len, &io->target_off, io->lives);
-	if (!extent)
-		return false;
-	scribe_extent_get(extent);
-	io->target = extent;
-	return true;
-}
-
-/* Would this change, with those under way, make the chunk exceed its segments? */
-static bool too_many_segs(struct scribe_io *io, const struct scribe_segs *segs)
-{
-	u32 nr = segs ? segs->nr : 0;
-	struct scribe_io *other;
-
-	list_for_each_entry(other, bucket_of(io->vsd, io->chunk), node) {
-		if (other->chunk == io->chunk &&
-		    (other == io || (other->adding && !other->in_place)))
-			nr += SCRIBE_SEGS_GROWTH;
-	}
-	return nr > SCRIBE_MAX_SEGS;
-}
-
-enum plan { PLAN_GO, PLAN_NO_SPACE, PLAN_REWRITE, PLAN_NOTHING };
-
-static enum plan plan_write(struct scribe_io *io, const struct scribe_segs *segs)
-{
-	const struct scribe_seg *seg = scribe_segs_cover(segs, io->start, io->len);
-	struct scribe_vsd *vsd = io->vsd;
-
-	if (seg && in_place_ok(vsd, seg->extent, io->lives)) {
-		io->in_place = true;
-		io->target = seg->extent;
-		io->target_off = seg->off + (io->start - seg->start);
-		scribe_extent_get(io->target);
-		vsd->stats.in_place++;
-		return PLAN_GO;
-	}
-	if (!seg && too_many_segs(io, segs))
-		return PLAN_REWRITE;
-	if (!plan_fresh(io, segs))
-		return PLAN_NO_SPACE;
-	io->in_place = false;
-	vsd->stats.allocated++;
-	return PLAN_GO;
-}
-
-static enum plan plan_unmap(struct scribe_io *io, const struct scribe_segs *segs)
-{
-	u32 i = scribe_segs_find(segs, io->start);
-
-	if (!segs || i == segs->nr || segs->seg[i].start >= io->start + io->len)
-		return PLAN_NOTHING;
-	return too_many_segs(io, segs) ? PLAN_REWRITE : PLAN_GO;
-}
-
 /* Writes */
 
 static void write_end(struct scribe_io *io);
@@ -446,7 +212,7 @@ static bool write_end_fast(struct scribe_io *io)
 static void put_write(struct scribe_io *io)
 {
 	if (atomic_dec_and_test(&io->pending) && !write_end_fast(io))
-		defer(io, write_end);
+		scribe_io_defer(io, write_end);
 }
 
 static void write_leg_done(struct scribe_leg *leg)
@@ -565,7 +331,7 @@ static void redirect(struct scribe_io *io)
 	io->target = NULL;
 	if (++io->attempts > WRITE_ATTEMPTS) {
 		/* Disks come and go: let the daemon have its say before the next try. */
-		leave_and_park(io, SCRIBE_PARK_SPACE);
+		scribe_io_leave_and_park(io, SCRIBE_PARK_SPACE);
 		return;
 	}
 	spin_lock_irq(&vsd->lock);
@@ -573,7 +339,7 @@ static void redirect(struct scribe_io *io)
 	if (vsd->lease != SCRIBE_LEASE_FAILED) {
 		struct scribe_leaf *leaf = scribe_vsd_leaf(vsd, io->chunk);
 
-		planned = plan_fresh(io, leaf->segs[io->chunk % SCRIBE_LEAF_CHUNKS]);
+		planned = scribe_plan_fresh(io, leaf->segs[io->chunk % SCRIBE_LEAF_CHUNKS]);
 	}
 	if (planned)
 		io->in_place = false;
@@ -581,10 +347,10 @@ static void redirect(struct scribe_io *io)
 	if (planned)
 		submit_write(io);
 	else
-		leave_and_park(io, SCRIBE_PARK_SPACE);
+		scribe_io_leave_and_park(io, SCRIBE_PARK_SPACE);
 }
 
-static void unpin_leaf(struct scribe_io *io)
+void scribe_io_unpin(struct scribe_io *io)
 {
 	spin_lock_irq(&io->vsd->lock);
 	scribe_vsd_leaf(io->vsd, io->chunk)->pins--;
@@ -602,17 +368,17 @@ static void write_end(struct scribe_io *io)
 	}
 	if (!io->in_place &&
 	    scribe_io_remap(io->vsd, io->chunk, io->start, io->len, io->target, io->target_off)) {
-		finish(io, BLK_STS_RESOURCE);
+		scribe_io_finish(io, BLK_STS_RESOURCE);
 		return;
 	}
-	finish(io, BLK_STS_OK);
+	scribe_io_finish(io, BLK_STS_OK);
 }
 
 static void unmap_range(struct scribe_io *io)
 {
 	int err = scribe_io_remap(io->vsd, io->chunk, io->start, io->len, NULL, 0);
 
-	finish(io, err ? BLK_STS_RESOURCE : BLK_STS_OK);
+	scribe_io_finish(io, err ? BLK_STS_RESOURCE : BLK_STS_OK);
 }
 
 static void rewrite_first(struct scribe_io *io)
@@ -620,9 +386,9 @@ static void rewrite_first(struct scribe_io *io)
 	int err = scribe_rewrite_chunk(io->vsd, io->chunk);
 
 	if (err == -EAGAIN) {
-		leave_and_park(io, SCRIBE_PARK_SPACE);
+		scribe_io_leave_and_park(io, SCRIBE_PARK_SPACE);
 	} else if (err) {
-		finish(io, BLK_STS_IOERR);
+		scribe_io_finish(io, BLK_STS_IOERR);
 	} else {
 		spin_lock_irq(&io->vsd->lock);
 		io->rewrite = false;
@@ -630,171 +396,6 @@ static void rewrite_first(struct scribe_io *io)
 		spin_unlock_irq(&io->vsd->lock);
 		start_io(io);
 	}
-}
-
-/* Reads */
-
-static void read_end(struct scribe_io *io);
-
-static void put_read(struct scribe_io *io)
-{
-	if (!atomic_dec_and_test(&io->pending))
-		return;
-	if (!list_empty(&io->retry))
-		defer(io, read_end);
-	else if (io->status == BLK_STS_AGAIN)
-		leave_and_park(io, SCRIBE_PARK_COPY);
-	else
-		finish(io, io->status);
-}
-
-static void read_leg_done(struct scribe_leg *leg)
-{
-	struct scribe_io *io = leg->owner;
-	unsigned long flags;
-
-	if (leg->status) {
-		if (scribe_io_unanswered(leg->status))
-			WRITE_ONCE(io->lost_leg, true);
-		leg->tried |= BIT(leg->copy);
-		spin_lock_irqsave(&io->retry_lock, flags);
-		list_add_tail(&leg->node, &io->retry);
-		spin_unlock_irqrestore(&io->retry_lock, flags);
-	} else {
-		scribe_extent_put(leg->extent);
-		scribe_leg_free(leg);
-	}
-	put_read(io);
-}
-
-struct piece {
-	struct scribe_extent *extent;
-	struct scribe_disk *disk;
-	u64 life;
-	u32 copy, pos, len, off; /* pos in the chunk */
-};
-
-static void submit_piece(struct scribe_io *io, const struct piece *piece, u8 tried)
-{
-	struct scribe_leg *leg =
-		scribe_leg_clone(io->bio, SCRIBE_WIRE_READ, piece->pos - io->start, piece->len);
-
-	leg->done = read_leg_done;
-	leg->owner = io;
-	leg->extent = piece->extent;
-	leg->disk = piece->disk;
-	leg->life = piece->life;
-	leg->copy = piece->copy;
-	leg->tried = tried;
-	leg->sector = (u64)piece->extent->copy[piece->copy].slot * SCRIBE_SLOT_SECTORS + piece->off;
-	atomic_inc(&io->pending);
-	scribe_disk_submit(leg);
-}
-
-/*
- * No copy is left to read from. An error only where every current copy's disk has answered with
- * one; as long as one is merely out of reach the read waits for it.
- */
-static void fail_piece(struct scribe_io *io, const struct piece *piece, u8 tried)
-{
-	if (READ_ONCE(io->lost_leg) || scribe_io_may_return(piece->extent, tried)) {
-		if (io->status != BLK_STS_IOERR)
-			io->status = BLK_STS_AGAIN;
-		return;
-	}
-	io->status = BLK_STS_IOERR;
-	pr_err_ratelimited("vsd %llu: chunk %llu sector %u: no copy of extent %llu can be read\n",
-			   io->vsd->id, io->chunk, piece->pos, piece->extent->id);
-}
-
-/* Tries what failed on another copy. */
-static void read_end(struct scribe_io *io)
-{
-	struct scribe_leg *leg, *next;
-	LIST_HEAD(failed);
-
-	list_splice_init(&io->retry, &failed);
-	atomic_set(&io->pending, 1);
-	list_for_each_entry_safe(leg, next, &failed, node) {
-		struct piece piece = {
-			.extent = leg->extent,
-			.pos = io->start + leg->pos,
-			.len = leg->length_bytes >> SECTOR_SHIFT,
-			.off = leg->sector % SCRIBE_SLOT_SECTORS,
-		};
-		u8 tried = leg->tried;
-
-		scribe_leg_free(leg);
-		spin_lock_irq(&io->vsd->lock);
-		io->vsd->stats.read_retries++;
-		piece.disk =
-			scribe_io_choose(io->vsd, piece.extent, tried, &piece.copy, &piece.life);
-		spin_unlock_irq(&io->vsd->lock);
-		if (piece.disk) {
-			submit_piece(io, &piece, tried);
-			continue;
-		}
-		fail_piece(io, &piece, tried);
-		scribe_extent_put(piece.extent);
-	}
-	put_read(io);
-}
-
-static void zero_piece(struct scribe_io *io, u32 pos, u32 len)
-{
-	struct scribe_leg *leg = scribe_leg_clone(io->bio, SCRIBE_WIRE_READ, pos - io->start, len);
-
-	zero_fill_bio(&leg->bio);
-	scribe_leg_free(leg);
-}
-
-/* Under vsd->lock: what lies at this position, up to the end of a segment or of a hole. */
-static int next_piece(struct scribe_io *io, struct scribe_leaf *leaf, u32 pos, struct piece *piece)
-{
-	struct scribe_segs *segs = leaf->segs[io->chunk % SCRIBE_LEAF_CHUNKS];
-	u32 i = scribe_segs_find(segs, pos);
-	u32 end = io->start + io->len;
-
-	*piece = (struct piece){ .pos = pos, .len = end - pos };
-	if (!segs || i == segs->nr)
-		return 0;
-	if (segs->seg[i].start > pos) {
-		piece->len = min(end, (u32)segs->seg[i].start) - pos;
-		return 0;
-	}
-	piece->extent = segs->seg[i].extent;
-	piece->len = min(end, scribe_seg_end(&segs->seg[i])) - pos;
-	piece->off = segs->seg[i].off + (pos - segs->seg[i].start);
-	piece->disk = scribe_io_choose(io->vsd, piece->extent, 0, &piece->copy, &piece->life);
-	if (!piece->disk)
-		return -EIO;
-	scribe_extent_get(piece->extent);
-	return 0;
-}
-
-/* The range is ours and the leaf pinned: sends the pieces. */
-static void run_read(struct scribe_io *io, struct scribe_leaf *leaf)
-{
-	u32 pos, end = io->start + io->len;
-	struct piece piece;
-
-	io->status = BLK_STS_OK;
-	atomic_set(&io->pending, 1);
-	for (pos = io->start; pos < end; pos += piece.len) {
-		int err;
-
-		spin_lock_irq(&io->vsd->lock);
-		err = next_piece(io, leaf, pos, &piece);
-		spin_unlock_irq(&io->vsd->lock);
-		if (err)
-			fail_piece(io, &piece, 0);
-		else if (piece.extent)
-			submit_piece(io, &piece, 0);
-		else
-			zero_piece(io, piece.pos, piece.len);
-	}
-	unpin_leaf(io);
-	put_read(io);
 }
 
 /* The way of an I/O */
@@ -811,7 +412,7 @@ static void add_change(struct scribe_io *io, struct scribe_leaf *leaf)
 static void run_io(struct scribe_io *io)
 {
 	struct scribe_vsd *vsd = io->vsd;
-	enum plan plan = PLAN_NOTHING;
+	enum scribe_plan plan = SCRIBE_PLAN_NOTHING;
 	struct scribe_segs *segs;
 	struct scribe_leaf *leaf;
 
@@ -833,20 +434,20 @@ static void run_io(struct scribe_io *io)
 		break;
 	case SCRIBE_IO_WRITE:
 		vsd->stats.writes++;
-		plan = io->rewrite ? PLAN_REWRITE : plan_write(io, segs);
+		plan = io->rewrite ? SCRIBE_PLAN_REWRITE : scribe_plan_write(io, segs);
 		break;
 	default:
 		vsd->stats.discards++;
-		plan = io->rewrite ? PLAN_REWRITE : plan_unmap(io, segs);
+		plan = io->rewrite ? SCRIBE_PLAN_REWRITE : scribe_plan_unmap(io, segs);
 		break;
 	}
 	/*
 	 * A leaf with a write under way stays: a write that fails in place becomes a change of
 	 * the map, and a change needs its leaf until it is in the batch.
 	 */
-	if (io->kind != SCRIBE_IO_READ && plan == PLAN_GO)
+	if (io->kind != SCRIBE_IO_READ && plan == SCRIBE_PLAN_GO)
 		add_change(io, leaf);
-	if (plan == PLAN_REWRITE && !io->rewrite) {
+	if (plan == SCRIBE_PLAN_REWRITE && !io->rewrite) {
 		/* Again from the end of the queue, for the whole chunk. */
 		leave(io);
 		io->rewrite = true;
@@ -857,15 +458,15 @@ static void run_io(struct scribe_io *io)
 	spin_unlock_irq(&vsd->lock);
 
 	if (io->kind == SCRIBE_IO_READ)
-		run_read(io, leaf);
-	else if (plan == PLAN_REWRITE)
-		defer(io, rewrite_first);
-	else if (plan == PLAN_NO_SPACE)
-		leave_and_park(io, SCRIBE_PARK_SPACE);
-	else if (plan == PLAN_NOTHING)
-		finish(io, BLK_STS_OK);
+		scribe_read_run(io, leaf);
+	else if (plan == SCRIBE_PLAN_REWRITE)
+		scribe_io_defer(io, rewrite_first);
+	else if (plan == SCRIBE_PLAN_NO_SPACE)
+		scribe_io_leave_and_park(io, SCRIBE_PARK_SPACE);
+	else if (plan == SCRIBE_PLAN_NOTHING)
+		scribe_io_finish(io, BLK_STS_OK);
 	else if (io->kind == SCRIBE_IO_UNMAP)
-		defer(io, unmap_range);
+		scribe_io_defer(io, unmap_range);
 	else
 		submit_write(io);
 }
@@ -894,7 +495,7 @@ static void start_io(struct scribe_io *io)
 	} else {
 		io->generation = scribe_barrier_enter();
 		vsd->nr_active++;
-		enter_range(io);
+		scribe_range_enter(io);
 		run = !io->waiting;
 	}
 	spin_unlock_irq(&vsd->lock);

@@ -69,10 +69,19 @@ void scribe_io_retry_parked(struct scribe_vsd *vsd);
 /* What parked I/O waits for, for WORK_GET. */
 u32 scribe_io_collect_wants(struct scribe_vsd *vsd, struct scribe_work_rec *recs, u32 max);
 
-/* Used by rewrite.c, which writes a whole chunk the way that I/O writes a range of it. */
+/* Between the files that an I/O passes through: io.c, range.c, plan.c, read.c, rewrite.c. */
 
-/* Fresh space of its own for a range at chunk offsets, or NULL. Under vsd->lock. */
-struct scribe_extent *scribe_io_fresh(struct scribe_vsd *vsd, u32 start, u32 len, u64 *lives);
+/* Goes on with a step in a worker. Any context. */
+void scribe_io_defer(struct scribe_io *io, void (*step)(struct scribe_io *io));
+/* The range is free now: goes on in a worker. Any context. */
+void scribe_io_go(struct scribe_io *io);
+/* Leaves the range; ends the bio, or parks the I/O. */
+void scribe_io_finish(struct scribe_io *io, blk_status_t status);
+void scribe_io_leave_and_park(struct scribe_io *io, enum scribe_park why);
+void scribe_io_unpin(struct scribe_io *io);
+/* The range is held and the leaf pinned: reads what lies there. Context: process. */
+void scribe_read_run(struct scribe_io *io, struct scribe_leaf *leaf);
+
 /* After a write: what must be flushed, and what was lost. Context: process. */
 void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent, const u64 *lives,
 			    u32 failed);
@@ -84,12 +93,6 @@ static inline bool scribe_io_unanswered(blk_status_t status)
 {
 	return status == BLK_STS_TRANSPORT || status == BLK_STS_OFFLINE;
 }
-
-/* Is there a current copy that was not tried, just not reachable now? */
-bool scribe_io_may_return(const struct scribe_extent *extent, u32 tried);
-/* A copy to read from: NULL disk where none is left that is not in *tried. Under vsd->lock. */
-struct scribe_disk *scribe_io_choose(struct scribe_vsd *vsd, const struct scribe_extent *extent,
-				     u32 tried, u32 *copy, u64 *life);
 
 int scribe_rewrite_init(void);
 void scribe_rewrite_exit(void);

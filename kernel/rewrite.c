@@ -8,6 +8,7 @@
 #include <linux/mutex.h>
 
 #include "io.h"
+#include "plan.h"
 
 #define BUFFER_ORDER get_order(SCRIBE_WIRE_MAX_BYTES)
 #define ATTEMPTS 8
@@ -71,11 +72,11 @@ static int read_segment(struct scribe_vsd *vsd, const struct scribe_seg *seg)
 		struct scribe_disk *disk;
 
 		spin_lock_irq(&vsd->lock);
-		disk = scribe_io_choose(vsd, seg->extent, tried, &copy, &life);
+		disk = scribe_plan_source(vsd, seg->extent, tried, &copy, &life);
 		spin_unlock_irq(&vsd->lock);
 		if (!disk)
-			return unanswered || scribe_io_may_return(seg->extent, tried) ? -EAGAIN
-										      : -EIO;
+			return unanswered || scribe_plan_may_return(seg->extent, tried) ? -EAGAIN
+											: -EIO;
 		sync_init(&sync, 1);
 		send_leg(&sync, SCRIBE_WIRE_READ, seg->extent, copy, life, seg->start, seg->len,
 			 seg->off);
@@ -97,7 +98,7 @@ static int write_extent(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len)
 	u32 i;
 
 	spin_lock_irq(&vsd->lock);
-	extent = scribe_io_fresh(vsd, start, len, lives);
+	extent = scribe_plan_take(vsd, start, len, lives);
 	spin_unlock_irq(&vsd->lock);
 	if (!extent)
 		return -EAGAIN;

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "plan.h"
+
+#include "range.h"
+#include "reserve.h"
+
+struct scribe_disk *scribe_plan_source(struct scribe_vsd *vsd, const struct scribe_extent *extent,
+				       u32 tried, u32 *copy, u64 *life)
+{
+	struct scribe_disk *best = NULL;
+	int best_score = -1;
+	u32 i;
+
+	lockdep_assert_held(&vsd->lock);
+	for (i = 0; i < extent->nr_copies; i++) {
+		struct scribe_disk_view view;
+		int score;
+
+		if (tried & BIT(i) || !scribe_vsd_copy_ok(vsd, extent, i, &view))
+			continue;
+		/*
+		 * A local copy first, else the SSD; extents are many, so ids spread what is
+		 * equal.
+		 */
+		score = (view.state == SCRIBE_DISK_LOCAL) * 4 + (view.tier == SCRIBE_TIER_SSD) * 2 +
+			((extent->id + i) & 1);
+		if (score > best_score) {
+			best_score = score;
+			best = scribe_disk_find(extent->copy[i].disk);
+			*copy = i;
+			*life = view.life;
+		}
+	}
+	return best;
+}
+
+bool scribe_plan_may_return(const struct scribe_extent *extent, u32 tried)
+{
+	u32 i;
+
+	for (i = 0; i < extent->nr_copies; i++) {
+		if (!(tried & BIT(i)) && !(READ_ONCE(extent->copy[i].flags) & SCRIBE_COPY_STALE))
+			return true;
+	}
+	return false;
+}
+
+/* R1: exclusive, and all copies reachable and current. Gives the disks' lives. */
+static bool in_place_ok(struct scribe_vsd *vsd, const struct scribe_extent *extent, u64 *lives)
+{
+	u32 i;
+
+	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE))
+		return false;
+	for (i = 0; i < extent->nr_copies; i++) {
+		struct scribe_disk_view view;
+
+		if (!scribe_vsd_copy_ok(vsd, extent, i, &view))
+			return false;
+		lives[i] = view.life;
+	}
+	return true;
+}
+
+struct scribe_extent *scribe_plan_take(struct scribe_vsd *vsd, u32 start, u32 len, u64 *lives)
+{
+	struct scribe_extent *extent;
+
+	lockdep_assert_held(&vsd->lock);
+	while ((extent = scribe_reserve_take())) {
+		if (in_place_ok(vsd, extent, lives)) {
+			extent->flags |= SCRIBE_EXT_OWN;
+			extent->fill = start + len;
+			return extent;
+		}
+		/* Between stock and here a disk went away: the daemon reclaims what nobody maps. */
+		scribe_extent_put(extent);
+	}
+	return NULL;
+}
+
+/* An extent of this chunk's own that is filled up to somewhere before the range. */
+static struct scribe_extent *continued(struct scribe_vsd *vsd, const struct scribe_segs *segs,
+				       u32 start, u32 len, u64 *lives)
+{
+	u32 i = scribe_segs_find(segs, start);
+	struct scribe_extent *extent;
+
+	if (!segs || !i)
+		return NULL;
+	extent = segs->seg[i - 1].extent;
+	if (!(extent->flags & SCRIBE_EXT_OWN) || segs->seg[i - 1].off != segs->seg[i - 1].start ||
+	    extent->fill > start || !in_place_ok(vsd, extent, lives))
+		return NULL;
+	extent->fill = start + len;
+	return extent;
+}
+
+static struct scribe_extent *append_young(struct scribe_vsd *vsd, u32 len, u16 *off, u64 *lives)
+{
+	/* Whole 4 KiB stay aligned to them, for disks whose sectors are that large. */
+	u32 align = len % 8 ? 1 : 8;
+	struct scribe_extent *young = vsd->young;
+	u32 at;
+
+	if (young) {
+		at = round_up(young->fill, align);
+		if (at + len <= SCRIBE_CHUNK_SECTORS && in_place_ok(vsd, young, lives)) {
+			*off = at;
+			young->fill = at + len;
+			return young;
+		}
+		vsd->young = NULL;
+		scribe_extent_put(young);
+	}
+	young = scribe_plan_take(vsd, 0, len, lives);
+	if (!young)
+		return NULL;
+	young->flags &= ~SCRIBE_EXT_OWN;
+	vsd->young = young;
+	*off = 0;
+	return young;
+}
+
+bool scribe_plan_fresh(struct scribe_io *io, const struct scribe_segs *segs)
+{
+	struct scribe_vsd *vsd = io->vsd;
+	u64 sector = io->chunk * SCRIBE_CHUNK_SECTORS + io->start;
+	bool sequential = vsd->last_end == sector;
+	struct scribe_extent *extent;
+
+	vsd->last_end = sector + io->len;
+	io->target_off = io->start;
+	extent = continued(vsd, segs, io->start, io->len, io->lives);
+	if (!extent && (io->len >= SCRIBE_LARGE_SECTORS || sequential)) {
+		extent = scribe_plan_take(vsd, io->start, io->len, io->lives);
+		io->target = extent; /* the stock's reference becomes ours */
+		return extent;
+	}
+	if (!extent)
+		extent = append_young(vsd, io->len, &io->target_off, io->lives);
+	if (!extent)
+		return false;
+	scribe_extent_get(extent);
+	io->target = extent;
+	return true;
+}
+
+/* Would this change, with those under way, make the chunk exceed its segments? */
+static bool too_many_segs(struct scribe_io *io, const struct scribe_segs *segs)
+{
+	u32 nr = segs ? segs->nr : 0;
+
+	return nr + scribe_range_changes(io) * SCRIBE_SEGS_GROWTH > SCRIBE_MAX_SEGS;
+}
+
+enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_segs *segs)
+{
+	const struct scribe_seg *seg = scribe_segs_cover(segs, io->start, io->len);
+	struct scribe_vsd *vsd = io->vsd;
+
+	if (seg && in_place_ok(vsd, seg->extent, io->lives)) {
+		io->in_place = true;
+		io->target = seg->extent;
+		io->target_off = seg->off + (io->start - seg->start);
+		scribe_extent_get(io->target);
+		vsd->stats.in_place++;
+		return SCRIBE_PLAN_GO;
+	}
+	if (!seg && too_many_segs(io, segs))
+		return SCRIBE_PLAN_REWRITE;
+	if (!scribe_plan_fresh(io, segs))
+		return SCRIBE_PLAN_NO_SPACE;
+	io->in_place = false;
+	vsd->stats.allocated++;
+	return SCRIBE_PLAN_GO;
+}
+
+enum scribe_plan scribe_plan_unmap(struct scribe_io *io, const struct scribe_segs *segs)
+{
+	u32 i = scribe_segs_find(segs, io->start);
+
+	if (!segs || i == segs->nr || segs->seg[i].start >= io->start + io->len)
+		return SCRIBE_PLAN_NOTHING;
+	return too_many_segs(io, segs) ? SCRIBE_PLAN_REWRITE : SCRIBE_PLAN_GO;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Where a read comes from and where a write goes (rules R1 and R3). All under vsd->lock.
+ */
+#ifndef SCRIBE_PLAN_H
+#define SCRIBE_PLAN_H
+
+#include "io.h"
+
+enum scribe_plan {
+	SCRIBE_PLAN_GO,
+	SCRIBE_PLAN_NO_SPACE,
+	SCRIBE_PLAN_REWRITE,	/* the chunk first: it has too many segments */
+	SCRIBE_PLAN_NOTHING,	/* nothing is mapped there */
+};
+
+/* Plans a write: GO sets io->target, its offset, its disks' lives and io->in_place. */
+enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_segs *segs);
+enum scribe_plan scribe_plan_unmap(struct scribe_io *io, const struct scribe_segs *segs);
+
+/* R3: where does a write that is not in place go? Takes a reference for io->target. */
+bool scribe_plan_fresh(struct scribe_io *io, const struct scribe_segs *segs);
+
+/* Fresh space of its own for a range at chunk offsets, or NULL. */
+struct scribe_extent *scribe_plan_take(struct scribe_vsd *vsd, u32 start, u32 len, u64 *lives);
+
+/* A copy to read from: NULL disk where none is left that is not in @tried. */
+struct scribe_disk *scribe_plan_source(struct scribe_vsd *vsd, const struct scribe_extent *extent,
+				       u32 tried, u32 *copy, u64 *life);
+
+/* Is there a current copy that was not tried, just not reachable now? Needs no lock. */
+bool scribe_plan_may_return(const struct scribe_extent *extent, u32 tried);
+
+#endif

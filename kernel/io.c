@@ -183,7 +183,7 @@ static bool write_end_fast(struct scribe_io *io)
 	unsigned long flags;
 	u32 i;
 
-	if (!io->in_place || atomic_read(&io->failed))
+	if (!io->in_place || io->skipped || atomic_read(&io->failed))
 		return false;
 	if (!(READ_ONCE(extent->flags) & SCRIBE_EXT_OPEN_DIRTY)) {
 		dirty = scribe_dirty_alloc(GFP_NOWAIT);
@@ -235,7 +235,13 @@ static void submit_write(struct scribe_io *io)
 	/* One for us: the legs must not end the I/O while we still send. */
 	atomic_set(&io->pending, nr_copies + 1);
 	for (i = 0; i < nr_copies; i++) {
-		struct scribe_leg *leg = scribe_leg_clone(io->bio, SCRIBE_WIRE_WRITE, 0, io->len);
+		struct scribe_leg *leg;
+
+		if (io->skipped & BIT(i)) {
+			atomic_dec(&io->pending); /* not the last: ours is left */
+			continue;
+		}
+		leg = scribe_leg_clone(io->bio, SCRIBE_WIRE_WRITE, 0, io->len);
 
 		leg->done = write_leg_done;
 		leg->owner = io;
@@ -249,14 +255,19 @@ static void submit_write(struct scribe_io *io)
 }
 
 void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent, const u64 *lives,
-			    u32 failed)
+			    u32 failed, u32 skipped)
 {
 	struct scribe_dirty *dirty = scribe_dirty_alloc(GFP_NOIO);
 	u32 i;
 
 	spin_lock_irq(&vsd->lock);
-	for (i = 0; i < extent->nr_copies; i++)
-		scribe_batch_note_disk(vsd, extent->copy[i].disk, lives[i], failed & BIT(i));
+	for (i = 0; i < extent->nr_copies; i++) {
+		/* The metadata knows of it; its disk may be well, with good copies of others. */
+		if (skipped & BIT(i) && extent->copy[i].flags & SCRIBE_COPY_STALE)
+			continue;
+		scribe_batch_note_disk(vsd, extent->copy[i].disk, lives[i],
+				       (failed | skipped) & BIT(i));
+	}
 	scribe_batch_note_extent(vsd, extent, &dirty);
 	scribe_flush_schedule(vsd, false);
 	spin_unlock_irq(&vsd->lock);
@@ -341,8 +352,10 @@ static void redirect(struct scribe_io *io)
 
 		planned = scribe_plan_fresh(io, leaf->segs[io->chunk % SCRIBE_LEAF_CHUNKS]);
 	}
-	if (planned)
+	if (planned) {
 		io->in_place = false;
+		io->skipped = 0;
+	}
 	spin_unlock_irq(&vsd->lock);
 	if (planned)
 		submit_write(io);
@@ -361,7 +374,7 @@ static void write_end(struct scribe_io *io)
 {
 	u32 failed = atomic_read(&io->failed);
 
-	scribe_io_note_written(io->vsd, io->target, io->lives, failed);
+	scribe_io_note_written(io->vsd, io->target, io->lives, failed, io->skipped);
 	if (failed) {
 		redirect(io);
 		return;
@@ -479,6 +492,7 @@ static void start_io(struct scribe_io *io)
 
 	spin_lock_irq(&vsd->lock);
 	io->in_place = false;
+	io->skipped = 0;
 	io->lost_leg = false;
 	io->attempts = 0;
 	io->lock_start = io->rewrite ? 0 : io->start;

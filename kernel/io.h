@@ -33,7 +33,6 @@ struct scribe_io {
 	struct scribe_vsd *vsd;
 	struct bio *bio;
 	struct list_head node;		/* vsd->ranges[] while active, vsd->parked while parked */
-	struct list_head run;		/* a local list of those that may go on */
 	struct work_struct work;
 	void (*step)(struct scribe_io *io);	/* what the work does */
 	u64 chunk;
@@ -45,6 +44,7 @@ struct scribe_io {
 	bool rewrite;			/* rewrite the chunk first: it has too many segments */
 	bool adding;			/* counted in vsd->nr_adding */
 	bool in_place;
+	u8 skipped;			/* R6: mask of the target's copies that are not written */
 	bool lost_leg;			/* a leg of the read ended without reaching its disk */
 	u8 attempts;
 	unsigned int generation;	/* of the barrier */
@@ -82,9 +82,12 @@ void scribe_io_unpin(struct scribe_io *io);
 /* The range is held and the leaf pinned: reads what lies there. Context: process. */
 void scribe_read_run(struct scribe_io *io, struct scribe_leaf *leaf);
 
-/* After a write: what must be flushed, and what was lost. Context: process. */
+/*
+ * After a write: what must be flushed, and which copies lost it or were left out (masks). Context:
+ * process.
+ */
 void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent, const u64 *lives,
-			    u32 failed);
+			    u32 failed, u32 skipped);
 /* Maps a range; 0 or -ENOMEM. Context: process. */
 int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 		    struct scribe_extent *extent, u32 off);

@@ -62,6 +62,31 @@ static bool in_place_ok(struct scribe_vsd *vsd, const struct scribe_extent *exte
 	return true;
 }
 
+/*
+ * R6: the pool has no space for two copies elsewhere. The copies that are current and reachable are
+ * written in place; what the others miss is told to the metadata before the next flush ends.
+ */
+static bool degraded_ok(struct scribe_io *io, const struct scribe_extent *extent)
+{
+	u32 good = 0, i;
+
+	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE) || !scribe_reserve_nospace())
+		return false;
+	io->skipped = 0;
+	for (i = 0; i < extent->nr_copies; i++) {
+		struct scribe_disk_view view;
+
+		if (scribe_vsd_copy_ok(io->vsd, extent, i, &view)) {
+			io->lives[i] = view.life;
+			good++;
+		} else {
+			io->lives[i] = 0;
+			io->skipped |= BIT(i);
+		}
+	}
+	return good;
+}
+
 struct scribe_extent *scribe_plan_take(struct scribe_vsd *vsd, u32 start, u32 len, u64 *lives)
 {
 	struct scribe_extent *extent;
@@ -154,26 +179,38 @@ static bool too_many_segs(struct scribe_io *io, const struct scribe_segs *segs)
 	return nr + scribe_range_changes(io) * SCRIBE_SEGS_GROWTH > SCRIBE_MAX_SEGS;
 }
 
+static void plan_in_place(struct scribe_io *io, const struct scribe_seg *seg)
+{
+	io->in_place = true;
+	io->target = seg->extent;
+	io->target_off = seg->off + (io->start - seg->start);
+	scribe_extent_get(io->target);
+}
+
 enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_segs *segs)
 {
 	const struct scribe_seg *seg = scribe_segs_cover(segs, io->start, io->len);
 	struct scribe_vsd *vsd = io->vsd;
 
+	io->in_place = false;
+	io->skipped = 0;
 	if (seg && in_place_ok(vsd, seg->extent, io->lives)) {
-		io->in_place = true;
-		io->target = seg->extent;
-		io->target_off = seg->off + (io->start - seg->start);
-		scribe_extent_get(io->target);
+		plan_in_place(io, seg);
 		vsd->stats.in_place++;
 		return SCRIBE_PLAN_GO;
 	}
 	if (!seg && too_many_segs(io, segs))
 		return SCRIBE_PLAN_REWRITE;
-	if (!scribe_plan_fresh(io, segs))
-		return SCRIBE_PLAN_NO_SPACE;
-	io->in_place = false;
-	vsd->stats.allocated++;
-	return SCRIBE_PLAN_GO;
+	if (scribe_plan_fresh(io, segs)) {
+		vsd->stats.allocated++;
+		return SCRIBE_PLAN_GO;
+	}
+	if (seg && degraded_ok(io, seg->extent)) {
+		plan_in_place(io, seg);
+		vsd->stats.degraded++;
+		return SCRIBE_PLAN_GO;
+	}
+	return SCRIBE_PLAN_NO_SPACE;
 }
 
 enum scribe_plan scribe_plan_unmap(struct scribe_io *io, const struct scribe_segs *segs)

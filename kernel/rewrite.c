@@ -106,7 +106,7 @@ static int write_extent(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len)
 	for (i = 0; i < extent->nr_copies; i++)
 		send_leg(&sync, SCRIBE_WIRE_WRITE, extent, i, lives[i], start, len, start);
 	wait_for_completion(&sync.done);
-	scribe_io_note_written(vsd, extent, lives, atomic_read(&sync.failed));
+	scribe_io_note_written(vsd, extent, lives, atomic_read(&sync.failed), 0);
 	if (atomic_read(&sync.failed))
 		err = -EREMOTEIO;
 	else

@@ -100,12 +100,12 @@ static void scribe_status(struct dm_target *ti, status_type_t type, unsigned int
 		spin_lock_irq(&vsd->lock);
 		stats = vsd->stats;
 		spin_unlock_irq(&vsd->lock);
-		DMEMIT("%s %llu %lu %u %u %llu %llu %llu %llu %llu %llu %llu %llu %llu",
+		DMEMIT("%s %llu %lu %u %u %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu",
 		       lease_names[READ_ONCE(vsd->lease)], vsd->epoch, vsd->nr_leaves,
 		       vsd->open->nr_ops + vsd->closed->nr_ops,
 		       vsd->open->nr_dirty + vsd->closed->nr_dirty, stats.reads, stats.writes,
 		       stats.in_place, stats.allocated, stats.redirected, stats.rewrites,
-		       stats.batches, stats.ops, stats.stales);
+		       stats.batches, stats.ops, stats.stales, stats.degraded);
 		break;
 	case STATUSTYPE_TABLE:
 		DMEMIT("%llu", vsd->id);

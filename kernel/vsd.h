@@ -84,7 +84,7 @@ struct scribe_flush_waiter {
 
 struct scribe_vsd_stats {
 	u64 reads, writes, discards, flushes;
-	u64 in_place, allocated, redirected, rewrites, batches, ops, stales, read_retries;
+	u64 in_place, allocated, redirected, degraded, rewrites, batches, ops, stales, read_retries;
 };
 
 struct scribe_vsd {

@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
-state=/run/scribe-test
+export state=/run/scribe-test
 tests=0
 failures=0
 
@@ -48,17 +48,17 @@ wait_until() {
 	return 1
 }
 
+# start_agent ROLE NODE STATE DISK...: by way of a file, since check() runs it in a subshell.
 start_agent() {
-	rm -f $state/ready
+	rm -f "$3/ready"
 	python3 scribe_agent.py "$@" > /run/agent.log 2>&1 &
-	agent=$!
-	wait_until test -e $state/ready || { cat /run/agent.log; return 1; }
+	echo $! > /run/agent.pid
+	wait_until test -e "$3/ready" || { cat /run/agent.log; return 1; }
 }
 
+# Ends the agent: two would both answer the module.
 stop_agent() {
-	kill "$agent" 2> /dev/null
-	wait "$agent" 2> /dev/null
-	return 0
+	kill "$(cat /run/agent.pid)" && wait_until refuse test -e "/proc/$(cat /run/agent.pid)"
 }
 
 make_vsd() { # NAME ID MIB

@@ -57,7 +57,7 @@ check "the files are the same after fstrim" sh -c 'echo 3 > /proc/sys/vm/drop_ca
 check "umount" umount /mnt/v
 
 check "a device is removed and made again" sh -c 'dmsetup remove v1'
-stop_agent
+check "the agent ends" stop_agent
 check "the module unloads" rmmod dm_scribe
 check "and loads again" load_module
 check "another agent goes on from the committed map" start_agent owner 1 "$state" 1=/dev/sda 2=/dev/sdb 3=/dev/sdc
@@ -80,7 +80,7 @@ check "its data is there" cmp -n $((5 << 20)) -i $((10 << 20)) /dev/mapper/v2 /r
 
 check "wrong and random netlink attributes and damaged superblocks are refused" python3 badinput.py
 check "remove all" sh -c 'dmsetup remove v1 && dmsetup remove v2'
-stop_agent
+check "the agent ends" stop_agent
 check "the module unloads" rmmod dm_scribe
 if [ -e /sys/kernel/debug/kmemleak ]; then
 	sleep 6

@@ -1,0 +1,102 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Disks that fail under the module on one node: redirected writes, failed flushes, stale copies, a
+# pool without space, degraded writes. The disks lie on dm devices, whose tables change.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+lay() { # NAME DEVICE: a disk that works
+	dmsetup create "$1" --table "0 $(blockdev --getsz "$2") linear $2 0"
+}
+
+break_disk() { # NAME: from now on every request to it fails
+	dmsetup load "$1" --table "0 $(blockdev --getsz "/dev/mapper/$1") error" && dmsetup resume "$1"
+}
+
+mend_disk() { # NAME DEVICE
+	dmsetup load "$1" --table "0 $(blockdev --getsz "$2") linear $2 0" && dmsetup resume "$1"
+}
+
+lines() { # FILE COUNT: it has so many
+	[ "$(wc -l < "$1")" -ge "$2" ]
+}
+
+status_field() {
+	dmsetup status "$1" | cut -d' ' -f"$2"
+}
+
+fill() { # FILE MIB
+	head -c "$2M" /dev/urandom > "$1"
+}
+
+end_all() { # NAME...: devices, agent and module
+	local name
+	for name in "$@"; do dmsetup remove "$name" || return 1; done
+	stop_agent && rmmod dm_scribe
+}
+
+dmesg -C
+check "the module loads" load_module
+lay f1 /dev/sda
+lay f2 /dev/sdb
+lay f3 /dev/sdc
+disks=("1=/dev/mapper/f1" "2=/dev/mapper/f2" "3=/dev/mapper/f3")
+check "disks are formatted" python3 scribe_agent.py format 1 "$state-3" "${disks[@]}"
+check "the agent opens them" start_agent owner 1 "$state-3" "${disks[@]}"
+check "a VSD appears" make_vsd v1 1 256
+fill /run/old 32
+check "it is filled" dd if=/run/old of=/dev/mapper/v1 bs=1M oflag=direct conv=fsync,notrunc status=none
+
+check "a second VSD appears" make_vsd v2 2 64
+python3 fsync_writer.py write /dev/mapper/v2 0 100000 > /run/records &
+writer=$!
+fio --name=v --filename=/dev/mapper/v1 --offset=64m --size=24m --direct=1 --ioengine=libaio --iodepth=8 \
+	--bsrange=4k-64k --rw=randwrite --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=3 \
+	--output-format=terse > /run/fio 2>&1 &
+fio=$!
+check "records are written and flushed" wait_until lines /run/records 20
+check "a disk fails" break_disk f1
+seen=$(wc -l < /run/records)
+check "records go on" wait_until lines /run/records $((seen + 50))
+kill $writer
+wait $writer 2> /dev/null
+wait $fio
+check "fio had no error and found every byte" test $? -eq 0
+check "every flushed record is there" python3 fsync_writer.py check /dev/mapper/v2 "$(wc -l < /run/records)"
+check "writes went elsewhere, or copies became stale" test $(($(status_field v1 13) + $(status_field v1 17) +
+	$(status_field v2 13) + $(status_field v2 17))) -gt 0
+check "what was written before has a second copy" cmp -n $((32 << 20)) /run/old /dev/mapper/v1
+check "the map can be evicted" dmsetup message v1 0 evict
+check "and is the same when it is loaded again" cmp -n $((32 << 20)) /run/old /dev/mapper/v1
+check "all end" end_all v1 v2
+check "the disk works again" mend_disk f1 /dev/sda
+
+# Two disks: with one of them gone there is no space for two copies.
+check "the module loads again" load_module
+disks=("1=/dev/mapper/f1" "2=/dev/mapper/f2")
+for f in f1 f2; do wipefs -qa /dev/mapper/$f; done
+check "two disks are formatted" python3 scribe_agent.py format 1 "$state-2" "${disks[@]}"
+check "the agent opens them" start_agent owner 1 "$state-2" "${disks[@]}"
+check "a VSD appears" make_vsd v3 3 64
+fill /run/new 8
+check "it is filled" dd if=/run/old of=/dev/mapper/v3 bs=1M oflag=direct conv=fsync,notrunc status=none
+check "one disk fails" break_disk f1
+check "what is mapped is overwritten all the same" dd if=/run/new of=/dev/mapper/v3 bs=64k oflag=direct conv=fsync,notrunc status=none
+check "in place, on the copies that are left" test "$(status_field v3 18)" -gt 0
+check "the missing ones are stale" test "$(status_field v3 17)" -gt 0
+check "what is not mapped finds no space, and says so" sh -c \
+	'! dd if=/run/new of=/dev/mapper/v3 bs=1M seek=40 count=1 oflag=direct conv=notrunc 2> /run/err && grep -q "No space left" /run/err'
+check "the new data reads back" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
+check "all end" end_all v3
+check "the disk works again" mend_disk f1 /dev/sda
+check "the module loads again" load_module
+check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
+check "the VSD appears" make_vsd v3 3 64
+check "it never reads from the copies that missed writes" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
+check "what lies behind is as it was" cmp -n $((24 << 20)) -i $((8 << 20)) /run/old /dev/mapper/v3
+check "the other disk fails" break_disk f2
+check "an error is better than old data" refuse dd if=/dev/mapper/v3 of=/dev/null bs=64k count=1 iflag=direct
+check "what has two good copies is read from the other" cmp -n $((24 << 20)) -i $((8 << 20)) /run/old /dev/mapper/v3
+check "all end" end_all v3
+for f in f1 f2 f3; do dmsetup remove $f; done
+finish

@@ -552,7 +552,7 @@ void scribe_backplane_submit(u32 node, struct scribe_leg *leg)
 out:
 	if (!queued) {
 		leg->status = BLK_STS_TRANSPORT;
-		leg->done(leg);
+		scribe_leg_end(leg);
 	}
 }
 

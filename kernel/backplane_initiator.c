@@ -175,7 +175,7 @@ static int initiator_receive(struct scribe_conn *conn, const struct scribe_msg *
 	}
 	spin_unlock_irq(&conn->lock);
 	if (!again)
-		leg->done(leg);
+		scribe_leg_end(leg);
 	if (initiator_pending(conn))
 		wake_up(&conn->wake);
 	return 0;
@@ -198,7 +198,7 @@ static void initiator_stop(struct scribe_conn *conn)
 	list_for_each_entry_safe(leg, next, &unfinished, node) {
 		list_del_init(&leg->node);
 		leg->status = BLK_STS_TRANSPORT;
-		leg->done(leg);
+		scribe_leg_end(leg);
 	}
 }
 

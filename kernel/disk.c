@@ -7,6 +7,7 @@
 #include "backplane.h"
 #include "node.h"
 #include "superblock.h"
+#include "trace.h"
 
 #define LEG_POOL 512
 
@@ -337,6 +338,13 @@ static bool local_begin(struct scribe_disk *disk, u64 life)
 	return false;
 }
 
+void scribe_leg_end(struct scribe_leg *leg)
+{
+	trace_scribe_leg_end(leg->disk->id, leg->op, leg->sector, leg->length_bytes,
+			     blk_status_to_errno(leg->status));
+	leg->done(leg);
+}
+
 void scribe_disk_end(struct scribe_disk *disk)
 {
 	if (atomic_dec_and_test(&disk->inflight))
@@ -375,7 +383,7 @@ static void local_end_io(struct bio *bio)
 	else if (leg->status)
 		atomic64_inc(&disk->errors);
 	scribe_disk_end(disk);
-	leg->done(leg);
+	scribe_leg_end(leg);
 }
 
 static void submit_local(struct scribe_leg *leg)
@@ -389,7 +397,7 @@ static void submit_local(struct scribe_leg *leg)
 
 	if (!local_begin(leg->disk, leg->life)) {
 		leg->status = BLK_STS_OFFLINE;
-		leg->done(leg);
+		scribe_leg_end(leg);
 		return;
 	}
 	bio_set_dev(bio, scribe_bdev_get(&leg->disk->handle));
@@ -404,6 +412,7 @@ void scribe_disk_submit(struct scribe_leg *leg)
 {
 	struct scribe_disk *disk = leg->disk;
 
+	trace_scribe_leg_submit(disk->id, leg->op, leg->sector, leg->length_bytes, 0);
 	switch (leg->op) {
 	case SCRIBE_WIRE_READ:
 		atomic64_inc(&disk->reads);

@@ -72,6 +72,9 @@ struct scribe_leg *scribe_leg_alloc(u8 op);
 struct scribe_leg *scribe_leg_clone(struct bio *source, u8 op, u32 pos, u32 sectors);
 void scribe_leg_free(struct scribe_leg *leg);
 
+/* Gives the leg back to whoever submitted it; leg->status says how it went. Any context. */
+void scribe_leg_end(struct scribe_leg *leg);
+
 /* Routes a leg to the local device or to the peer that has the disk. Context: may sleep. */
 void scribe_disk_submit(struct scribe_leg *leg);
 

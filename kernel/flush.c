@@ -5,6 +5,7 @@
 #include <net/netlink.h>
 
 #include "node.h"
+#include "trace.h"
 #include "vsd.h"
 
 static struct kmem_cache *op_cache, *dirty_cache;
@@ -269,17 +270,22 @@ static bool given_up(struct scribe_vsd *vsd)
 /* Step 4: the daemon commits changes and stale copies as one log entry. */
 static int commit_batch(struct scribe_vsd *vsd)
 {
+	int err;
+
 	spin_lock_irq(&vsd->lock);
 	vsd->batch_seq++;
 	vsd->closed_ready = true;
 	vsd->stats.batches++;
 	spin_unlock_irq(&vsd->lock);
+	trace_scribe_commit(vsd->id, vsd->batch_seq, vsd->closed->nr_ops, -EINPROGRESS);
 	scribe_event();
 	wait_event(vsd->committed, READ_ONCE(vsd->batch_acked) == vsd->batch_seq || given_up(vsd));
 	spin_lock_irq(&vsd->lock);
 	vsd->closed_ready = false;
 	spin_unlock_irq(&vsd->lock);
-	return READ_ONCE(vsd->batch_acked) == vsd->batch_seq ? 0 : -EIO;
+	err = READ_ONCE(vsd->batch_acked) == vsd->batch_seq ? 0 : -EIO;
+	trace_scribe_commit(vsd->id, vsd->batch_seq, vsd->closed->nr_ops, err);
+	return err;
 }
 
 static void mark_stales(struct scribe_vsd *vsd)

@@ -7,6 +7,7 @@
 #include "plan.h"
 #include "range.h"
 #include "reserve.h"
+#include "trace.h"
 
 #define WRITE_ATTEMPTS 16 /* redirects of one write before it waits */
 
@@ -51,6 +52,8 @@ static void leave(struct scribe_io *io)
 
 static void end_io(struct scribe_io *io, blk_status_t status)
 {
+	trace_scribe_io_end(io->vsd->id, io->chunk * SCRIBE_CHUNK_SECTORS + io->start, io->len,
+			    io->kind, blk_status_to_errno(status));
 	io->bio->bi_status = status;
 	bio_endio(io->bio);
 }
@@ -90,6 +93,8 @@ static void park_locked(struct scribe_io *io, enum scribe_park why)
 {
 	lockdep_assert_held(&io->vsd->lock);
 	io->park = why;
+	trace_scribe_io_park(io->vsd->id, io->chunk * SCRIBE_CHUNK_SECTORS + io->start, io->len,
+			     io->kind, why);
 	list_add_tail(&io->node, &io->vsd->parked);
 	scribe_event();
 }
@@ -347,6 +352,8 @@ static void redirect(struct scribe_io *io)
 	}
 	spin_lock_irq(&vsd->lock);
 	vsd->stats.redirected++;
+	trace_scribe_io_redirect(io->vsd->id, io->chunk * SCRIBE_CHUNK_SECTORS + io->start, io->len,
+				 io->kind, atomic_read(&io->failed));
 	if (vsd->lease != SCRIBE_LEASE_FAILED) {
 		struct scribe_leaf *leaf = scribe_vsd_leaf(vsd, io->chunk);
 
@@ -511,6 +518,8 @@ static void start_io(struct scribe_io *io)
 		vsd->nr_active++;
 		scribe_range_enter(io);
 		run = !io->waiting;
+		trace_scribe_io_start(io->vsd->id, io->chunk * SCRIBE_CHUNK_SECTORS + io->start,
+				      io->len, io->kind, io->waiting);
 	}
 	spin_unlock_irq(&vsd->lock);
 	if (fail)

@@ -7,7 +7,7 @@
  *   L2  node disk backplane extent reserve   this node, disks, peers, extents, space
  *   L3  vsd io range plan read flush rewrite a virtual disk: map and lease, I/O, commit
  *   L4  target netlink debugfs               dm, daemon, people
- *   L5  main
+ *   L5  main kunit
  */
 #ifndef SCRIBE_H
 #define SCRIBE_H

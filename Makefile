@@ -27,7 +27,7 @@ check: deps ## every test that gates; one closing line, build/check/report.json
 	@scripts/check
 
 check-cluster: deps ## more: the cluster, the lab's commands, the module alone on three nodes (slow)
-	@scripts/check cluster lab backplane
+	@scripts/check cluster single lab backplane
 
 check-debug: deps ## more: the module's tests on a kernel with KASAN, lockdep and kmemleak (slow)
 	@scripts/check kselftest-debug

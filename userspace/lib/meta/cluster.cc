@@ -9,13 +9,13 @@ uint64_t u64(const SQLite::Column& column) { return static_cast<uint64_t>(column
 
 // All rows of a query, each made by `make`.
 template <class Make>
-auto rows(SQLite::Database& sql, const char* text, Make make)
+auto rows(Database& database, const std::string& text, Make make)
     -> Result<std::vector<decltype(make(std::declval<SQLite::Statement&>()))>> {
   using Rows = std::vector<decltype(make(std::declval<SQLite::Statement&>()))>;
   return guarded([&]() -> Result<Rows> {
-    SQLite::Statement query(sql, text);
+    Query query(database, text);
     Rows out;
-    while (query.executeStep()) out.push_back(make(query));
+    while (query.executeStep()) out.push_back(make(*query));
     return out;
   });
 }
@@ -32,7 +32,7 @@ constexpr const char* kVsdColumns =
 }  // namespace
 
 Result<std::optional<ClusterInfo>> Cluster::info() {
-  auto all = rows(sql_, "SELECT name, uuid FROM cluster", [](SQLite::Statement& row) {
+  auto all = rows(database_, "SELECT name, uuid FROM cluster", [](SQLite::Statement& row) {
     return ClusterInfo{row.getColumn(0).getString(), row.getColumn(1).getString()};
   });
   if (!all) return all.error();
@@ -40,7 +40,7 @@ Result<std::optional<ClusterInfo>> Cluster::info() {
 }
 
 Result<std::vector<Node>> Cluster::nodes() {
-  return rows(sql_,
+  return rows(database_,
               "SELECT id, name, lan_addr, backplane_addr, state, life, version, seen FROM node "
               "ORDER BY id",
               [](SQLite::Statement& row) {
@@ -52,7 +52,8 @@ Result<std::vector<Node>> Cluster::nodes() {
 }
 
 Result<std::vector<Disk>> Cluster::disks() {
-  return rows(sql_, "SELECT id, node, uuid, serial, tier, slots, state, life FROM disk ORDER BY id",
+  return rows(database_,
+              "SELECT id, node, uuid, serial, tier, slots, state, life FROM disk ORDER BY id",
               [](SQLite::Statement& row) {
                 return Disk{{u64(row.getColumn(0))},      {u64(row.getColumn(1))},
                             row.getColumn(2).getString(), row.getColumn(3).getString(),
@@ -62,20 +63,20 @@ Result<std::vector<Disk>> Cluster::disks() {
 }
 
 Result<std::vector<Vsd>> Cluster::vsds() {
-  return rows(sql_, (std::string(kVsdColumns) + "ORDER BY name").c_str(), vsd_of);
+  return rows(database_, std::string(kVsdColumns) + "ORDER BY name", vsd_of);
 }
 
 Result<std::optional<Vsd>> Cluster::vsd(core::VsdId id) {
   return guarded([&]() -> Result<std::optional<Vsd>> {
-    SQLite::Statement row(sql_, std::string(kVsdColumns) + "WHERE id = ?");
+    Query row(database_, std::string(kVsdColumns) + "WHERE id = ?");
     row.bind(1, static_cast<int64_t>(id.value));
     if (!row.executeStep()) return std::optional<Vsd>();
-    return std::optional(vsd_of(row));
+    return std::optional(vsd_of(*row));
   });
 }
 
 Result<std::vector<Opened>> Cluster::opened() {
-  return rows(sql_, "SELECT vsd, node, state, error FROM opened ORDER BY vsd, node",
+  return rows(database_, "SELECT vsd, node, state, error FROM opened ORDER BY vsd, node",
               [](SQLite::Statement& row) {
                 return Opened{{u64(row.getColumn(0))},
                               {u64(row.getColumn(1))},
@@ -85,15 +86,15 @@ Result<std::vector<Opened>> Cluster::opened() {
 }
 
 Result<std::vector<Fence>> Cluster::fences() {
-  return rows(sql_, "SELECT node, life, witness FROM fence", [](SQLite::Statement& row) {
+  return rows(database_, "SELECT node, life, witness FROM fence", [](SQLite::Statement& row) {
     return Fence{{u64(row.getColumn(0))}, u64(row.getColumn(1)), {u64(row.getColumn(2))}};
   });
 }
 
 Result<std::vector<Life>> Cluster::unfenced(core::NodeId witness) {
   return guarded([&]() -> Result<std::vector<Life>> {
-    SQLite::Statement query(
-        sql_,
+    Query query(
+        database_,
         "SELECT node, life FROM (SELECT lease_node AS node, lease_life AS life FROM vsd "
         "WHERE lease_node <> 0 UNION SELECT node, life FROM reservation "
         "UNION SELECT id, life FROM node WHERE state = 'down') l "
@@ -110,7 +111,7 @@ Result<std::vector<Life>> Cluster::unfenced(core::NodeId witness) {
 
 Result<bool> Cluster::quarantine_behind(uint64_t seen) {
   return guarded([&]() -> Result<bool> {
-    SQLite::Statement query(sql_, "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at > ?)");
+    Query query(database_, "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at > ?)");
     query.bind(1, static_cast<int64_t>(seen));
     query.executeStep();
     return query.getColumn(0).getInt() != 0;
@@ -119,7 +120,7 @@ Result<bool> Cluster::quarantine_behind(uint64_t seen) {
 
 Result<bool> Cluster::has_garbage() {
   return guarded([&]() -> Result<bool> {
-    SQLite::Statement query(sql_, "SELECT EXISTS(SELECT 1 FROM garbage)");
+    Query query(database_, "SELECT EXISTS(SELECT 1 FROM garbage)");
     query.executeStep();
     return query.getColumn(0).getInt() != 0;
   });
@@ -127,9 +128,9 @@ Result<bool> Cluster::has_garbage() {
 
 Result<bool> Cluster::quarantine_over() {
   return guarded([&]() -> Result<bool> {
-    SQLite::Statement query(sql_,
-                            "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at <= "
-                            "(SELECT min(seen) FROM node WHERE state = 'up'))");
+    Query query(database_,
+                "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at <= "
+                "(SELECT min(seen) FROM node WHERE state = 'up'))");
     query.executeStep();
     return query.getColumn(0).getInt() != 0;
   });
@@ -137,7 +138,7 @@ Result<bool> Cluster::quarantine_over() {
 
 Result<std::vector<DiskUse>> Cluster::use() {
   return rows(
-      sql_,
+      database_,
       "SELECT d.id, (SELECT count(*) FROM copy WHERE disk = d.id), "
       "(SELECT count(*) FROM quarantine WHERE disk = d.id) FROM disk d ORDER BY d.id",
       [](SQLite::Statement& row) {

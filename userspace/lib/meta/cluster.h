@@ -80,7 +80,7 @@ struct Life {
 /// policy::execute().
 class Cluster {
  public:
-  explicit Cluster(Database& database) : sql_(database.sql()) {}
+  explicit Cluster(Database& database) : database_(database) {}
 
   Result<std::optional<ClusterInfo>> info();
   Result<std::vector<Node>> nodes();
@@ -101,7 +101,7 @@ class Cluster {
   Result<std::vector<DiskUse>> use();
 
  private:
-  SQLite::Database& sql_;
+  Database& database_;
 };
 
 }  // namespace meta

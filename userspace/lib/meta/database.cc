@@ -63,6 +63,21 @@ Database::Database(const std::string& path)
 
 Database::~Database() { rollback(); }
 
+Query::Query(Database& database, const std::string& text) : idle_(database.idle_[text]) {
+  if (idle_.empty()) {
+    statement_ = std::make_unique<SQLite::Statement>(database.sql_, text);
+  } else {
+    statement_ = std::move(idle_.back());
+    idle_.pop_back();
+  }
+}
+
+Query::~Query() {
+  statement_->tryReset();  // what went wrong was thrown when it ran
+  statement_->clearBindings();
+  idle_.push_back(std::move(statement_));
+}
+
 void Database::create_schema() {
   SQLite::Transaction transaction(sql_);
   for (const char* table : kReplicated) sql_.exec(table);
@@ -112,7 +127,7 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
 }
 
 void Database::set_applied(const Position& position) {
-  SQLite::Statement update(sql_, "UPDATE applied SET log_index = ?, hash = ?");
+  Query update(*this, "UPDATE applied SET log_index = ?, hash = ?");
   update.bind(1, static_cast<int64_t>(position.index));
   update.bind(2, static_cast<int64_t>(position.hash));
   update.exec();
@@ -185,7 +200,7 @@ Result<void> Database::apply(const Position& position, const Patch& patch) {
 
 Result<Position> Database::applied() {
   return guarded([&]() -> Result<Position> {
-    SQLite::Statement row(sql_, "SELECT log_index, hash FROM applied");
+    Query row(*this, "SELECT log_index, hash FROM applied");
     if (!row.executeStep()) return Error{Code::corrupt, "metadata: no applied index"};
     return Position{static_cast<uint64_t>(row.getColumn(0).getInt64()),
                     static_cast<uint64_t>(row.getColumn(1).getInt64())};

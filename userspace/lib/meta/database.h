@@ -7,6 +7,8 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "core/result.h"
 
@@ -73,12 +75,40 @@ class Database {
   SQLite::Database& sql() { return sql_; }
 
  private:
+  friend class Query;
+  using Statements = std::vector<std::unique_ptr<SQLite::Statement>>;
+
   explicit Database(const std::string& path);
   void create_schema();
   void set_applied(const Position& position);
 
   SQLite::Database sql_;
   sqlite3_session* session_ = nullptr;
+  std::unordered_map<std::string, Statements> idle_;  // by text: compiling costs more than running
+};
+
+/// A statement of a connection, compiled once for all of its uses. Ends with its scope, so it must
+/// not outlive the transaction that it runs in.
+class Query {
+ public:
+  Query(Database& database, const std::string& text);
+  ~Query();
+  Query(const Query&) = delete;
+  Query& operator=(const Query&) = delete;
+
+  template <class... Args>
+  void bind(Args&&... args) {
+    statement_->bind(std::forward<Args>(args)...);
+  }
+  int exec() { return statement_->exec(); }
+  void reset() { statement_->reset(); }
+  bool executeStep() { return statement_->executeStep(); }
+  SQLite::Column getColumn(int index) { return statement_->getColumn(index); }
+  SQLite::Statement& operator*() { return *statement_; }
+
+ private:
+  Database::Statements& idle_;
+  std::unique_ptr<SQLite::Statement> statement_;
 };
 
 /// Runs a function that uses SQLiteCpp; its exceptions become Code::storage.

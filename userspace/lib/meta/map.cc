@@ -75,9 +75,9 @@ Error no_vsd(VsdId vsd) { return {Code::not_found, "no VSD with id " + std::to_s
 }  // namespace
 
 uint64_t Map::next_id(const char* counter) {
-  SQLite::Statement bump(sql_,
-                         "INSERT INTO counter VALUES(?, 1) "
-                         "ON CONFLICT(name) DO UPDATE SET value = value + 1 RETURNING value");
+  Query bump(database_,
+             "INSERT INTO counter VALUES(?, 1) "
+             "ON CONFLICT(name) DO UPDATE SET value = value + 1 RETURNING value");
   bump.bind(1, counter);
   bump.executeStep();
   const uint64_t id = static_cast<uint64_t>(bump.getColumn(0).getInt64());
@@ -87,7 +87,7 @@ uint64_t Map::next_id(const char* counter) {
 }
 
 Map::Row Map::read_row(uint64_t id) {
-  SQLite::Statement query(sql_, "SELECT level, refs, body FROM tree WHERE id = ?");
+  Query query(database_, "SELECT level, refs, body FROM tree WHERE id = ?");
   query.bind(1, signed_id(id));
   if (!query.executeStep())
     throw SQLite::Exception("tree row " + std::to_string(id) + " is missing");
@@ -96,7 +96,7 @@ Map::Row Map::read_row(uint64_t id) {
 }
 
 void Map::write_row(uint64_t id, const Row& row) {
-  SQLite::Statement update(sql_, "UPDATE tree SET refs = ?, body = ? WHERE id = ?");
+  Query update(database_, "UPDATE tree SET refs = ?, body = ? WHERE id = ?");
   update.bind(1, row.refs);
   update.bind(2, row.body.data(), static_cast<int>(row.body.size()));
   update.bind(3, signed_id(id));
@@ -105,7 +105,7 @@ void Map::write_row(uint64_t id, const Row& row) {
 
 uint64_t Map::insert_row(int64_t level, std::string body) {
   const uint64_t id = next_id("tree");
-  SQLite::Statement insert(sql_, "INSERT INTO tree VALUES(?, ?, 1, ?)");
+  Query insert(database_, "INSERT INTO tree VALUES(?, ?, 1, ?)");
   insert.bind(1, signed_id(id));
   insert.bind(2, level);
   insert.bind(3, body.data(), static_cast<int>(body.size()));
@@ -126,14 +126,14 @@ uint64_t Map::own(uint64_t id, Row& row, int64_t level) {
   write_row(id, row);
   if (level == 0) {
     for (ExtentId extent : extents_of(parse(row.body, id))) {
-      SQLite::Statement more(sql_, "UPDATE extent SET refs = refs + 1 WHERE id = ?");
+      Query more(database_, "UPDATE extent SET refs = refs + 1 WHERE id = ?");
       more.bind(1, signed_id(extent.value));
       more.exec();
     }
   } else {
     for (uint64_t i = 0; i < children_of(level); i++) {
       if (const uint64_t child = child_at(row.body, i); child != 0) {
-        SQLite::Statement more(sql_, "UPDATE tree SET refs = refs + 1 WHERE id = ?");
+        Query more(database_, "UPDATE tree SET refs = refs + 1 WHERE id = ?");
         more.bind(1, signed_id(child));
         more.exec();
       }
@@ -144,15 +144,15 @@ uint64_t Map::own(uint64_t id, Row& row, int64_t level) {
 }
 
 void Map::add_extent_ref(ExtentId extent, uint64_t index) {
-  SQLite::Statement more(sql_, "UPDATE extent SET refs = refs + 1 WHERE id = ?");
+  Query more(database_, "UPDATE extent SET refs = refs + 1 WHERE id = ?");
   more.bind(1, signed_id(extent.value));
   if (more.exec() == 1) return;
-  SQLite::Statement taken(sql_, "DELETE FROM reservation WHERE extent = ?");
+  Query taken(database_, "DELETE FROM reservation WHERE extent = ?");
   taken.bind(1, signed_id(extent.value));
   if (taken.exec() != 1)
     throw SQLite::Exception("extent " + std::to_string(extent.value) +
                             " is neither reserved nor mapped");
-  SQLite::Statement insert(sql_, "INSERT INTO extent VALUES(?, ?, ?, 1)");
+  Query insert(database_, "INSERT INTO extent VALUES(?, ?, ?, 1)");
   insert.bind(1, signed_id(extent.value));
   insert.bind(2, signed_id(committing_.value));
   insert.bind(3, signed_id(index));
@@ -160,18 +160,17 @@ void Map::add_extent_ref(ExtentId extent, uint64_t index) {
 }
 
 void Map::drop_extent_ref(ExtentId extent, uint64_t index) {
-  SQLite::Statement less(sql_, "UPDATE extent SET refs = refs - 1 WHERE id = ?");
+  Query less(database_, "UPDATE extent SET refs = refs - 1 WHERE id = ?");
   less.bind(1, signed_id(extent.value));
   less.exec();
-  SQLite::Statement gone(sql_, "DELETE FROM extent WHERE id = ? AND refs = 0");
+  Query gone(database_, "DELETE FROM extent WHERE id = ? AND refs = 0");
   gone.bind(1, signed_id(extent.value));
   if (gone.exec() == 0) return;
-  SQLite::Statement freed(sql_,
-                          "INSERT INTO quarantine SELECT disk, slot, ? FROM copy WHERE extent = ?");
+  Query freed(database_, "INSERT INTO quarantine SELECT disk, slot, ? FROM copy WHERE extent = ?");
   freed.bind(1, signed_id(index));
   freed.bind(2, signed_id(extent.value));
   freed.exec();
-  SQLite::Statement copies(sql_, "DELETE FROM copy WHERE extent = ?");
+  Query copies(database_, "DELETE FROM copy WHERE extent = ?");
   copies.bind(1, signed_id(extent.value));
   copies.exec();
 }
@@ -232,7 +231,7 @@ void Map::drop_row(uint64_t id, uint64_t index) {
     write_row(id, row);
     return;
   }
-  SQLite::Statement gone(sql_, "DELETE FROM tree WHERE id = ?");
+  Query gone(database_, "DELETE FROM tree WHERE id = ?");
   gone.bind(1, signed_id(id));
   gone.exec();
   if (row.level == 0) {
@@ -244,7 +243,7 @@ void Map::drop_row(uint64_t id, uint64_t index) {
 
 void Map::discard(uint64_t root) {
   if (root == 0) return;
-  SQLite::Statement insert(sql_, "INSERT INTO garbage VALUES(?, ?)");
+  Query insert(database_, "INSERT INTO garbage VALUES(?, ?)");
   insert.bind(1, signed_id(next_id("garbage")));
   insert.bind(2, signed_id(root));
   insert.exec();
@@ -254,17 +253,17 @@ Result<uint64_t> Map::reap(uint64_t rows, uint64_t index) {
   return guarded([&]() -> Result<uint64_t> {
     uint64_t done = 0;
     for (; done < rows; done++) {
-      SQLite::Statement next(sql_, "SELECT id, root FROM garbage ORDER BY id DESC LIMIT 1");
+      Query next(database_, "SELECT id, root FROM garbage ORDER BY id DESC LIMIT 1");
       if (!next.executeStep()) break;
       const int64_t entry = next.getColumn(0).getInt64();
       const auto id = static_cast<uint64_t>(next.getColumn(1).getInt64());
       next.reset();
-      SQLite::Statement taken(sql_, "DELETE FROM garbage WHERE id = ?");
+      Query taken(database_, "DELETE FROM garbage WHERE id = ?");
       taken.bind(1, entry);
       taken.exec();
       const Row row = read_row(id);
       if (row.refs == 1 && row.level > 0) {
-        SQLite::Statement gone(sql_, "DELETE FROM tree WHERE id = ?");
+        Query gone(database_, "DELETE FROM tree WHERE id = ?");
         gone.bind(1, signed_id(id));
         gone.exec();
         for (uint64_t i = 0; i < children_of(row.level); i++) discard(child_at(row.body, i));
@@ -284,11 +283,11 @@ Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_
     if (sectors == 0 || sectors % core::kChunkSectors != 0 || sectors > kMaxSectors)
       return Error{Code::invalid, "the size of a VSD is a multiple of 1 MiB, at most 2 PiB"};
     if (replicas < 2 || replicas > 3) return Error{Code::invalid, "a VSD has 2 or 3 copies"};
-    SQLite::Statement query(sql_, "SELECT 1 FROM vsd WHERE name = ?");
+    Query query(database_, "SELECT 1 FROM vsd WHERE name = ?");
     query.bind(1, name);
     if (query.executeStep()) return Error{Code::conflict, "a VSD named " + name + " exists"};
     const VsdId id{next_id("vsd")};
-    SQLite::Statement insert(sql_, "INSERT INTO vsd VALUES(?, ?, ?, ?, 0, 0, 0, 0, 0)");
+    Query insert(database_, "INSERT INTO vsd VALUES(?, ?, ?, ?, 0, 0, 0, 0, 0)");
     insert.bind(1, signed_id(id.value));
     insert.bind(2, name);
     insert.bind(3, signed_id(sectors));
@@ -300,12 +299,12 @@ Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_
 
 Result<void> Map::delete_vsd(VsdId vsd) {
   return guarded([&]() -> Result<void> {
-    SQLite::Statement query(sql_, "SELECT root FROM vsd WHERE id = ?");
+    Query query(database_, "SELECT root FROM vsd WHERE id = ?");
     query.bind(1, signed_id(vsd.value));
     if (!query.executeStep()) return no_vsd(vsd);
     const uint64_t root = static_cast<uint64_t>(query.getColumn(0).getInt64());
     query.reset();
-    SQLite::Statement gone(sql_, "DELETE FROM vsd WHERE id = ?");
+    Query gone(database_, "DELETE FROM vsd WHERE id = ?");
     gone.bind(1, signed_id(vsd.value));
     gone.exec();
     discard(root);
@@ -315,7 +314,7 @@ Result<void> Map::delete_vsd(VsdId vsd) {
 
 Result<void> Map::resize_vsd(VsdId vsd, uint64_t sectors) {
   return guarded([&]() -> Result<void> {
-    SQLite::Statement query(sql_, "SELECT sectors, root FROM vsd WHERE id = ?");
+    Query query(database_, "SELECT sectors, root FROM vsd WHERE id = ?");
     query.bind(1, signed_id(vsd.value));
     if (!query.executeStep()) return no_vsd(vsd);
     const auto old = static_cast<uint64_t>(query.getColumn(0).getInt64());
@@ -331,7 +330,7 @@ Result<void> Map::resize_vsd(VsdId vsd, uint64_t sectors) {
       set_child(body, 0, root);
       root = insert_row(level, std::move(body));
     }
-    SQLite::Statement update(sql_, "UPDATE vsd SET sectors = ?, root = ? WHERE id = ?");
+    Query update(database_, "UPDATE vsd SET sectors = ?, root = ? WHERE id = ?");
     update.bind(1, signed_id(sectors));
     update.bind(2, signed_id(root));
     update.bind(3, signed_id(vsd.value));
@@ -342,9 +341,9 @@ Result<void> Map::resize_vsd(VsdId vsd, uint64_t sectors) {
 
 Result<uint64_t> Map::grant_lease(VsdId vsd, core::NodeId node, uint64_t life) {
   return guarded([&]() -> Result<uint64_t> {
-    SQLite::Statement update(sql_,
-                             "UPDATE vsd SET lease_node = ?, lease_life = ?, epoch = epoch + 1 "
-                             "WHERE id = ? RETURNING epoch");
+    Query update(database_,
+                 "UPDATE vsd SET lease_node = ?, lease_life = ?, epoch = epoch + 1 "
+                 "WHERE id = ? RETURNING epoch");
     update.bind(1, signed_id(node.value));
     update.bind(2, signed_id(life));
     update.bind(3, signed_id(vsd.value));
@@ -359,21 +358,21 @@ Result<uint64_t> Map::grant_lease(VsdId vsd, core::NodeId node, uint64_t life) {
 Result<ExtentId> Map::reserve(std::span<const Copy> copies, core::NodeId node, uint64_t life) {
   return guarded([&]() -> Result<ExtentId> {
     const ExtentId id{next_id("extent")};
-    SQLite::Statement insert(sql_, "INSERT INTO reservation VALUES(?, ?, ?)");
+    Query insert(database_, "INSERT INTO reservation VALUES(?, ?, ?)");
     insert.bind(1, signed_id(id.value));
     insert.bind(2, signed_id(node.value));
     insert.bind(3, signed_id(life));
     insert.exec();
     for (const Copy& copy : copies) {
-      SQLite::Statement used(sql_,
-                             "SELECT 1 FROM copy WHERE disk = ?1 AND slot = ?2 "
-                             "UNION SELECT 1 FROM quarantine WHERE disk = ?1 AND slot = ?2");
+      Query used(database_,
+                 "SELECT 1 FROM copy WHERE disk = ?1 AND slot = ?2 "
+                 "UNION SELECT 1 FROM quarantine WHERE disk = ?1 AND slot = ?2");
       used.bind(1, signed_id(copy.disk.value));
       used.bind(2, static_cast<int64_t>(copy.slot));
       if (used.executeStep())
         return Error{Code::conflict, "slot " + std::to_string(copy.slot) + " of disk " +
                                          std::to_string(copy.disk.value) + " is in use"};
-      SQLite::Statement row(sql_, "INSERT INTO copy VALUES(?, ?, ?, 0)");
+      Query row(database_, "INSERT INTO copy VALUES(?, ?, ?, 0)");
       row.bind(1, signed_id(copy.disk.value));
       row.bind(2, static_cast<int64_t>(copy.slot));
       row.bind(3, signed_id(id.value));
@@ -385,7 +384,7 @@ Result<ExtentId> Map::reserve(std::span<const Copy> copies, core::NodeId node, u
 
 Result<void> Map::commit(const Batch& batch, uint64_t index) {
   return guarded([&]() -> Result<void> {
-    SQLite::Statement query(sql_, "SELECT sectors, root, epoch FROM vsd WHERE id = ?");
+    Query query(database_, "SELECT sectors, root, epoch FROM vsd WHERE id = ?");
     query.bind(1, signed_id(batch.vsd.value));
     if (!query.executeStep()) return no_vsd(batch.vsd);
     const auto sectors = static_cast<uint64_t>(query.getColumn(0).getInt64());
@@ -408,15 +407,15 @@ Result<void> Map::commit(const Batch& batch, uint64_t index) {
     if (!by_chunk.empty()) {
       const Changes changes(by_chunk.begin(), by_chunk.end());
       const uint64_t fresh = change(root, root_level(sectors), changes, 0, index);
-      SQLite::Statement update(sql_, "UPDATE vsd SET root = ? WHERE id = ?");
+      Query update(database_, "UPDATE vsd SET root = ? WHERE id = ?");
       update.bind(1, signed_id(fresh));
       update.bind(2, signed_id(batch.vsd.value));
       update.exec();
     }
     for (const Stale& stale : batch.stales) {
-      SQLite::Statement mark(sql_,
-                             "UPDATE copy SET stale = 1 WHERE extent = ?1 AND disk = ?2 "
-                             "AND EXISTS (SELECT 1 FROM extent WHERE id = ?1)");
+      Query mark(database_,
+                 "UPDATE copy SET stale = 1 WHERE extent = ?1 AND disk = ?2 "
+                 "AND EXISTS (SELECT 1 FROM extent WHERE id = ?1)");
       mark.bind(1, signed_id(stale.extent.value));
       mark.bind(2, signed_id(stale.disk.value));
       mark.exec();
@@ -427,26 +426,26 @@ Result<void> Map::commit(const Batch& batch, uint64_t index) {
 
 Result<core::SnapshotId> Map::snapshot(VsdId vsd, uint64_t index) {
   return guarded([&]() -> Result<core::SnapshotId> {
-    SQLite::Statement query(sql_, "SELECT root, sectors FROM vsd WHERE id = ?");
+    Query query(database_, "SELECT root, sectors FROM vsd WHERE id = ?");
     query.bind(1, signed_id(vsd.value));
     if (!query.executeStep()) return no_vsd(vsd);
     const auto root = static_cast<uint64_t>(query.getColumn(0).getInt64());
     const int64_t sectors = query.getColumn(1).getInt64();
     query.reset();
     if (root != 0) {
-      SQLite::Statement more(sql_, "UPDATE tree SET refs = refs + 1 WHERE id = ?");
+      Query more(database_, "UPDATE tree SET refs = refs + 1 WHERE id = ?");
       more.bind(1, signed_id(root));
       more.exec();
     }
     const core::SnapshotId id{next_id("snapshot")};
-    SQLite::Statement insert(sql_, "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?)");
+    Query insert(database_, "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?)");
     insert.bind(1, signed_id(id.value));
     insert.bind(2, signed_id(vsd.value));
     insert.bind(3, sectors);
     insert.bind(4, signed_id(root));
     insert.bind(5, signed_id(index));
     insert.exec();
-    SQLite::Statement update(sql_, "UPDATE vsd SET last_snapshot = ? WHERE id = ?");
+    Query update(database_, "UPDATE vsd SET last_snapshot = ? WHERE id = ?");
     update.bind(1, signed_id(index));
     update.bind(2, signed_id(vsd.value));
     update.exec();
@@ -456,13 +455,13 @@ Result<core::SnapshotId> Map::snapshot(VsdId vsd, uint64_t index) {
 
 Result<void> Map::delete_snapshot(core::SnapshotId snapshot) {
   return guarded([&]() -> Result<void> {
-    SQLite::Statement query(sql_, "SELECT root FROM snapshot WHERE id = ?");
+    Query query(database_, "SELECT root FROM snapshot WHERE id = ?");
     query.bind(1, signed_id(snapshot.value));
     if (!query.executeStep())
       return Error{Code::not_found, "no snapshot with id " + std::to_string(snapshot.value)};
     const auto root = static_cast<uint64_t>(query.getColumn(0).getInt64());
     query.reset();
-    SQLite::Statement gone(sql_, "DELETE FROM snapshot WHERE id = ?");
+    Query gone(database_, "DELETE FROM snapshot WHERE id = ?");
     gone.bind(1, signed_id(snapshot.value));
     gone.exec();
     discard(root);
@@ -491,7 +490,7 @@ void Map::walk(uint64_t id, const std::function<void(const Segments&)>& visit) {
 
 Result<Spread> Map::spread(VsdId vsd) {
   return guarded([&]() -> Result<Spread> {
-    SQLite::Statement query(sql_, "SELECT root FROM vsd WHERE id = ?");
+    Query query(database_, "SELECT root FROM vsd WHERE id = ?");
     query.bind(1, signed_id(vsd.value));
     if (!query.executeStep()) return no_vsd(vsd);
     Spread out;
@@ -504,7 +503,7 @@ Result<Spread> Map::spread(VsdId vsd) {
     });
     out.extents = extents.size();
     std::map<uint64_t, DiskShare> disks;
-    SQLite::Statement copies(sql_, "SELECT disk, stale FROM copy WHERE extent = ?");
+    Query copies(database_, "SELECT disk, stale FROM copy WHERE extent = ?");
     for (const ExtentId extent : extents) {
       copies.bind(1, signed_id(extent.value));
       while (copies.executeStep()) {
@@ -523,15 +522,14 @@ Result<Spread> Map::spread(VsdId vsd) {
 
 Result<MappedExtent> Map::mapped_extent(ExtentId id, VsdId vsd, uint64_t last_snapshot) {
   MappedExtent out{id, false, {}};
-  SQLite::Statement query(sql_, "SELECT vsd, born FROM extent WHERE id = ?");
+  Query query(database_, "SELECT vsd, born FROM extent WHERE id = ?");
   query.bind(1, signed_id(id.value));
   if (!query.executeStep())
     return Error{Code::corrupt,
                  "extent " + std::to_string(id.value) + " is mapped and does not exist"};
   out.exclusive = query.getColumn(0).getInt64() == signed_id(vsd.value) &&
                   static_cast<uint64_t>(query.getColumn(1).getInt64()) > last_snapshot;
-  SQLite::Statement copies(sql_,
-                           "SELECT disk, slot, stale FROM copy WHERE extent = ? ORDER BY disk");
+  Query copies(database_, "SELECT disk, slot, stale FROM copy WHERE extent = ? ORDER BY disk");
   copies.bind(1, signed_id(id.value));
   while (copies.executeStep())
     out.copies.push_back({{static_cast<uint64_t>(copies.getColumn(0).getInt64())},
@@ -542,7 +540,7 @@ Result<MappedExtent> Map::mapped_extent(ExtentId id, VsdId vsd, uint64_t last_sn
 
 Result<Leaf> Map::leaf(VsdId vsd, uint64_t leaf) {
   return guarded([&]() -> Result<Leaf> {
-    SQLite::Statement query(sql_, "SELECT sectors, root, last_snapshot FROM vsd WHERE id = ?");
+    Query query(database_, "SELECT sectors, root, last_snapshot FROM vsd WHERE id = ?");
     query.bind(1, signed_id(vsd.value));
     if (!query.executeStep()) return no_vsd(vsd);
     const auto sectors = static_cast<uint64_t>(query.getColumn(0).getInt64());
@@ -571,7 +569,7 @@ Result<Leaf> Map::leaf(VsdId vsd, uint64_t leaf) {
 
 Result<Segments> Map::snapshot_chunk(core::SnapshotId snapshot, uint64_t chunk) {
   return guarded([&]() -> Result<Segments> {
-    SQLite::Statement query(sql_, "SELECT sectors, root FROM snapshot WHERE id = ?");
+    Query query(database_, "SELECT sectors, root FROM snapshot WHERE id = ?");
     query.bind(1, signed_id(snapshot.value));
     if (!query.executeStep())
       return Error{Code::not_found, "no snapshot with id " + std::to_string(snapshot.value)};
@@ -591,10 +589,10 @@ Result<std::vector<std::string>> Map::verify() {
     for (const char* query :
          {"SELECT root FROM vsd WHERE root != 0", "SELECT root FROM snapshot WHERE root != 0",
           "SELECT root FROM garbage"}) {
-      SQLite::Statement roots(sql_, query);
+      Query roots(database_, query);
       while (roots.executeStep()) rows[static_cast<uint64_t>(roots.getColumn(0).getInt64())]++;
     }
-    SQLite::Statement tree(sql_, "SELECT id, level, body FROM tree");
+    Query tree(database_, "SELECT id, level, body FROM tree");
     while (tree.executeStep()) {
       const auto id = static_cast<uint64_t>(tree.getColumn(0).getInt64());
       const int64_t level = tree.getColumn(1).getInt64();
@@ -609,7 +607,7 @@ Result<std::vector<std::string>> Map::verify() {
     auto compare = [&](const char* what, const char* query,
                        const std::map<uint64_t, int64_t>& found) {
       size_t seen = 0;
-      SQLite::Statement stored(sql_, query);
+      Query stored(database_, query);
       while (stored.executeStep()) {
         const auto id = static_cast<uint64_t>(stored.getColumn(0).getInt64());
         const int64_t refs = stored.getColumn(1).getInt64();
@@ -638,7 +636,7 @@ Result<std::vector<std::string>> Map::verify() {
              std::pair{"an extent is mapped and reserved",
                        "SELECT 1 FROM extent JOIN reservation ON id = extent"},
          }) {
-      SQLite::Statement bad(sql_, query);
+      Query bad(database_, query);
       if (bad.executeStep()) wrong.emplace_back(what);
     }
     return wrong;

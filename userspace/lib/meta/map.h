@@ -77,7 +77,7 @@ struct Spread {
 /// Changes must run inside Database::prepare(). `index` is the log entry that they will become.
 class Map {
  public:
-  explicit Map(Database& database) : sql_(database.sql()) {}
+  explicit Map(Database& database) : database_(database) {}
 
   /// Code::conflict where the name is taken, Code::invalid for a bad name, size or replica count.
   Result<core::VsdId> create_vsd(const std::string& name, uint64_t sectors, uint32_t replicas);
@@ -143,7 +143,7 @@ class Map {
   core::Segments find_chunk(uint64_t root, int64_t level, uint64_t chunk);
   Result<MappedExtent> mapped_extent(core::ExtentId id, core::VsdId vsd, uint64_t last_snapshot);
 
-  SQLite::Database& sql_;
+  Database& database_;
   core::VsdId committing_;  // whose batch is being committed: filler of extents born now
 };
 

@@ -66,16 +66,16 @@ int64_t s64(uint64_t value) { return static_cast<int64_t>(value); }
 
 template <class... Args>
 int run(Context& c, const char* statement, const Args&... args) {
-  SQLite::Statement made(c.sql, statement);
-  SQLite::bind(made, args...);
+  meta::Query made(c.database, statement);
+  SQLite::bind(*made, args...);
   return made.exec();
 }
 
 // The first column of the first row; 0 where there is none.
 template <class... Args>
 uint64_t ask(Context& c, const char* query, const Args&... args) {
-  SQLite::Statement made(c.sql, query);
-  SQLite::bind(made, args...);
+  meta::Query made(c.database, query);
+  SQLite::bind(*made, args...);
   return made.executeStep() ? static_cast<uint64_t>(made.getColumn(0).getInt64()) : 0;
 }
 
@@ -147,7 +147,7 @@ Outcome cluster_create(Context& c, const json::object& args) {
 
 Outcome node_add(Context& c, const json::object& args) {
   const std::string token = text(args, "token");
-  SQLite::Statement row(c.sql, "SELECT expires FROM token WHERE hash = ?");
+  meta::Query row(c.database, "SELECT expires FROM token WHERE hash = ?");
   row.bind(1, token);
   if (!row.executeStep())
     return Error{Code::invalid,
@@ -163,7 +163,7 @@ Outcome node_add(Context& c, const json::object& args) {
 Outcome node_up(Context& c, const json::object& args) {
   const uint64_t node = number(args, "node");
   const uint64_t life = number(args, "life");
-  SQLite::Statement row(c.sql, "SELECT state, life FROM node WHERE id = ?");
+  meta::Query row(c.database, "SELECT state, life FROM node WHERE id = ?");
   row.bind(1, s64(node));
   if (!row.executeStep()) return no_such("node", node);
   if (row.getColumn(0).getString() == "down" &&
@@ -423,9 +423,9 @@ Outcome commit(Context& c, const json::object& args) {
 Outcome collect(Context& c, const json::object&) {
   json::object none{{"freed", 0}};
   {
-    SQLite::Statement lives(c.sql,
-                            "SELECT lease_node, lease_life FROM vsd WHERE lease_node <> 0 "
-                            "UNION SELECT node, life FROM reservation");
+    meta::Query lives(c.database,
+                      "SELECT lease_node, lease_life FROM vsd WHERE lease_node <> 0 "
+                      "UNION SELECT node, life FROM reservation");
     while (lives.executeStep()) {
       const auto node = static_cast<uint64_t>(lives.getColumn(0).getInt64());
       const auto life = static_cast<uint64_t>(lives.getColumn(1).getInt64());
@@ -433,8 +433,8 @@ Outcome collect(Context& c, const json::object&) {
     }
   }
   const uint64_t horizon = ask(c, "SELECT min(seen) FROM node WHERE state = 'up'");
-  SQLite::Statement rows(c.sql, "SELECT disk, slot FROM quarantine WHERE freed_at <= ? LIMIT ?");
-  SQLite::bind(rows, s64(horizon), s64(kCollectAtOnce));
+  meta::Query rows(c.database, "SELECT disk, slot FROM quarantine WHERE freed_at <= ? LIMIT ?");
+  SQLite::bind(*rows, s64(horizon), s64(kCollectAtOnce));
   std::vector<std::pair<DiskId, uint32_t>> found;
   while (rows.executeStep())
     found.emplace_back(DiskId{static_cast<uint64_t>(rows.getColumn(0).getInt64())},
@@ -512,7 +512,7 @@ constexpr uint64_t kSessionOver = INT64_MAX;
 // the proposer's daemon has spoken. Row 0 of a session holds it, and stays when the session is
 // over: a request that was lost on its way for long must not be executed then.
 uint64_t note_done(Context& c, const Proposal& p) {
-  SQLite::Statement row(c.sql, "SELECT answer FROM answer WHERE session = ? AND sequence = 0");
+  meta::Query row(c.database, "SELECT answer FROM answer WHERE session = ? AND sequence = 0");
   row.bind(1, s64(p.session));
   if (!row.executeStep()) {
     run(c, "DELETE FROM answer WHERE node = ? AND sequence > 0", s64(p.node.value));
@@ -539,8 +539,8 @@ Answer answer_one(Context& c, const Proposal& proposal) {
     return to_answer({Code::unknown, done == kSessionOver
                                          ? "a later run of this node's daemon has spoken"
                                          : "the proposal was given up before it arrived"});
-  SQLite::Statement known(c.sql, "SELECT answer FROM answer WHERE session = ? AND sequence = ?");
-  SQLite::bind(known, s64(proposal.session), s64(proposal.sequence));
+  meta::Query known(c.database, "SELECT answer FROM answer WHERE session = ? AND sequence = ?");
+  SQLite::bind(*known, s64(proposal.session), s64(proposal.sequence));
   if (known.executeStep()) return json::parse(known.getColumn(0).getString()).as_object();
   known.reset();
   c.sql.exec("SAVEPOINT proposal");

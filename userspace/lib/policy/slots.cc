@@ -7,9 +7,9 @@ core::Result<void> Slots::load(meta::Database& database, core::DiskId disk, uint
   if (disks_.contains(disk)) return {};
   return meta::guarded([&]() -> core::Result<void> {
     Bits bits{std::vector<bool>(slots), slots, 0};
-    SQLite::Statement rows(database.sql(),
-                           "SELECT slot FROM copy WHERE disk = ?1 "
-                           "UNION ALL SELECT slot FROM quarantine WHERE disk = ?1");
+    meta::Query rows(database,
+                     "SELECT slot FROM copy WHERE disk = ?1 "
+                     "UNION ALL SELECT slot FROM quarantine WHERE disk = ?1");
     rows.bind(1, static_cast<int64_t>(disk.value));
     while (rows.executeStep()) {
       const auto slot = static_cast<size_t>(rows.getColumn(0).getInt64());

@@ -89,7 +89,7 @@ class Node {
           if (node->death_ == Death::before_answer) return Error{Code::unknown, "no answer"};
           return served;
         },
-        [] {});
+        [](bool) {});
     thread_ = std::jthread([this](const std::stop_token& stop) {
       result_ = replica_->run(stop);
       ended_ = true;

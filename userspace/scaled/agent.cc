@@ -30,11 +30,14 @@ namespace {
 
 constexpr milliseconds kServiceTick{1'000};  // the module's list, without an event
 constexpr milliseconds kHouseTick{2'000};
+constexpr milliseconds kCalm{100};  // each commit of a busy disk is a change, too
 constexpr seconds kProposeFor{15};
 constexpr seconds kLeaseHeldAtLeast{1};
 constexpr seconds kReleaseTimeout{30};
 constexpr seconds kNoSpaceRest{2};
-constexpr uint64_t kMaxReserve = 256;
+// At once: an answer that comes too late leaves them reserved until this life ends, so it is to be
+// quick rather than much.
+constexpr uint64_t kMaxReserve = 64;
 constexpr const char* kVersion = "0.1.0";
 
 uint8_t tier_number(const std::string& tier) {
@@ -355,18 +358,25 @@ void Agent::add_reservations(Kernel& kernel, const Result<json::object>& answer)
 // Housekeeping
 
 void Agent::keep_house(const std::stop_token& stop) {
+  std::unique_ptr<Kernel> kernel;
+  std::unique_ptr<meta::Database> database;
   uint64_t seen = 0;
   while (!stop.stop_requested()) {
     wait(stop, seen, kHouseTick);
     if (life_ == 0 || stop.stop_requested()) continue;
-    auto kernel = Kernel::open();
-    auto database = meta::Database::open_reader(paths_.database());
-    if (!kernel || !database) continue;
-    meta::Cluster cluster(**database);
-    keep_peers(**kernel, cluster);
-    keep_disks(**kernel, cluster);
-    keep_fences(**kernel, cluster);
-    keep_quarantine(**kernel, cluster);
+    if (!kernel || !database) {
+      auto opened = Kernel::open();
+      auto reader = meta::Database::open_reader(paths_.database());
+      if (!opened || !reader) continue;
+      kernel = std::move(*opened);
+      database = std::move(*reader);
+    }
+    meta::Cluster cluster(*database);
+    keep_peers(*kernel, cluster);
+    keep_disks(*kernel, cluster);
+    keep_fences(*kernel, cluster);
+    keep_quarantine(*kernel, cluster);
+    std::this_thread::sleep_for(kCalm);
   }
 }
 
@@ -497,17 +507,22 @@ void Agent::keep_quarantine(Kernel& kernel, meta::Cluster& cluster) {
 // Devices
 
 void Agent::keep_devices(const std::stop_token& stop) {
+  std::unique_ptr<meta::Database> database;
   uint64_t seen = 0;
   while (!stop.stop_requested()) {
     wait(stop, seen, kHouseTick);
     if (life_ == 0 || stop.stop_requested()) continue;
-    auto database = meta::Database::open_reader(paths_.database());
-    if (!database) continue;
-    meta::Cluster cluster(**database);
+    if (!database) {
+      auto reader = meta::Database::open_reader(paths_.database());
+      if (!reader) continue;
+      database = std::move(*reader);
+    }
+    meta::Cluster cluster(*database);
     auto opened = cluster.opened();
     if (!opened) continue;
     for (const meta::Opened& row : *opened)
       if (row.node == config_.node) keep_device(cluster, row);
+    std::this_thread::sleep_for(kCalm);
   }
 }
 

@@ -635,6 +635,10 @@ http::Response route(Daemon& daemon, const http::Request& request) {
   if (member == nullptr)
     return respond(
         Error{Code::conflict, "this node is in no cluster: scalectl cluster create, or join"});
+  if (peer && path.size() == 2 && path[1] == "hint") {
+    member->replica().look_for(body.at("index").to_number<uint64_t>());
+    return respond(json::object{});
+  }
   Call call(*member, std::move(body));
   if (auto opened = call.open(); !opened) return respond(opened.error());
   if (peer && path.size() == 2 && path[1] == "database") return serve_database(call);

@@ -54,7 +54,7 @@ Result<void> take_addresses(const json::object& request, Config& config) {
 }  // namespace
 
 Member::Member(const Paths& paths, Config config)
-    : paths_(paths), config_(std::move(config)), peers_(config_) {}
+    : paths_(paths), config_(std::move(config)), peers_(config_), hints_(peers_, config_.node) {}
 
 Member::~Member() {
   server_.reset();
@@ -148,7 +148,8 @@ Result<void> Member::start(http::Handler handler) {
       [this](core::NodeId leader, const std::vector<policy::Proposal>& proposals) {
         return peers_.forward(leader, proposals);
       },
-      [this] {
+      [this](bool announce) {
+        if (announce && !config_.single) hints_.announce(replica_->applied().index);
         if (agent_) agent_->poke();
       });
   agent_ = std::make_unique<Agent>(paths_, config_, *replica_, peers_);

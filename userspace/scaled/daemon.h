@@ -11,6 +11,7 @@
 
 #include "agent.h"
 #include "config.h"
+#include "hints.h"
 #include "http/http.h"
 #include "journal/etcd_log.h"
 #include "liveness.h"
@@ -47,6 +48,7 @@ class Member {
   const Paths paths_;
   const Config config_;
   Peers peers_;
+  Hints hints_;
   std::unique_ptr<replica::Replica> replica_;
   std::unique_ptr<Agent> agent_;
   mutable std::mutex mutex_;

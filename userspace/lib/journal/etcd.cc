@@ -117,10 +117,11 @@ Result<json::object> Etcd::call(const std::string& path, const json::object& bod
 }
 
 Result<std::vector<KeyValue>> Etcd::range(const std::string& first, const std::string& end,
-                                          size_t limit) {
+                                          size_t limit, bool lagging) {
   auto answer = call("/v3/kv/range", {{"key", encode(first)},
                                       {"range_end", encode(end)},
                                       {"limit", limit},
+                                      {"serializable", lagging},
                                       {"sort_order", "ASCEND"},
                                       {"sort_target", "KEY"}});
   if (!answer) return answer.error();

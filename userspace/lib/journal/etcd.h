@@ -38,8 +38,8 @@ struct TxnResult {
 };
 
 /// etcd v3 through its JSON gateway: the few calls that are needed, on connections that are kept.
-/// Each is answered by a quorum, or fails with Code::unknown; Code::invalid for what etcd will
-/// never take. One thread uses an object.
+/// Each is answered by a quorum, unless it says otherwise, or fails with Code::unknown;
+/// Code::invalid for what etcd will never take. One thread uses an object.
 class Etcd {
  public:
   /// Where members may listen; asked again whenever a connection is lost.
@@ -48,8 +48,9 @@ class Etcd {
   Etcd(Endpoints endpoints, std::chrono::milliseconds timeout)
       : endpoints_(std::move(endpoints)), timeout_(timeout) {}
 
+  /// `lagging`: what one member has applied is enough. It costs a tenth, and no other member.
   core::Result<std::vector<KeyValue>> range(const std::string& first, const std::string& end,
-                                            size_t limit);
+                                            size_t limit, bool lagging = false);
   /// If all conditions hold, puts key (with a lease, if any), else reads `otherwise`.
   core::Result<TxnResult> put_if(const std::vector<Compare>& conditions, const std::string& key,
                                  const std::string& value, uint64_t lease,

@@ -48,7 +48,8 @@ Result<View> EtcdLog::tend(uint64_t applied) {
     if (kept.error().code != Code::stale) return kept.error();
     leader_revision_ = 0;
   }
-  auto leader = etcd_.range(kLeaderKey, "", 1);
+  // Who leads is a hint for others, and campaign() finds out for itself.
+  auto leader = etcd_.range(kLeaderKey, "", 1, true);
   if (!leader) return leader.error();
   if (!leader->empty()) {
     const uint64_t who = std::strtoull(leader->front().value.c_str(), nullptr, 10);
@@ -103,7 +104,8 @@ Result<Entry> EtcdLog::append(uint64_t index, uint64_t prev_hash, std::string pa
 }
 
 Result<std::vector<Entry>> EtcdLog::read_from(uint64_t index, size_t limit) {
-  auto found = etcd_.range(log_key(index), kLogEnd, limit);
+  // Entries never change: a member that lags gives fewer of them. Who leads needs all.
+  auto found = etcd_.range(log_key(index), kLogEnd, limit, leader_revision_ == 0);
   if (!found) return found.error();
   std::vector<Entry> out;
   for (const KeyValue& kv : *found) {

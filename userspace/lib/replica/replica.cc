@@ -13,7 +13,10 @@ using std::chrono::milliseconds;
 
 namespace {
 
-constexpr milliseconds kIdle{500};   // between looks at the log without a reason
+constexpr milliseconds kIdle{500};             // between looks at the log without a reason
+constexpr milliseconds kIdleFollowing{1'000};  // who leads tells what matters to others
+constexpr milliseconds kWantedEvery{100};
+constexpr std::chrono::seconds kWantedFor{10};
 constexpr milliseconds kRetry{200};  // between attempts to reach a leader
 constexpr size_t kReadAtOnce = 64;
 constexpr uint64_t kEntriesKept = 1024;  // at most 256 MiB
@@ -24,6 +27,14 @@ constexpr size_t kBytesAtOnce = size_t{256} << 10;
 uint64_t draw() {
   std::random_device device;
   return (uint64_t{device()} << 32 | device()) | 1;
+}
+
+// Whether other nodes should know soon. Commits and reservations are of one node alone, and many.
+bool concerns_others(const std::vector<policy::Proposal>& proposals) {
+  return std::any_of(proposals.begin(), proposals.end(), [](const policy::Proposal& proposal) {
+    const json::value* op = proposal.body.if_contains("op");
+    return op == nullptr || (*op != "commit" && *op != "reserve" && *op != "seen");
+  });
 }
 
 size_t bytes_of(const policy::Proposal& proposal) {
@@ -60,10 +71,12 @@ Result<void> Replica::run(const std::stop_token& stop) {
 }
 
 Result<void> Replica::step(const std::stop_token& stop) {
+  const bool led = leading();
   auto view = log_->tend(applied().index);
   // Without a view there is nothing to lead or follow now: no quorum, or the network.
   set_view(view ? *view : journal::View{});
-  if (view) CORE_TRY(follow());
+  // Nobody else appends while this node leads; if one did, an append of ours fails.
+  if (view && !(led && view->leading)) CORE_TRY(follow());
   if (view && view->leading) {
     CORE_TRY(lead());
   } else {
@@ -71,7 +84,9 @@ Result<void> Replica::step(const std::stop_token& stop) {
     answer(take(none), Error{Code::conflict, "this node does not lead"});
   }
   std::unique_lock lock(mutex_);
-  wake_.wait_for(lock, stop, kIdle, [&] { return poked_ || !queue_.empty(); });
+  auto idle = view && !view->leading ? kIdleFollowing : kIdle;
+  if (wanted_ > applied_.index && Clock::now() < wanted_until_) idle = kWantedEvery;
+  wake_.wait_for(lock, stop, idle, [&] { return poked_ || !queue_.empty(); });
   poked_ = false;
   return {};
 }
@@ -96,7 +111,7 @@ Result<void> Replica::follow() {
     }
     decisions_.forget();  // made by another leader, or before a restart
     set_applied(last);
-    changed_();
+    changed_(false);
   }
 }
 
@@ -149,7 +164,7 @@ Result<void> Replica::lead() {
       first += waiting->proposals.size();
       answer({waiting}, Served{now.index, {from, answers.begin() + static_cast<ptrdiff_t>(first)}});
     }
-    changed_();
+    changed_(concerns_others(proposals));
   }
 }
 
@@ -229,12 +244,18 @@ meta::Position Replica::applied() const {
   return applied_;
 }
 
+void Replica::look_for(uint64_t index) {
+  const std::lock_guard lock(mutex_);
+  if (index <= applied_.index) return;
+  wanted_ = std::max(wanted_, index);
+  wanted_until_ = Clock::now() + kWantedFor;
+  poked_ = true;
+  wake_.notify_all();
+}
+
 bool Replica::wait_applied(uint64_t index, Clock::time_point deadline) {
+  look_for(index);
   std::unique_lock lock(mutex_);
-  if (applied_.index < index) {
-    poked_ = true;
-    wake_.notify_all();
-  }
   return decided_.wait_until(lock, deadline, [&] { return applied_.index >= index; });
 }
 
@@ -289,6 +310,10 @@ std::vector<Result<json::object>> Replica::propose_all(std::vector<json::object>
   for (size_t i = 0; i < proposals.size(); i++) {
     if (served) {
       out.push_back(policy::from_answer(served->answers[i]));
+    } else if (served.error().code == Code::conflict) {
+      out.emplace_back(Error{Code::unknown,
+                             "no node leads for now, so there is no quorum; nothing is lost, ask "
+                             "again"});
     } else {
       out.emplace_back(Error{Code::unknown, served.error().text});
     }

@@ -39,8 +39,9 @@ class Replica {
   /// Sends proposals to another node's serve(); an error leaves their outcome open.
   using Forward = std::function<Result<Served>(core::NodeId leader,
                                                const std::vector<policy::Proposal>& proposals)>;
-  /// Called by run() after entries were applied; must not block.
-  using Changed = std::function<void()>;
+  /// Called by run() after entries were applied, `announce` where this node made them and others
+  /// should look soon; must not block.
+  using Changed = std::function<void(bool announce)>;
 
   Replica(core::NodeId node, std::unique_ptr<meta::Database> database,
           std::unique_ptr<journal::Log> log, Forward forward, Changed changed);
@@ -59,6 +60,9 @@ class Replica {
 
   /// For other nodes' proposals. Code::conflict where this node does not lead.
   Result<Served> serve(std::vector<policy::Proposal> proposals, Clock::time_point deadline);
+
+  /// The log has this entry, says somebody who should know: look for it now.
+  void look_for(uint64_t index);
 
   bool leading() const;
   core::NodeId leader() const;
@@ -98,6 +102,8 @@ class Replica {
   std::condition_variable decided_;   // an answer came, or the applied index grew
   std::vector<std::shared_ptr<Waiting>> queue_;
   bool poked_ = false;
+  uint64_t wanted_ = 0;  // an entry that must be there: read without a rest until then
+  Clock::time_point wanted_until_;
   bool alone_ = false;  // the queue's proposals do not fit together
   journal::View view_;
   meta::Position applied_;

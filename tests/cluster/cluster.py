@@ -127,6 +127,16 @@ def api_is_as_described():
     assert not wrong, "\n".join(wrong)
 
 
+def data_is_encrypted():
+    for node in (1, 2, 3):
+        stat = dict(line.split() for line in lab.run(node, "cat /proc/net/tls_stat").splitlines())
+        assert int(stat["TlsCurrTxSw"]) > 0 and int(stat["TlsCurrRxSw"]) > 0, f"n{node}: {stat}"
+    # Without a certificate: closed, with an alert at most.
+    lab.run(2, "python3 -c \"import socket; s = socket.create_connection(('10.12.0.1', 7420), 60); "
+               "s.sendall(b'0' * 32); s.settimeout(60); list(iter(lambda: s.recv(100), b''))\"")
+    lab.run(1, "journalctl -u scaled | grep -q 'a connection was closed: TLS'")
+
+
 def busy_is_not_closed():
     lab.run(2, f"mount {vsd('files')} /mnt/f")
     lab.fails(2, "scalectl vsd close files", 5, "in use")
@@ -256,6 +266,7 @@ def main():
     lab.case("bad input gets a clear error, its exit code, and changes nothing", bad_input)
     lab.case("a file system written on node 1 is read on node 2 with equal checksums", written_here_read_there)
     lab.case("the API answers as its description says", api_is_as_described)
+    lab.case("data between nodes is encrypted; who has no certificate is sent away", data_is_encrypted)
     lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)
     lab.case("two nodes write one disk in turns and see each other's records", ping_pong)
     lab.case("the daemon is killed under a writer, which goes on", daemon_dies)

@@ -170,12 +170,14 @@ std::vector<Command> make_commands() {
         {"node", "NAME", "this node's name; default: the host name"},
         {"lan", "ADDRESS", "IPv4 address of this node for people and programs"},
         {"backplane", "ADDRESS", "IPv4 address of this node for the other nodes"},
-        {"lease", "SECONDS", "a node that is silent for so long is down; default 10"}},
+        {"lease", "SECONDS", "a node that is silent for so long is down; default 10"},
+        {"plain-backplane", "", "data between nodes unencrypted: for an isolated network"}},
        "found a cluster with this node as its first",
        "scalectl cluster create office --single",
        [](const Words& w) {
          Call call{"POST", std::string(kRoot) + "cluster", {{"name", w.arguments[0]}}};
          if (w.has("single")) call.body["single"] = true;
+         if (w.has("plain-backplane")) call.body["plain_backplane"] = true;
          if (w.has("lease")) call.body["lease_s"] = count_of(w.options.at("lease"), "--lease");
          take(call.body, w, {"node", "lan", "backplane"});
          return call;

@@ -284,6 +284,7 @@ Outcome admit_node(Call& call) {
                       {"cluster", config.cluster},
                       {"uuid", host::to_string(config.uuid)},
                       {"lease_ms", config.lease.count()},
+                      {"plain_backplane", config.plain_backplane},
                       {"cert", pair->cert},
                       {"key", pair->key},
                       {"ca_cert", config.identity.ca_cert},

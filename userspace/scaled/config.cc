@@ -71,6 +71,7 @@ Result<std::optional<Config>> load_config(const Paths& paths) {
     c.single = o.at("single").as_bool();
     c.founder = o.at("founder").as_bool();
     c.etcd_member = o.at("etcd_member").as_bool();
+    c.plain_backplane = o.at("plain_backplane").as_bool();
     c.identity = {{text(o, "cert"), text(o, "key")}, text(o, "ca_cert")};
     c.authority = {text(o, "ca_cert"), text(o, "ca_key")};
     c.lease = std::chrono::milliseconds(o.at("lease_ms").to_number<int64_t>());
@@ -93,6 +94,7 @@ Result<void> save_config(const Paths& paths, const Config& c) {
                        {"single", c.single},
                        {"founder", c.founder},
                        {"etcd_member", c.etcd_member},
+                       {"plain_backplane", c.plain_backplane},
                        {"cert", c.identity.own.cert},
                        {"key", c.identity.own.key},
                        {"ca_cert", c.identity.ca_cert},

@@ -45,6 +45,7 @@ struct Config {
   bool single = false;   ///< one node, with the local log
   bool founder = false;  ///< it makes the cluster's first entry
   bool etcd_member = true;
+  bool plain_backplane = false;  ///< data between nodes in the clear, with a CRC32C
   tls::Identity identity;
   tls::Pair authority;  ///< every node may sign for those that join
 

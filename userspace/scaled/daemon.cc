@@ -235,6 +235,8 @@ Result<void> Daemon::create(const json::object& request) {
   if (lease_s < kMinLeaseSeconds || lease_s > kMaxLeaseSeconds)
     return Error{Code::invalid, "the lease of a node is 5 to 120 seconds"};
   config.lease = seconds(lease_s);
+  config.plain_backplane =
+      request.contains("plain_backplane") && request.at("plain_backplane").as_bool();
   config.uuid = host::make_uuid();
   config.founder = true;
   auto authority = tls::make_authority(config.cluster);
@@ -286,6 +288,7 @@ Result<void> Daemon::join(const json::object& request) {
   if (!uuid) return uuid.error();
   config.uuid = *uuid;
   config.lease = milliseconds(answer.at("lease_ms").to_number<int64_t>());
+  config.plain_backplane = answer.at("plain_backplane").as_bool();
   config.identity = {{text_or(answer, "cert", ""), text_or(answer, "key", "")},
                      text_or(answer, "ca_cert", "")};
   config.authority = {config.identity.ca_cert, text_or(answer, "ca_key", "")};

@@ -134,8 +134,7 @@ void Liveness::observe() {
     }
     Seen& seen = seen_[node.id];
     if (seen.life != node.life || seen.revision != revision) seen = {node.life, revision, now};
-    const auto limit =
-        heard ? config_.lease + config_.lease / 4 : config_.lease * kFirstBeatLeases;
+    const auto limit = heard ? config_.lease + config_.lease / 4 : config_.lease * kFirstBeatLeases;
     if (replica_.leading() && now - seen.since > limit) declare(node, seen);
   }
 }

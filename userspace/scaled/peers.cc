@@ -31,6 +31,7 @@ constexpr int kConnections = 4;  // to each peer: one slow request holds up a qu
 constexpr int kPollMs = 500;
 constexpr size_t kMaxTokens = 256;
 constexpr size_t kIdleConnections = 4;
+constexpr int kAcceptors = 4;  // so that a few that connect and stay silent hold up nobody
 
 class Socket {
  public:
@@ -84,8 +85,8 @@ bool fill_address(sockaddr_in& out, const std::string& text, uint16_t port) {
 }  // namespace
 
 Peers::~Peers() {
-  thread_.request_stop();
-  if (thread_.joinable()) thread_.join();
+  for (auto& thread : threads_) thread.request_stop();
+  threads_.clear();
   if (listener_ >= 0) ::close(listener_);
 }
 
@@ -187,7 +188,8 @@ Result<void> Peers::listen() {
   if (::bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
       ::listen(listener_, 64) != 0)
     return failed("listen on " + config_.backplane);
-  thread_ = std::jthread([this](const std::stop_token& stop) { accept_loop(stop); });
+  for (int i = 0; i < kAcceptors; i++)
+    threads_.emplace_back([this](const std::stop_token& stop) { accept_loop(stop); });
   return {};
 }
 
@@ -214,8 +216,18 @@ void Peers::accept_loop(const std::stop_token& stop) {
   }
 }
 
+Result<NodeId> Peers::secure(int fd, tls::Side side) const {
+  if (config_.plain_backplane) return NodeId{};
+  return tls::secure(fd, side, config_.identity);
+}
+
 void Peers::accept_one(control::Kernel& kernel, int fd) {
   set_timeouts(fd, kGreetingTimeout);
+  const auto node = secure(fd, tls::Side::server);
+  if (!node) {
+    spdlog::warn("backplane: a connection was closed: {}", node.error().text);
+    return;
+  }
   std::string token(2 * kTokenBytes, '\0');
   if (!receive_all(fd, token.data(), token.size())) return;
   Admitted who;
@@ -229,6 +241,10 @@ void Peers::accept_one(control::Kernel& kernel, int fd) {
     who = at->second;
     tokens_.erase(at);  // once
   }
+  if (*node && *node != who.node) {
+    spdlog::warn("backplane: node {} came with the token of node {}", node->value, who.node.value);
+    return;
+  }
   prepare(fd);
   if (auto done = kernel.set_peer(who.node, who.life); !done) {
     spdlog::warn("backplane: node {}: {}", who.node.value, done.error().text);
@@ -236,7 +252,9 @@ void Peers::accept_one(control::Kernel& kernel, int fd) {
   }
   // The other side hands its end over on this byte; what it sends at once waits in the socket.
   if (::send(fd, "+", 1, MSG_NOSIGNAL) != 1) return;
-  if (auto done = kernel.add_socket(who.node, who.life, control::Role::target, fd, true); !done)
+  if (auto done =
+          kernel.add_socket(who.node, who.life, control::Role::target, fd, config_.plain_backplane);
+      !done)
     spdlog::warn("backplane: node {}: {}", who.node.value, done.error().text);
 }
 
@@ -253,14 +271,21 @@ Result<void> Peers::connect(control::Kernel& kernel, NodeId node, uint64_t life,
     sockaddr_in address{};
     char ready = 0;
     if (!fill_address(address, address_of(node), kBackplanePort) ||
-        ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) !=
-            0 ||
-        ::send(socket.get(), token.data(), token.size(), MSG_NOSIGNAL) !=
+        ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
+      return failed("connect to node " + std::to_string(node.value));
+    const auto there = secure(socket.get(), tls::Side::client);
+    if (!there) return there.error();
+    if (*there && *there != node)
+      return Error{Code::invalid, "backplane: node " + std::to_string(there->value) +
+                                      " answers in the place of node " +
+                                      std::to_string(node.value)};
+    if (::send(socket.get(), token.data(), token.size(), MSG_NOSIGNAL) !=
             static_cast<ssize_t>(token.size()) ||
         !receive_all(socket.get(), &ready, 1))
-      return failed("connect to node " + std::to_string(node.value));
+      return failed("greet node " + std::to_string(node.value));
     prepare(socket.get());
-    CORE_TRY(kernel.add_socket(node, peer_life, control::Role::initiator, socket.get(), true));
+    CORE_TRY(kernel.add_socket(node, peer_life, control::Role::initiator, socket.get(),
+                               config_.plain_backplane));
   }
   return {};
 }

@@ -16,14 +16,16 @@
 #include "meta/cluster.h"
 #include "policy/proposals.h"
 #include "replica/replica.h"
+#include "tls/kernel_tls.h"
 
 namespace scaled {
 
 /// Other nodes: calls over mutual TLS, and the backplane sockets that the kernel gets.
 ///
 /// A backplane connection: the initiator gets a one-time token from the peer by such a call, then
-/// connects to the peer's backplane port and sends it; from the next byte on the stream belongs to
-/// the two kernels. The stream itself is not encrypted yet: the module's CRC32C guards its data.
+/// connects to the peer's backplane port, where mutual TLS gives the keys to both kernels (or, in a
+/// cluster with a plain backplane, nothing does), and sends it; from the next byte on the stream
+/// belongs to the kernels. A CRC32C guards the data of a plain one.
 class Peers {
  public:
   explicit Peers(const Config& config) : config_(config) {}
@@ -62,6 +64,8 @@ class Peers {
   http::Target target(core::NodeId node, const std::string& address) const;
   void accept_loop(const std::stop_token& stop);
   void accept_one(control::Kernel& kernel, int fd);
+  /// Who the other side is; nobody on a plain backplane.
+  Result<core::NodeId> secure(int fd, tls::Side side) const;
 
   const Config& config_;
   mutable std::mutex mutex_;
@@ -70,7 +74,7 @@ class Peers {
   // Connections that wait for the next call; a handshake costs more than most calls.
   std::map<core::NodeId, std::vector<std::unique_ptr<http::Client>>> idle_;
   int listener_ = -1;
-  std::jthread thread_;
+  std::vector<std::jthread> threads_;
 };
 
 }  // namespace scaled

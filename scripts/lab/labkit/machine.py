@@ -102,7 +102,7 @@ def qemu_argv(spec: Spec, node: int, public_key: str) -> list[str]:
     argv = ["qemu-system-x86_64", "-name", f"{spec.name}-n{node}", "-M", "q35", "-accel", accel, "-cpu", cpu,
             "-smp", str(spec.cpus), "-m", str(spec.ram_mib), "-nodefaults", "-display", "none",
             "-kernel", spec.kernel, "-initrd", spec.initrd,
-            "-append", f"console=ttyS0 quiet panic=5 mitigations=off audit=0 lab.node={node} lab.key={key}",
+            "-append", f"console=ttyS0 quiet panic=5 mitigations=off audit=0 net.ifnames=0 lab.node={node} lab.key={key}",
             "-chardev", f"socket,id=ser,path={base}/console.sock,server=on,wait=off,logfile={base}/serial.log,logappend=on",
             "-serial", "chardev:ser", "-qmp", f"unix:{base}/qmp.sock,server=on,wait=off",
             "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Two commands matter: make demo and make check. make help lists the rest.
 
-.PHONY: help deps module deb unit lint check check-cluster check-debug demo clean
+.PHONY: help deps module deb unit lint check check-cluster check-debug bench demo clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ check-cluster: deps ## more: the cluster, the lab's commands, the module alone o
 
 check-debug: deps ## more: the module's tests on a kernel with KASAN, lockdep and kmemleak (slow)
 	@scripts/check kselftest-debug
+
+bench: deps ## figures beside dm-linear's and DRBD's, on virtual nodes; build/bench/report.json
+	@scripts/bench
 
 demo: deps ## the main job on three virtual nodes; build/demo/report.json
 	@scripts/demo

@@ -75,34 +75,45 @@ int scribe_conn_recv(struct scribe_conn *conn, void *data, size_t bytes)
 	return 0;
 }
 
-static void bvec_position(struct iov_iter *iov, unsigned int direction, struct bio *bio,
-			  struct bvec_iter start)
+/*
+ * The next part of a bio's data as addresses; *iter goes on behind it. Not as the bio's own vectors:
+ * with those, TLS takes references to the pages for what it calls zero copy. Pages of a bio need not
+ * be pages that may be taken so (tails of an allocation that is not compound), and what TLS sends
+ * would be encrypted from memory that its owner may change.
+ */
+static u32 next_vecs(struct bio *bio, struct bvec_iter *iter, struct kvec *vecs, u32 *bytes)
 {
-	struct bio_vec *vec = __bvec_iter_bvec(bio->bi_io_vec, start);
-	struct bvec_iter iter = start;
-	unsigned int nr = 0;
-	u32 bytes = start.bi_size;
-	u32 first = min(vec->bv_len - start.bi_bvec_done, bytes);
+	struct bio_vec vec;
+	u32 nr = 0;
 
-	/* Count whole vectors, not the page-sized parts that the bio iterators give. */
-	for (nr = 1, bytes -= first; bytes; nr++)
-		bytes -= min(bio->bi_io_vec[iter.bi_idx + nr].bv_len, bytes);
-	iov_iter_bvec(iov, direction, vec, nr, start.bi_size);
-	iov->iov_offset = start.bi_bvec_done;
+	BUILD_BUG_ON(IS_ENABLED(CONFIG_HIGHMEM));
+	*bytes = 0;
+	while (iter->bi_size && nr < SCRIBE_CONN_VECS) {
+		vec = mp_bvec_iter_bvec(bio->bi_io_vec, *iter);
+		vecs[nr].iov_base = bvec_virt(&vec);
+		vecs[nr++].iov_len = vec.bv_len;
+		*bytes += vec.bv_len;
+		bvec_iter_advance(bio->bi_io_vec, iter, vec.bv_len);
+	}
+	return nr;
 }
 
-int scribe_conn_recv_bvec(struct scribe_conn *conn, struct bio *bio, struct bvec_iter start)
+int scribe_conn_recv_bvec(struct scribe_conn *conn, struct bio *bio, struct bvec_iter iter)
 {
-	struct msghdr msg = { .msg_flags = MSG_WAITALL | MSG_NOSIGNAL };
+	while (iter.bi_size) {
+		struct msghdr msg = { .msg_flags = MSG_WAITALL | MSG_NOSIGNAL };
+		u32 bytes;
+		u32 nr = next_vecs(bio, &iter, conn->rx_vecs, &bytes);
 
-	bvec_position(&msg.msg_iter, ITER_DEST, bio, start);
-	while (msg_data_left(&msg)) {
-		int got = sock_recvmsg(conn->sock, &msg, msg.msg_flags);
+		iov_iter_kvec(&msg.msg_iter, ITER_DEST, conn->rx_vecs, nr, bytes);
+		while (msg_data_left(&msg)) {
+			int got = sock_recvmsg(conn->sock, &msg, msg.msg_flags);
 
-		if (got <= 0)
-			return got ? got : -ECONNRESET;
-		WRITE_ONCE(conn->last_rx_jiffies, jiffies);
-		atomic64_add(got, &conn->peer->bytes_in);
+			if (got <= 0)
+				return got ? got : -ECONNRESET;
+			WRITE_ONCE(conn->last_rx_jiffies, jiffies);
+			atomic64_add(got, &conn->peer->bytes_in);
+		}
 	}
 	return 0;
 }
@@ -132,20 +143,26 @@ static int send_header(struct scribe_conn *conn, const struct scribe_msg *conten
 }
 
 int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *content, struct bio *bio,
-		     struct bvec_iter start)
+		     struct bvec_iter iter)
 {
-	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL };
 	int err = send_header(conn, content, bio);
 
-	if (err || !bio)
-		return err;
 	/*
 	 * The data is copied into the socket's buffers here. Sending the pages themselves would
 	 * save that copy, but then a guest that changes a page in flight changes what TCP
 	 * retransmits.
 	 */
-	bvec_position(&msg.msg_iter, ITER_SOURCE, bio, start);
-	return send_all(conn, &msg);
+	while (!err && bio && iter.bi_size) {
+		struct msghdr msg = { .msg_flags = MSG_NOSIGNAL };
+		u32 bytes;
+		u32 nr = next_vecs(bio, &iter, conn->tx_vecs, &bytes);
+
+		if (iter.bi_size)
+			msg.msg_flags |= MSG_MORE;
+		iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, conn->tx_vecs, nr, bytes);
+		err = send_all(conn, &msg);
+	}
+	return err;
 }
 
 int scribe_conn_send_buffer(struct scribe_conn *conn, const struct scribe_msg *content, void *data)

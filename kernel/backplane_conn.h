@@ -56,6 +56,7 @@ struct scribe_conn {
 	struct work_struct reap;
 	struct rcu_head rcu;
 	void *bounce;			/* 1 MiB: data that its owner changes while it is sent */
+	struct kvec tx_vecs[SCRIBE_CONN_VECS], rx_vecs[SCRIBE_CONN_VECS];	/* the threads' own */
 
 	spinlock_t lock;		/* the role's fields below */
 	struct list_head queue;		/* initiator: legs to send; target: answers to send */
@@ -77,11 +78,11 @@ void scribe_conn_fail(struct scribe_conn *conn, const char *why);
 
 /* Blocking, whole length or an error. Only the receiver thread. */
 int scribe_conn_recv(struct scribe_conn *conn, void *data, size_t bytes);
-int scribe_conn_recv_bvec(struct scribe_conn *conn, struct bio *bio, struct bvec_iter start);
+int scribe_conn_recv_bvec(struct scribe_conn *conn, struct bio *bio, struct bvec_iter iter);
 
 /* Only the sender thread. @bio may be NULL. */
 int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *msg, struct bio *bio,
-		     struct bvec_iter start);
+		     struct bvec_iter iter);
 int scribe_conn_send_buffer(struct scribe_conn *conn, const struct scribe_msg *msg, void *data);
 
 u32 scribe_bio_crc(struct bio *bio, struct bvec_iter start);

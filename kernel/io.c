@@ -412,6 +412,7 @@ static void rewrite_first(struct scribe_io *io)
 	} else {
 		spin_lock_irq(&io->vsd->lock);
 		io->rewrite = false;
+		io->alone = false;
 		leave(io);
 		spin_unlock_irq(&io->vsd->lock);
 		start_io(io);
@@ -467,10 +468,11 @@ static void run_io(struct scribe_io *io)
 	 */
 	if (io->kind != SCRIBE_IO_READ && plan == SCRIBE_PLAN_GO)
 		add_change(io, leaf);
-	if (plan == SCRIBE_PLAN_REWRITE && !io->rewrite) {
+	if (plan == SCRIBE_PLAN_ALONE || (plan == SCRIBE_PLAN_REWRITE && !io->rewrite)) {
 		/* Again from the end of the queue, for the whole chunk. */
 		leave(io);
-		io->rewrite = true;
+		io->alone = true;
+		io->rewrite = plan == SCRIBE_PLAN_REWRITE;
 		spin_unlock_irq(&vsd->lock);
 		start_io(io);
 		return;
@@ -502,8 +504,8 @@ static void start_io(struct scribe_io *io)
 	io->skipped = 0;
 	io->lost_leg = false;
 	io->attempts = 0;
-	io->lock_start = io->rewrite ? 0 : io->start;
-	io->lock_len = io->rewrite ? SCRIBE_CHUNK_SECTORS : io->len;
+	io->lock_start = io->alone ? 0 : io->start;
+	io->lock_len = io->alone ? SCRIBE_CHUNK_SECTORS : io->len;
 	if (vsd->lease == SCRIBE_LEASE_FAILED) {
 		fail = true;
 	} else if (vsd->lease != SCRIBE_LEASE_OWNED || scribe_node_expired()) {

@@ -37,10 +37,11 @@ struct scribe_io {
 	void (*step)(struct scribe_io *io);	/* what the work does */
 	u64 chunk;
 	u16 start, len;			/* sectors in the chunk */
-	u16 lock_start, lock_len;	/* range held: the whole chunk while it is rewritten */
+	u16 lock_start, lock_len;	/* range held */
 	u8 kind;			/* enum scribe_io_kind */
 	u8 park;			/* enum scribe_park */
 	bool waiting;			/* queued behind another range */
+	bool alone;			/* holds the whole chunk */
 	bool rewrite;			/* rewrite the chunk first: it has too many segments */
 	bool adding;			/* counted in vsd->nr_adding */
 	bool in_place;

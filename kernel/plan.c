@@ -171,12 +171,20 @@ bool scribe_plan_fresh(struct scribe_io *io, const struct scribe_segs *segs)
 	return true;
 }
 
-/* Would this change, with those under way, make the chunk exceed its segments? */
-static bool too_many_segs(struct scribe_io *io, const struct scribe_segs *segs)
+/*
+ * May this change add segments to its chunk? Each may add SCRIBE_SEGS_GROWTH, those under way too,
+ * though neighbours become one as a rule: so rather than rewriting the chunk for what might be, a
+ * change waits for the others, and then the count is exact.
+ */
+static enum scribe_plan plan_growth(struct scribe_io *io, const struct scribe_segs *segs)
 {
 	u32 nr = segs ? segs->nr : 0;
 
-	return nr + scribe_range_changes(io) * SCRIBE_SEGS_GROWTH > SCRIBE_MAX_SEGS;
+	if (nr + SCRIBE_SEGS_GROWTH > SCRIBE_MAX_SEGS)
+		return SCRIBE_PLAN_REWRITE;
+	if (nr + scribe_range_changes(io) * SCRIBE_SEGS_GROWTH > SCRIBE_MAX_SEGS)
+		return SCRIBE_PLAN_ALONE;
+	return SCRIBE_PLAN_GO;
 }
 
 static void plan_in_place(struct scribe_io *io, const struct scribe_seg *seg)
@@ -191,6 +199,7 @@ enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_seg
 {
 	const struct scribe_seg *seg = scribe_segs_cover(segs, io->start, io->len);
 	struct scribe_vsd *vsd = io->vsd;
+	enum scribe_plan growth;
 
 	io->in_place = false;
 	io->skipped = 0;
@@ -199,9 +208,8 @@ enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_seg
 		vsd->stats.in_place++;
 		return SCRIBE_PLAN_GO;
 	}
-	if (!seg && too_many_segs(io, segs))
-		return SCRIBE_PLAN_REWRITE;
-	if (scribe_plan_fresh(io, segs)) {
+	growth = plan_growth(io, segs);
+	if (growth == SCRIBE_PLAN_GO && scribe_plan_fresh(io, segs)) {
 		vsd->stats.allocated++;
 		return SCRIBE_PLAN_GO;
 	}
@@ -210,7 +218,7 @@ enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_seg
 		vsd->stats.degraded++;
 		return SCRIBE_PLAN_GO;
 	}
-	return SCRIBE_PLAN_NO_SPACE;
+	return growth == SCRIBE_PLAN_GO ? SCRIBE_PLAN_NO_SPACE : growth;
 }
 
 enum scribe_plan scribe_plan_unmap(struct scribe_io *io, const struct scribe_segs *segs)
@@ -219,5 +227,5 @@ enum scribe_plan scribe_plan_unmap(struct scribe_io *io, const struct scribe_seg
 
 	if (!segs || i == segs->nr || segs->seg[i].start >= io->start + io->len)
 		return SCRIBE_PLAN_NOTHING;
-	return too_many_segs(io, segs) ? SCRIBE_PLAN_REWRITE : SCRIBE_PLAN_GO;
+	return plan_growth(io, segs);
 }

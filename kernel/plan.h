@@ -11,6 +11,7 @@ enum scribe_plan {
 	SCRIBE_PLAN_GO,
 	SCRIBE_PLAN_NO_SPACE,
 	SCRIBE_PLAN_REWRITE,	/* the chunk first: it has too many segments */
+	SCRIBE_PLAN_ALONE,	/* without others: together they could make too many */
 	SCRIBE_PLAN_NOTHING,	/* nothing is mapped there */
 };
 

@@ -3,8 +3,8 @@
  * Extents that this node knows: one object per id, shared by all chunks that map to it.
  *
  * An object lives as long as somebody holds a reference: segments in a map, I/O, pending map
- * changes, the list of extents to flush, the stock of reservations. ->fill, ->flags, ->dirty and
- * ->copy[].flags belong to the VSD that uses the extent and are written under its lock.
+ * changes, the list of extents to flush, the stock of reservations. ->fill, ->flags, ->open,
+ * ->closed and ->copy[].flags belong to the VSD that uses the extent and are written under its lock.
  */
 #ifndef SCRIBE_EXTENT_H
 #define SCRIBE_EXTENT_H
@@ -22,6 +22,12 @@ struct scribe_copy {
 	u16 flags;		/* SCRIBE_COPY_STALE */
 };
 
+/* Masks of copies that writes of a batch did not reach. */
+struct scribe_missed {
+	u8 failed;		/* their request failed; the range went elsewhere */
+	u8 skipped;		/* R6: left out, and the range stays here */
+};
+
 /* 64 bytes: there is one per mapped MiB. */
 struct scribe_extent {
 	u64 id;
@@ -31,6 +37,7 @@ struct scribe_extent {
 	u16 fill;		/* sectors; below it something was written. CHUNK_SECTORS: closed */
 	struct scribe_copy copy[SCRIBE_MAX_COPIES];
 	u8 nr_copies;
+	struct scribe_missed open, closed;	/* while in the open, the closed batch */
 };
 
 int scribe_extent_init(void);

@@ -74,9 +74,17 @@ void scribe_batch_drop(struct scribe_vsd *vsd, struct scribe_batch *batch)
 	list_splice_init(&batch->dirty, &dirties);
 	list_for_each_entry(op, &ops, node)
 		op->leaf->pins--;
-	list_for_each_entry(dirty, &dirties, node)
-		dirty->extent->flags &= batch == vsd->open ? ~SCRIBE_EXT_OPEN_DIRTY
-							   : ~SCRIBE_EXT_CLOSED_DIRTY;
+	list_for_each_entry(dirty, &dirties, node) {
+		struct scribe_extent *extent = dirty->extent;
+
+		if (batch == vsd->open) {
+			extent->flags &= ~SCRIBE_EXT_OPEN_DIRTY;
+			extent->open = (struct scribe_missed){};
+		} else {
+			extent->flags &= ~SCRIBE_EXT_CLOSED_DIRTY;
+			extent->closed = (struct scribe_missed){};
+		}
+	}
 	batch->nr_ops = 0;
 	batch->nr_dirty = 0;
 	bitmap_zero(batch->disks, SCRIBE_DISK_MAX_ID + 1);
@@ -93,17 +101,17 @@ void scribe_batch_drop(struct scribe_vsd *vsd, struct scribe_batch *batch)
 	}
 }
 
-void scribe_batch_note_disk(struct scribe_vsd *vsd, u32 disk, u64 life, bool failed)
+void scribe_batch_note_disk(struct scribe_vsd *vsd, u32 disk, u64 life)
 {
 	struct scribe_written_disk *written = &vsd->open->written[disk];
 
 	lockdep_assert_held(&vsd->lock);
 	if (!__test_and_set_bit(disk, vsd->open->disks)) {
 		written->life = life;
-		written->failed = failed;
+		written->failed = false;
 		return;
 	}
-	if (failed || written->life != life)
+	if (written->life != life)
 		written->failed = true;
 }
 
@@ -173,6 +181,8 @@ static bool close_batch(struct scribe_vsd *vsd, struct list_head *waiters)
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
 		dirty->extent->flags &= ~SCRIBE_EXT_OPEN_DIRTY;
 		dirty->extent->flags |= SCRIBE_EXT_CLOSED_DIRTY;
+		dirty->extent->closed = dirty->extent->open;
+		dirty->extent->open = (struct scribe_missed){};
 	}
 	something = vsd->closed->nr_ops ||
 		    !bitmap_empty(vsd->closed->disks, SCRIBE_DISK_MAX_ID + 1);
@@ -201,23 +211,30 @@ static void flush_leg_done(struct scribe_leg *leg)
 		complete(&run->done);
 }
 
-/* Step 2: flush every disk that was written, each in the life in which it was written. */
-static void flush_disks(struct scribe_vsd *vsd)
+/*
+ * Step 2: flush every disk that was written, each in the life in which it was written. Again: those
+ * where that failed, in case they were only out of reach.
+ */
+static void flush_disks(struct scribe_vsd *vsd, bool again)
 {
 	struct flush_run run = { .vsd = vsd, .pending = ATOMIC_INIT(1) };
 	u32 id;
 
 	init_completion(&run.done);
 	for_each_set_bit(id, vsd->closed->disks, SCRIBE_DISK_MAX_ID + 1) {
+		struct scribe_written_disk *written = &vsd->closed->written[id];
 		struct scribe_leg *leg;
 
-		if (READ_ONCE(vsd->closed->written[id].failed))
+		if (READ_ONCE(written->failed) != again)
 			continue;
 		leg = scribe_leg_alloc(SCRIBE_WIRE_FLUSH);
+		spin_lock_irq(&vsd->lock);
+		written->failed = false;
+		spin_unlock_irq(&vsd->lock);
 		leg->done = flush_leg_done;
 		leg->owner = &run;
 		leg->disk = scribe_disk_find(id);
-		leg->life = vsd->closed->written[id].life;
+		leg->life = written->life;
 		atomic_inc(&run.pending);
 		scribe_disk_submit(leg);
 	}
@@ -225,37 +242,45 @@ static void flush_disks(struct scribe_vsd *vsd)
 		wait_for_completion(&run.done);
 }
 
-static bool missed(const struct scribe_batch *batch, const struct scribe_copy *copy)
+/*
+ * Step 3: which copies of an extent miss data that must not get lost? Where no other is whole, one
+ * that merely missed a request is: what it missed lies elsewhere by now. *good: whether there is a
+ * whole one.
+ */
+static u32 stale_copies(const struct scribe_batch *batch, const struct scribe_extent *extent,
+			bool *good)
 {
-	return !(copy->flags & SCRIBE_COPY_STALE) && test_bit(copy->disk, batch->disks) &&
-	       batch->written[copy->disk].failed;
+	u32 lost = 0, missed = 0, whole = 0, i;
+
+	for (i = 0; i < extent->nr_copies; i++) {
+		u32 disk = extent->copy[i].disk;
+
+		if (extent->copy[i].flags & SCRIBE_COPY_STALE)
+			continue;
+		if (extent->closed.skipped & BIT(i) ||
+		    (test_bit(disk, batch->disks) && batch->written[disk].failed))
+			lost |= BIT(i);
+		else if (extent->closed.failed & BIT(i))
+			missed |= BIT(i);
+		else
+			whole |= BIT(i);
+	}
+	*good = whole || missed;
+	return whole ? lost | missed : lost;
 }
 
-/*
- * Step 3: which copies miss flushed data? False where an extent would be left without a good
- * one.
- */
+/* How many in the batch; false where an extent would be left without a good copy. */
 static bool count_stales(struct scribe_vsd *vsd, u32 *nr)
 {
-	struct scribe_batch *batch = vsd->closed;
 	struct scribe_dirty *dirty;
-	bool enough = true;
-	u32 i;
+	bool enough = true, good;
 
 	*nr = 0;
 	spin_lock_irq(&vsd->lock);
-	list_for_each_entry(dirty, &batch->dirty, node) {
-		struct scribe_extent *extent = dirty->extent;
-		u32 good = 0;
-
-		for (i = 0; i < extent->nr_copies; i++) {
-			if (missed(batch, &extent->copy[i]))
-				(*nr)++;
-			else if (!(extent->copy[i].flags & SCRIBE_COPY_STALE))
-				good++;
-		}
+	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
+		*nr += hweight32(stale_copies(vsd->closed, dirty->extent, &good));
 		/* An extent that is about to be left out of the commit may lose all its copies. */
-		if (!good && refcount_read(&extent->refs) > 1)
+		if (!good && refcount_read(&dirty->extent->refs) > 1)
 			enough = false;
 	}
 	spin_unlock_irq(&vsd->lock);
@@ -291,17 +316,18 @@ static int commit_batch(struct scribe_vsd *vsd)
 static void mark_stales(struct scribe_vsd *vsd)
 {
 	struct scribe_dirty *dirty;
+	bool good;
 	u32 i;
 
 	spin_lock_irq(&vsd->lock);
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
-		for (i = 0; i < dirty->extent->nr_copies; i++) {
-			struct scribe_copy *copy = &dirty->extent->copy[i];
+		u32 stale = stale_copies(vsd->closed, dirty->extent, &good);
 
-			if (missed(vsd->closed, copy)) {
-				copy->flags |= SCRIBE_COPY_STALE;
-				vsd->stats.stales++;
-			}
+		for (i = 0; i < dirty->extent->nr_copies; i++) {
+			if (!(stale & BIT(i)))
+				continue;
+			dirty->extent->copy[i].flags |= SCRIBE_COPY_STALE;
+			vsd->stats.stales++;
 		}
 	}
 	spin_unlock_irq(&vsd->lock);
@@ -313,7 +339,7 @@ static int flush_closed(struct scribe_vsd *vsd)
 	u32 nr_stales;
 	int err;
 
-	flush_disks(vsd);
+	flush_disks(vsd, false);
 	while (!count_stales(vsd, &nr_stales)) {
 		if (!warned)
 			pr_err("vsd %llu: unflushed data has no good copy left, flush waits\n",
@@ -321,6 +347,7 @@ static int flush_closed(struct scribe_vsd *vsd)
 		warned = true;
 		if (wait_event_timeout(vsd->committed, given_up(vsd), HZ))
 			return -EIO;
+		flush_disks(vsd, true);
 	}
 	if (!vsd->closed->nr_ops && !nr_stales)
 		return 0; /* written in place only, all disks flushed: nothing to commit */
@@ -451,18 +478,20 @@ static int fill_ops(struct scribe_vsd *vsd, struct sk_buff *skb)
 static int fill_stales(struct scribe_vsd *vsd, struct sk_buff *skb)
 {
 	struct scribe_dirty *dirty;
+	bool good;
 	u32 i;
 
 	/* One attribute each: rare, and an attribute's length would bound an array. */
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
+		u32 stale = stale_copies(vsd->closed, dirty->extent, &good);
+
 		for (i = 0; i < dirty->extent->nr_copies; i++) {
 			struct scribe_stale_rec rec = {
 				.extent = dirty->extent->id,
 				.disk = dirty->extent->copy[i].disk,
 			};
 
-			if (missed(vsd->closed, &dirty->extent->copy[i]) &&
-			    nla_put(skb, SCRIBE_A_STALES, sizeof(rec), &rec))
+			if (stale & BIT(i) && nla_put(skb, SCRIBE_A_STALES, sizeof(rec), &rec))
 				return -EMSGSIZE;
 		}
 	}

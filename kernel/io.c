@@ -202,7 +202,7 @@ static bool write_end_fast(struct scribe_io *io)
 		return false;
 	}
 	for (i = 0; i < extent->nr_copies; i++)
-		scribe_batch_note_disk(vsd, extent->copy[i].disk, io->lives[i], false);
+		scribe_batch_note_disk(vsd, extent->copy[i].disk, io->lives[i]);
 	scribe_batch_note_extent(vsd, extent, &dirty);
 	scribe_flush_schedule(vsd, false);
 	leave(io);
@@ -267,13 +267,12 @@ void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent
 
 	spin_lock_irq(&vsd->lock);
 	for (i = 0; i < extent->nr_copies; i++) {
-		/* The metadata knows of it; its disk may be well, with good copies of others. */
-		if (skipped & BIT(i) && extent->copy[i].flags & SCRIBE_COPY_STALE)
-			continue;
-		scribe_batch_note_disk(vsd, extent->copy[i].disk, lives[i],
-				       (failed | skipped) & BIT(i));
+		if (!((failed | skipped) & BIT(i)))
+			scribe_batch_note_disk(vsd, extent->copy[i].disk, lives[i]);
 	}
 	scribe_batch_note_extent(vsd, extent, &dirty);
+	extent->open.failed |= failed;
+	extent->open.skipped |= skipped;
 	scribe_flush_schedule(vsd, false);
 	spin_unlock_irq(&vsd->lock);
 	scribe_dirty_free(dirty);

@@ -234,6 +234,16 @@ out:
 	return err == -EEXIST ? 0 : err;
 }
 
+/* What was written in an older life of the disk and not flushed may be gone. */
+static bool lost_writes(const struct scribe_batch *batch, const struct scribe_missed *missed,
+			u32 copy, u32 disk, u64 life)
+{
+	if ((missed->failed | missed->skipped) & BIT(copy))
+		return true;
+	return test_bit(disk, batch->disks) &&
+	       (batch->written[disk].failed || batch->written[disk].life != life);
+}
+
 bool scribe_vsd_copy_ok(struct scribe_vsd *vsd, const struct scribe_extent *extent, u32 copy,
 			struct scribe_disk_view *view)
 {
@@ -244,14 +254,11 @@ bool scribe_vsd_copy_ok(struct scribe_vsd *vsd, const struct scribe_extent *exte
 	*view = scribe_disk_view(disk);
 	if (!scribe_disk_reachable(view, disk))
 		return false;
-	/* What was written in an older life of the disk and not flushed may be gone. */
-	if (extent->flags & SCRIBE_EXT_OPEN_DIRTY && test_bit(disk, vsd->open->disks) &&
-	    (vsd->open->written[disk].failed || vsd->open->written[disk].life != view->life))
+	if (extent->flags & SCRIBE_EXT_OPEN_DIRTY &&
+	    lost_writes(vsd->open, &extent->open, copy, disk, view->life))
 		return false;
-	if (extent->flags & SCRIBE_EXT_CLOSED_DIRTY && test_bit(disk, vsd->closed->disks) &&
-	    (vsd->closed->written[disk].failed || vsd->closed->written[disk].life != view->life))
-		return false;
-	return true;
+	return !(extent->flags & SCRIBE_EXT_CLOSED_DIRTY) ||
+	       !lost_writes(vsd->closed, &extent->closed, copy, disk, view->life);
 }
 
 /* Lease */

@@ -65,7 +65,7 @@ struct scribe_dirty {
 
 struct scribe_written_disk {
 	u64 life;
-	bool failed;			/* lost a write, or its life changed between two */
+	bool failed;			/* not flushed, or its life changed between two writes */
 };
 
 struct scribe_batch {
@@ -192,8 +192,8 @@ void scribe_op_free(struct scribe_op *op);
 struct scribe_dirty *scribe_dirty_alloc(gfp_t gfp);
 void scribe_dirty_free(struct scribe_dirty *dirty);
 
-/* Under vsd->lock: a disk was written in this life, or a write to it failed. */
-void scribe_batch_note_disk(struct scribe_vsd *vsd, u32 disk, u64 life, bool failed);
+/* Under vsd->lock: a disk was written in this life. */
+void scribe_batch_note_disk(struct scribe_vsd *vsd, u32 disk, u64 life);
 /* Under vsd->lock: uses up *dirty where the extent was not yet on the list. */
 void scribe_batch_note_extent(struct scribe_vsd *vsd, struct scribe_extent *extent,
 			      struct scribe_dirty **dirty);

@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""The module on three nodes (three_nodes.py). Faults: garbage on the wire, a replica holder's power cut under load, the owner's power cut with
-lost write caches, a partition.
+"""The module on three nodes (three_nodes.py). Faults: garbage on the wire, hosts out of reach, a replica holder's
+power cut under load, the owner's power cut with lost write caches.
 """
 
 import sys
 import time
-from subprocess import DEVNULL
+from subprocess import DEVNULL, PIPE
 
 from labtest import Lab
 from three_nodes import install, redirected, stale_copies, start_host, start_owner, written
@@ -61,6 +61,28 @@ nl.Family().call("ROUTE_SET", DISK_ID=21, NODE_ID=2, DISK_LIFE=int(sys.argv[1], 
     after = lab.run(2, "dmesg | grep -c 'refused operation' || true")
     assert int(after) > int(before), "no request of the wrong life was refused"
     assert redirected(lab) > 0, "no write was redirected"
+
+
+def all_hosts_gone(lab: Lab):
+    """Longer than a peer's timeout. The disks lost nothing: what was written is flushed when they are back."""
+    lab.run(1, "dmsetup create v2 --table '0 131072 scribe 2'")
+    writer = lab.start(1, "python3 /root/fsync_writer.py write /dev/mapper/v2 0 100000", stdout=PIPE)
+    last = -1
+    for _ in range(20):
+        last = int(writer.stdout.readline())
+    lab.lab("partition", "1|2,3")
+    lab.wait(1, "test $(grep -c 'initiators 0' /sys/kernel/debug/scribe/peers) = 2")
+    lab.lab("heal")
+    for _ in range(20):
+        line = writer.stdout.readline()
+        assert line, f"the writer ended after record {last}"
+        last = int(line)
+    writer.terminate()
+    for line in writer.stdout.read().split():
+        last = max(last, int(line))
+    writer.wait()
+    lab.run(1, f"python3 /root/fsync_writer.py check /dev/mapper/v2 {last + 1}")
+    lab.wait(1, "dmsetup remove v2")
 
 
 def replica_dies(lab: Lab):
@@ -127,6 +149,7 @@ def main():
     lab.case("data verifies, and every disk of every node holds some", local_and_remote, lab)
     lab.case("garbage on the backplane ends that connection, nothing else", garbage, lab)
     lab.case("a request for an old life of a disk is refused, the write goes elsewhere", old_life, lab)
+    lab.case("all hosts are out of reach for a while: I/O waits and goes on, nothing is lost", all_hosts_gone, lab)
     lab.case("a replica holder's power cut under fio verify: no error, no wrong byte", replica_dies, lab)
     lab.case("everything reads back from the copies that are left", still_readable, lab)
     lab.case("past its deadline the owner holds I/O and goes on when it is renewed", deadline_holds, lab)

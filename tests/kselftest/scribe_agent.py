@@ -25,6 +25,7 @@ import scribe_nl as nl
 CLUSTER = b"scribe-selftest!"
 PORT = 7420
 LEAF_CHUNKS = 16
+CONNECT_SECONDS = 3
 LEASE_SECONDS = 24  # long: under emulation a busy node may not run us for seconds
 
 
@@ -119,7 +120,7 @@ class Owner(Node):
         self.next_extent = 1
         self.used = {}  # disk -> slots taken
         self.draw = random.Random(1)
-        self.connect_failures = {}
+        self.next_try = {}  # node -> when to connect again
         self.load()
         for host in hosts:
             self.connect(host)
@@ -155,9 +156,9 @@ class Owner(Node):
     def connect(self, host):
         node, _, address = host.partition("@")
         for _ in range(4):
-            sock = socket.create_connection((address, PORT), timeout=5)
-            sock.settimeout(None)
+            sock = socket.create_connection((address, PORT), timeout=CONNECT_SECONDS)
             peer = exchange(sock, self.introduce())
+            sock.settimeout(None)
             assert peer["node"] == int(node)
             self.call("PEER_SET", NODE_ID=peer["node"], LIFE=peer["life"])
             for disk, about in peer["disks"].items():
@@ -167,6 +168,16 @@ class Owner(Node):
             self.call("SOCKET_ADD", NODE_ID=peer["node"], LIFE=peer["life"], ROLE=0, SOCK_FD=sock.fileno(),
                       FLAGS=nl.F_DATA_CRC)
             sock.close()
+
+    def reconnect(self, lost):
+        for host in self.hosts:
+            node = int(host.partition("@")[0])
+            if node in lost and time.monotonic() > self.next_try.get(node, 0):
+                try:
+                    self.connect(host)
+                except (OSError, nl.NetlinkError) as err:
+                    print(f"owner: node {node}: {err}", flush=True)
+                self.next_try[node] = time.monotonic() + 3 * CONNECT_SECONDS
 
     def allocate(self, lost):
         """One extent with two copies, on different nodes where there are several."""
@@ -252,6 +263,7 @@ class Owner(Node):
                 events.recv(65536)
             records = list(nl.WORK.iter_unpack(self.call("WORK_GET")["WORK"]))
             lost = {number for kind, number, _, _ in records if kind == nl.PEER_LOST}
+            self.reconnect(lost)
             for kind, number, vsd, arg in records:
                 try:
                     self.serve_record(kind, number, vsd, arg, lost)

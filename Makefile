@@ -29,8 +29,8 @@ check: deps ## every test that gates; one closing line, build/check/report.json
 check-cluster: deps ## more: the cluster, the lab's commands, the module alone on three nodes (slow)
 	@scripts/check cluster single lab backplane
 
-check-debug: deps ## more: the module's tests on a kernel with KASAN, lockdep and kmemleak (slow)
-	@scripts/check kselftest-debug
+check-debug: deps ## more: clang's analyzer; KUnit and the module's tests under KASAN, lockdep and kmemleak (slow)
+	@scripts/check lint-deep kselftest-debug
 
 bench: deps ## figures beside dm-linear's and DRBD's, on virtual nodes; build/bench/report.json
 	@scripts/bench

@@ -4,7 +4,7 @@
 # reload under use, persistence of the map, disk failure.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-fast=${SCRIBE_FAST:-} # on a debug kernel: less data
+fast=${SCRIBE_FAST:-} # fewer sizes
 
 verify() { # NAME BLOCKSIZE SIZE EXTRA...
 	local name=$1 bs=$2 size=$3

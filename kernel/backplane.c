@@ -76,10 +76,10 @@ int scribe_conn_recv(struct scribe_conn *conn, void *data, size_t bytes)
 }
 
 /*
- * The next part of a bio's data as addresses; *iter goes on behind it. Not as the bio's own vectors:
- * with those, TLS takes references to the pages for what it calls zero copy. Pages of a bio need not
- * be pages that may be taken so (tails of an allocation that is not compound), and what TLS sends
- * would be encrypted from memory that its owner may change.
+ * The next part of a bio's data as addresses; *iter goes on behind it. Not as the bio's own
+ * vectors: with those, TLS takes references to the pages for what it calls zero copy. Pages of a
+ * bio need not be pages that may be taken so (tails of an allocation that is not compound), and
+ * what TLS sends would be encrypted from memory that its owner may change.
  */
 static u32 next_vecs(struct bio *bio, struct bvec_iter *iter, struct kvec *vecs, u32 *bytes)
 {

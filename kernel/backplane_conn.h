@@ -56,7 +56,8 @@ struct scribe_conn {
 	struct work_struct reap;
 	struct rcu_head rcu;
 	void *bounce;			/* 1 MiB: data that its owner changes while it is sent */
-	struct kvec tx_vecs[SCRIBE_CONN_VECS], rx_vecs[SCRIBE_CONN_VECS];	/* the threads' own */
+	/* The threads' own. */
+	struct kvec tx_vecs[SCRIBE_CONN_VECS], rx_vecs[SCRIBE_CONN_VECS];
 
 	spinlock_t lock;		/* the role's fields below */
 	struct list_head queue;		/* initiator: legs to send; target: answers to send */

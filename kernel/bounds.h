@@ -4,7 +4,7 @@
 #define SCRIBE_BOUNDS_H
 
 #define SCRIBE_CONN_DEPTH		128	/* requests in flight on one connection */
-#define SCRIBE_CONN_VECS		64	/* pieces of a request's data handed to the socket at once */
+#define SCRIBE_CONN_VECS		64	/* pieces of data handed to a socket at once */
 #define SCRIBE_CONNS_PER_PEER		8	/* initiator connections to one peer */
 #define SCRIBE_TARGET_DEPTH		64	/* requests that a target serves at once */
 #define SCRIBE_PING_MS			1000	/* between two PINGs of a connection */

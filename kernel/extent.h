@@ -4,7 +4,8 @@
  *
  * An object lives as long as somebody holds a reference: segments in a map, I/O, pending map
  * changes, the list of extents to flush, the stock of reservations. ->fill, ->flags, ->open,
- * ->closed and ->copy[].flags belong to the VSD that uses the extent and are written under its lock.
+ * ->closed and ->copy[].flags belong to the VSD that uses the extent and are written under its
+ * lock.
  */
 #ifndef SCRIBE_EXTENT_H
 #define SCRIBE_EXTENT_H

@@ -88,6 +88,9 @@ def bad_input():
             ("cluster token --hours x", 2, "number"),
             ("disk add /dev/nothing", 4, "no such device"),
             ("disk add /etc/passwd", 2, "no block device"),
+            ("task show 4711", 4, "no task"),
+            ("task wait x", 4, "no task"),
+            ("task wait 1 --seconds 61", 2, "60 seconds"),
             ("disk remove 99999", 2, "no disk number"),
             ("disk remove 1000", 4, "no disk"),
             ("node list --socket /nowhere", 3, "No such file")):
@@ -120,7 +123,7 @@ def api_is_as_described():
     wrong = []
     for path in document["paths"]:
         if "get" in document["paths"][path] and path != "/openapi.json":
-            answer = json.loads(lab.run(1, curl + path.replace("{name}", "files")))
+            answer = json.loads(lab.run(1, curl + path.replace("{name}", "files").replace("{id}", "1")))
             wrong += problems(document, answer_schema(document, path), answer, path)
     error = json.loads(lab.run(1, f"{curl}/vsd/nothing"))
     wrong += problems(document, {"$ref": "#/components/schemas/Error"}, error, "error")
@@ -145,8 +148,12 @@ def busy_is_not_closed():
     wait_until("the device has grown", lambda: lab.run(2, f"blockdev --getsize64 {vsd('files')}").strip()
                == str(2 << 30))
     lab.run(2, "umount /mnt/f")
+    failed = [t for t in ask(lab, 3, "task list")["tasks"] if t["state"] == "failed"]
+    assert [t["what"] for t in failed] == ["vsd close"] and "in use" in failed[0]["error"], failed
     for node in (1, 2):
-        lab.run(node, f"scalectl vsd close files --node n{node}")
+        task = ask(lab, 3, f"vsd close files --node n{node} --no-wait")["task"]
+        lab.run(node, f"scalectl task wait {task}")
+    lab.fails(1, "scalectl vsd close files", 4, "not open")
 
 
 def ping_pong():

@@ -146,16 +146,20 @@ class Leader {
     }
     for (uint64_t node = 1; node <= nodes; node++) {
       up(node, node * 100).value();
-      const std::string uuid = "uuid-" + std::to_string(node);
-      say({{"op", "disk_add"},
-           {"node", node},
-           {"uuid", uuid},
-           {"serial", uuid},
-           {"tier", "hdd"},
-           {"slots", 20}})
-          .value();
-      say({{"op", "disk_up"}, {"disk", node}, {"life", 5}, {"slots", 20}}).value();
+      add_disk(node);
     }
+  }
+  void add_disk(uint64_t node) {
+    disks_++;
+    const std::string uuid = "uuid-" + std::to_string(disks_);
+    say({{"op", "disk_add"},
+         {"node", node},
+         {"uuid", uuid},
+         {"serial", uuid},
+         {"tier", "hdd"},
+         {"slots", 20}})
+        .value();
+    say({{"op", "disk_up"}, {"disk", disks_}, {"life", 5}, {"slots", 20}}).value();
   }
   core::Result<json::object> up(uint64_t node, uint64_t life) {
     return say({{"op", "node_up"}, {"node", node}, {"life", life}, {"version", "1"}});
@@ -187,6 +191,7 @@ class Leader {
   std::unique_ptr<meta::Database> follower_;
   policy::Proposals decisions_;
   uint64_t index_ = 0;
+  uint64_t disks_ = 0;
   std::map<uint64_t, uint64_t> sequence_;
 };
 
@@ -343,6 +348,101 @@ TEST(Reservations, ASlotIsNotUsedAgainWhileAnyLiveNodeMayStillWriteToIt) {
   leader.say({{"op", "seen"}, {"node", 2}, {"index", leader.index()}}).value();
   EXPECT_EQ(leader.say({{"op", "collect"}})->at("freed").to_number<uint64_t>(), 2U);
   EXPECT_EQ(leader.reserve(1, 5).size(), 1U);
+}
+
+class TaskRows : public ::testing::Test {
+ protected:
+  TaskRows() {
+    leader.found(1);
+    vsd = leader.make_vsd();
+  }
+  std::string last() {
+    const meta::Task task = leader.cluster().tasks()->back();
+    return task.what + " " + task.name + " " + task.state + (task.error.empty() ? "" : ": ") +
+           task.error;
+  }
+  void opened(const char* state, const char* error) {
+    leader.say({{"op", "opened"}, {"vsd", vsd}, {"node", 1}, {"state", state}, {"error", error}})
+        .value();
+  }
+
+  Leader leader;
+  uint64_t vsd = 0;
+};
+
+TEST_F(TaskRows, AJoinAndADiskRunUntilTheyAreUp) {
+  std::vector<std::string> seen;
+  for (const meta::Task& task : leader.cluster().tasks().value())
+    seen.push_back(task.what + " " + task.name + " " + task.state);
+  EXPECT_EQ(seen, (std::vector<std::string>{"node join n1 done", "disk add disk 1 done"}));
+  leader.say({{"op", "token_add"}, {"hash", "t"}, {"expires", leader.now + 5}}).value();
+  leader.say({{"op", "token_add"}, {"hash", "u"}, {"expires", leader.now + 5}}).value();
+  json::object join{
+      {"op", "node_add"}, {"name", "n2"}, {"lan", "a"}, {"backplane", "b"}, {"token", "t"}};
+  leader.say(join).value();
+  EXPECT_EQ(last(), "node join n2 running");
+  join["token"] = "u";
+  leader.say(join).value();
+  const auto tasks = leader.cluster().tasks().value();
+  EXPECT_EQ(tasks[tasks.size() - 2].state, "failed") << "it never came, and joins anew";
+  EXPECT_EQ(tasks.back().state, "running");
+}
+
+TEST_F(TaskRows, AnOpenRunsUntilItsNodeSaysWhatBecameOfIt) {
+  const json::object open{{"op", "open"}, {"vsd", vsd}, {"node", 1}};
+  const auto task = leader.say(open)->at("task");
+  EXPECT_EQ(leader.say(open)->at("task"), task) << "said twice, one task";
+  opened("failed", "no module");
+  EXPECT_EQ(last(), "vsd open v failed: no module");
+  EXPECT_NE(leader.say(open)->at("task"), task);
+  opened("open", "");
+  EXPECT_EQ(last(), "vsd open v done");
+  EXPECT_EQ(leader.say(open)->at("task").to_number<uint64_t>(), 0U) << "nothing to do";
+}
+
+TEST_F(TaskRows, ACloseThatIsRefusedFailsWithTheReason) {
+  leader.say({{"op", "open"}, {"vsd", vsd}, {"node", 1}}).value();
+  leader.say({{"op", "close"}, {"vsd", vsd}, {"node", 1}}).value();
+  const auto tasks = leader.cluster().tasks().value();
+  EXPECT_EQ(tasks[tasks.size() - 2].error, "it was closed meanwhile");
+  leader.say({{"op", "closed"}, {"vsd", vsd}, {"node", 1}, {"error", "in use"}}).value();
+  EXPECT_EQ(last(), "vsd close v failed: in use");
+}
+
+TEST_F(TaskRows, ADeletionRunsUntilItsMapIsTakenApart) {
+  leader.lease(vsd, 1, 100).value();
+  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}}).value();
+  leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}).value();
+  EXPECT_EQ(last(), "vsd delete v done") << "it had no map";
+
+  leader.add_disk(1);
+  vsd = leader.make_vsd();
+  leader.lease(vsd, 1, 100).value();
+  const uint64_t extent = leader.reserve(1, 1).at(0).as_array()[0].to_number<uint64_t>();
+  leader
+      .say({{"op", "commit"},
+            {"vsd", vsd},
+            {"node", 1},
+            {"life", 100},
+            {"epoch", 1},
+            {"ops", json::array{json::array{0, 0, 8, 0, extent}}},
+            {"stales", json::array{}}})
+      .value();
+  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}}).value();
+  leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}).value();
+  EXPECT_EQ(last(), "vsd delete v running");
+  while (leader.say({{"op", "reap"}})->at("rows").to_number<uint64_t>() != 0) {
+  }
+  EXPECT_EQ(last(), "vsd delete v done");
+}
+
+TEST_F(TaskRows, TheLastThousandThatEndedAreKept) {
+  for (int i = 0; i < 510; i++) {
+    leader.say({{"op", "open"}, {"vsd", vsd}, {"node", 1}}).value();
+    leader.say({{"op", "close"}, {"vsd", vsd}, {"node", 1}}).value();
+    leader.say({{"op", "closed"}, {"vsd", vsd}, {"node", 1}, {"error", ""}}).value();
+  }
+  EXPECT_EQ(leader.cluster().tasks()->size(), 1000U);
 }
 
 }  // namespace

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "commands.h"
 
+#include <ctime>
+#include <iomanip>
+#include <sstream>
+
 #include "table.h"
 
 namespace scalectl {
@@ -106,6 +110,36 @@ std::string show_candidates(const json::object& o) {
   return table.text();
 }
 
+std::string clock_time(const json::object& object, const char* name) {
+  const auto at = static_cast<std::time_t>(number(object, name));
+  if (at == 0) return "-";
+  std::tm parts{};
+  localtime_r(&at, &parts);
+  std::ostringstream out;
+  out << std::put_time(&parts, "%F %T");
+  return out.str();
+}
+
+std::string task_table(const json::array& tasks) {
+  Table table({"ID:", "WHAT", "NAME", "NODE:", "STATE", "BEGAN", "ENDED", "WHY"});
+  for (const json::value& value : tasks) {
+    const json::object& t = value.as_object();
+    table.add({count(t, "id"), text(t, "what"), text(t, "name"),
+               number(t, "node") != 0 ? count(t, "node") : "-", text(t, "state"),
+               clock_time(t, "began"), clock_time(t, "ended"), text(t, "error")});
+  }
+  return table.text();
+}
+
+std::string show_tasks(const json::object& o) { return task_table(list(o, "tasks")); }
+
+std::string show_task(const json::object& o) { return task_table({o}); }
+
+std::string show_deletion(const json::object& o) {
+  return "deleted; its space comes back in the background, see: scalectl task show " +
+         count(o, "task") + "\n";
+}
+
 std::string show_added_disk(const json::object& o) {
   return "disk " + count(o, "disk") + " (" + text(o, "tier") + ", serial " + text(o, "serial") +
          ") is in the pool\n";
@@ -134,14 +168,17 @@ std::string show_vsds(const json::object& o) {
 
 std::string show_vsd(const json::object& o) {
   std::string out = "VSD " + text(o, "name") + ": " + bytes(o, "size_bytes") + ", " +
-                    count(o, "copies") + " copies, " + bytes(o, "mapped_bytes") + " mapped in " +
-                    count(o, "extents") + " extents\n";
+                    count(o, "copies") + " copies";
+  if (o.contains("mapped_bytes"))
+    out += ", " + bytes(o, "mapped_bytes") + " mapped in " + count(o, "extents") + " extents";
   const std::string open = where_open(o);
-  out += open.empty() ? std::string("not open\n") : "open on node " + open + "\n";
+  out += open.empty() ? "\nnot open\n" : "\nopen on node " + open + "\n";
   for (const json::value& value : list(o, "open"))
     if (const std::string error = text(value.as_object(), "error"); !error.empty())
       out += "! node " + count(value.as_object(), "node") + ": " + error + "\n";
   if (!open.empty()) out += "device " + text(o, "device") + "\n";
+  if (o.contains("task") && number(o, "task") != 0) out += "task " + count(o, "task") + "\n";
+  if (!o.contains("spread")) return out;
   if (number(o, "stale_copies") != 0)
     out += "! " + count(o, "stale_copies") + " copies miss data\n";
   Table table({"DISK:", "COPIES:", "STALE:"});
@@ -162,6 +199,7 @@ Call get(const std::string& path) { return {"GET", kRoot + path, {}}; }
 
 std::vector<Command> make_commands() {
   const Option node{"node", "NODE", "name or number of a node; default: this one"};
+  const Option no_wait{"no-wait", "", "do not wait for the node; see: scalectl task list"};
   return {
       {"cluster",
        "create",
@@ -312,24 +350,26 @@ std::vector<Command> make_commands() {
       {"vsd",
        "open",
        {"NAME"},
-       {node},
+       {node, no_wait},
        "make its block device on a node",
        "scalectl vsd open mail --node n2",
        [](const Words& w) {
          Call call{"POST", kRoot + ("vsd/" + path_word(w.arguments[0]) + "/open"), {}};
          take(call.body, w, {"node"});
+         if (w.has("no-wait")) call.body["wait"] = false;
          return call;
        },
        show_vsd},
       {"vsd",
        "close",
        {"NAME"},
-       {node},
+       {node, no_wait},
        "remove its block device from a node",
        "scalectl vsd close mail",
        [](const Words& w) {
          Call call{"POST", kRoot + ("vsd/" + path_word(w.arguments[0]) + "/close"), {}};
          take(call.body, w, {"node"});
+         if (w.has("no-wait")) call.body["wait"] = false;
          return call;
        },
        show_vsd},
@@ -344,7 +384,36 @@ std::vector<Command> make_commands() {
            throw UsageError{"all data of " + w.arguments[0] + " would be lost; say --yes"};
          return Call{"DELETE", kRoot + ("vsd/" + path_word(w.arguments[0])), {}};
        },
-       nothing},
+       show_deletion},
+      {"task",
+       "list",
+       {},
+       {},
+       "what goes on, and what ended last",
+       "scalectl task list",
+       [](const Words&) { return get("task"); },
+       show_tasks},
+      {"task",
+       "show",
+       {"ID"},
+       {},
+       "one task",
+       "scalectl task show 17",
+       [](const Words& w) { return get("task/" + path_word(w.arguments[0])); },
+       show_task},
+      {"task",
+       "wait",
+       {"ID"},
+       {{"seconds", "N", "for at most so long; default and most: 60"}},
+       "wait for the end of a task; fails where that failed",
+       "scalectl task wait 17",
+       [](const Words& w) {
+         Call call{"POST", kRoot + ("task/" + path_word(w.arguments[0]) + "/wait"), {}};
+         if (w.has("seconds"))
+           call.body["seconds"] = count_of(w.options.at("seconds"), "--seconds");
+         return call;
+       },
+       show_task},
   };
 }
 

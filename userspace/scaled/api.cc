@@ -96,6 +96,11 @@ class Fields {
     if (value == nullptr || err) return fail<uint64_t>(name, "a number, 0 or more");
     return out;
   }
+  bool flag(const char* name, bool fallback) {
+    const json::value* value = find(name);
+    if (value == nullptr) return fallback;
+    return value->is_bool() ? value->as_bool() : fail<bool>(name, "true or false");
+  }
   /// After all fields were read: what was wrong, if anything.
   Result<void> check() const {
     if (!problem_.empty()) return Error{Code::invalid, problem_};
@@ -369,7 +374,10 @@ Outcome add_local_disk(Call& call) {
   auto ready = call.propose({{"op", "disk_ready"}, {"disk", disk.value}});
   if (!ready) return ready;
   call.member().agent().poke();
-  return json::object{{"disk", disk.value}, {"serial", device->serial}, {"tier", tier}};
+  return json::object{{"disk", disk.value},
+                      {"serial", device->serial},
+                      {"tier", tier},
+                      {"task", added->at("task").to_number<uint64_t>()}};
 }
 
 Outcome add_disk(Call& call) {
@@ -416,6 +424,15 @@ Outcome list_vsds(Call& call) {
   return json::object{{"vsds", std::move(out)}};
 }
 
+// Without what only its map knows.
+Outcome brief_vsd(Call& call, const std::string& name) {
+  auto vsd = call.vsd(name);
+  if (!vsd) return vsd.error();
+  auto opened = call.cluster().opened();
+  if (!opened) return opened.error();
+  return vsd_json(*vsd, *opened);
+}
+
 // With what it uses and where its copies lie. Walks the whole map.
 Outcome show_vsd(Call& call, const std::string& name) {
   auto vsd = call.vsd(name);
@@ -451,7 +468,7 @@ Outcome create_vsd(Call& call) {
                             {"sectors", bytes / kSectorBytes},
                             {"replicas", copies}});
   if (!made) return made;
-  return show_vsd(call, name);
+  return brief_vsd(call, name);
 }
 
 Outcome resize_vsd(Call& call, const std::string& name) {
@@ -465,7 +482,7 @@ Outcome resize_vsd(Call& call, const std::string& name) {
   auto done = call.propose(
       {{"op", "vsd_resize"}, {"vsd", vsd->id.value}, {"sectors", bytes / kSectorBytes}});
   if (!done) return done;
-  return show_vsd(call, name);
+  return brief_vsd(call, name);
 }
 
 Outcome delete_vsd(Call& call, const std::string& name) {
@@ -475,7 +492,8 @@ Outcome delete_vsd(Call& call, const std::string& name) {
 }
 
 // Waits until the node has said what became of an "opening" or "closing".
-Outcome wait_for_device(Call& call, const meta::Vsd& vsd, const meta::Node& node, bool open) {
+Outcome wait_for_device(Call& call, const meta::Vsd& vsd, const meta::Node& node, bool open,
+                        uint64_t task) {
   const auto deadline = steady_clock::now() + kOpenFor;
   while (steady_clock::now() < deadline) {
     auto opened = call.cluster().opened();
@@ -484,21 +502,22 @@ Outcome wait_for_device(Call& call, const meta::Vsd& vsd, const meta::Node& node
     for (const meta::Opened& one : *opened)
       if (one.vsd == vsd.id && one.node == node.id) row = &one;
     if (open ? row != nullptr && row->state == "open" : row == nullptr)
-      return show_vsd(call, vsd.name);
+      return brief_vsd(call, vsd.name);
     if (row == nullptr) return Error{Code::conflict, "it was closed meanwhile"};
     if (!row->error.empty() && row->state != "closing" && row->state != "opening")
       return Error{Code::conflict, row->error};
     std::this_thread::sleep_for(kLook);
   }
   return Error{Code::unknown, "node " + node.name +
-                                  " has not answered yet; it will when it can. See: scalectl vsd "
-                                  "show " +
-                                  vsd.name};
+                                  " has not answered yet; it will when it can. See: scalectl task "
+                                  "wait " +
+                                  std::to_string(task)};
 }
 
 Outcome open_or_close(Call& call, const std::string& name, const char* op) {
   Fields fields = call.fields();
   const std::string where = fields.text("node", "");
+  const bool wait = fields.flag("wait", true);
   CORE_TRY(fields.check());
   auto vsd = call.vsd(name);
   if (!vsd) return vsd.error();
@@ -506,7 +525,54 @@ Outcome open_or_close(Call& call, const std::string& name, const char* op) {
   if (!node) return node.error();
   auto done = call.propose({{"op", op}, {"vsd", vsd->id.value}, {"node", node->id.value}});
   if (!done) return done;
-  return wait_for_device(call, *vsd, *node, op == std::string("open"));
+  const uint64_t task = done->at("task").to_number<uint64_t>();
+  auto shown = wait ? wait_for_device(call, *vsd, *node, op == std::string("open"), task)
+                    : brief_vsd(call, name);
+  if (shown) (*shown)["task"] = task;
+  return shown;
+}
+
+// Tasks
+
+json::object task_json(const meta::Task& task) {
+  return {{"id", task.id},           {"what", task.what},   {"name", task.name},
+          {"node", task.node.value}, {"state", task.state}, {"error", task.error},
+          {"began", task.began},     {"ended", task.ended}};
+}
+
+Outcome list_tasks(Call& call) {
+  auto tasks = call.cluster().tasks();
+  if (!tasks) return tasks.error();
+  json::array out;
+  for (const meta::Task& task : *tasks) out.push_back(task_json(task));
+  return json::object{{"tasks", std::move(out)}};
+}
+
+Outcome show_task(Call& call, const std::string& id) {
+  auto tasks = call.cluster().tasks();
+  if (!tasks) return tasks.error();
+  for (const meta::Task& task : *tasks)
+    if (std::to_string(task.id) == id) return task_json(task);
+  return Error{Code::not_found, "no task " + id + "; of those that ended only the last are kept"};
+}
+
+// Answers when the task has ended, as failed with its error, or after a time with what it is then.
+Outcome wait_for_task(Call& call, const std::string& id) {
+  Fields fields = call.fields();
+  const uint64_t seconds_left = fields.number("seconds", kOpenFor.count());
+  CORE_TRY(fields.check());
+  if (seconds_left > static_cast<uint64_t>(kOpenFor.count()))
+    return Error{Code::invalid, "a call waits for at most 60 seconds; ask again"};
+  const auto deadline = steady_clock::now() + seconds(seconds_left);
+  for (;;) {
+    auto task = show_task(call, id);
+    if (!task || task->at("state") == "done") return task;
+    const std::string error = json::value_to<std::string>(task->at("error"));
+    if (task->at("state") == "failed") return Error{Code::conflict, error};
+    if (steady_clock::now() >= deadline)
+      return Error{Code::unknown, "task " + id + " goes on; ask again"};
+    std::this_thread::sleep_for(kLook);
+  }
 }
 
 // Other nodes
@@ -600,6 +666,9 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "DELETE vsd/*") return delete_vsd(call, name);
   if (key == "POST vsd/*/open") return open_or_close(call, name, "open");
   if (key == "POST vsd/*/close") return open_or_close(call, name, "close");
+  if (key == "GET task") return list_tasks(call);
+  if (key == "GET task/*") return show_task(call, name);
+  if (key == "POST task/*/wait") return wait_for_task(call, name);
   return Error{Code::not_found, "no such call: " + key};
 }
 

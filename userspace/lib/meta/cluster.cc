@@ -85,6 +85,19 @@ Result<std::vector<Opened>> Cluster::opened() {
               });
 }
 
+Result<std::vector<Task>> Cluster::tasks() {
+  return rows(
+      database_,
+      "SELECT id, what, object, name, node, state, error, began, ended FROM task ORDER BY id",
+      [](SQLite::Statement& row) {
+        return Task{u64(row.getColumn(0)),        row.getColumn(1).getString(),
+                    u64(row.getColumn(2)),        row.getColumn(3).getString(),
+                    {u64(row.getColumn(4))},      row.getColumn(5).getString(),
+                    row.getColumn(6).getString(), row.getColumn(7).getInt64(),
+                    row.getColumn(8).getInt64()};
+      });
+}
+
 Result<std::vector<Fence>> Cluster::fences() {
   return rows(database_, "SELECT node, life, witness FROM fence", [](SQLite::Statement& row) {
     return Fence{{u64(row.getColumn(0))}, u64(row.getColumn(1)), {u64(row.getColumn(2))}};

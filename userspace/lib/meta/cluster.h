@@ -58,6 +58,19 @@ struct Opened {
   std::string error;
 };
 
+/// What goes on after its call was answered, or went on.
+struct Task {
+  uint64_t id = 0;
+  std::string what;     ///< "vsd open", "vsd close", "vsd delete", "disk add" or "node join"
+  uint64_t object = 0;  ///< of what it does that to
+  std::string name;     ///< of the object, when the task began
+  core::NodeId node;    ///< where; 0: nowhere in particular
+  std::string state;    ///< "running", "done" or "failed" (error says why)
+  std::string error;
+  int64_t began = 0;  ///< in seconds since 1970
+  int64_t ended = 0;  ///< 0 while it runs
+};
+
 /// That a node ended all I/O of another node's life.
 struct Fence {
   core::NodeId node;
@@ -88,6 +101,8 @@ class Cluster {
   Result<std::vector<Vsd>> vsds();
   Result<std::optional<Vsd>> vsd(core::VsdId id);
   Result<std::vector<Opened>> opened();
+  /// The running ones and some that ended, oldest first.
+  Result<std::vector<Task>> tasks();
   Result<std::vector<Fence>> fences();
   /// Lives that are over and that `witness` has not fenced yet: of nodes that are down, or that
   /// still hold leases or reservations.

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "policy/proposals.h"
 
-#include <SQLiteCpp/VariadicBind.h>
-
 #include <algorithm>
 #include <array>
 #include <string_view>
@@ -11,6 +9,8 @@
 #include "meta/cluster.h"
 #include "meta/map.h"
 #include "policy/placement.h"
+#include "policy/rows.h"
+#include "policy/tasks.h"
 
 namespace policy {
 
@@ -52,6 +52,9 @@ struct Context {
   SQLite::Database& sql = database.sql();
   meta::Map map{database};
   meta::Cluster cluster{database};
+  Tasks tasks{database, now};
+
+  operator meta::Database&() const { return database; }
 };
 
 uint64_t number(const json::object& args, const char* name) {
@@ -63,27 +66,6 @@ std::string text(const json::object& args, const char* name) {
 }
 
 int64_t s64(uint64_t value) { return static_cast<int64_t>(value); }
-
-template <class... Args>
-int run(Context& c, const char* statement, const Args&... args) {
-  meta::Query made(c.database, statement);
-  SQLite::bind(*made, args...);
-  return made.exec();
-}
-
-// The first column of the first row; 0 where there is none.
-template <class... Args>
-uint64_t ask(Context& c, const char* query, const Args&... args) {
-  meta::Query made(c.database, query);
-  SQLite::bind(*made, args...);
-  return made.executeStep() ? static_cast<uint64_t>(made.getColumn(0).getInt64()) : 0;
-}
-
-uint64_t next_id(Context& c, const char* counter) {
-  run(c, "INSERT INTO counter VALUES(?, 1) ON CONFLICT(name) DO UPDATE SET value = value + 1",
-      counter);
-  return ask(c, "SELECT value FROM counter WHERE name = ?", counter);
-}
 
 Error no_such(const char* what, uint64_t id) {
   return {Code::not_found, std::string("no ") + what + " " + std::to_string(id)};
@@ -125,17 +107,21 @@ Outcome add_node(Context& c, const json::object& args) {
   if (name.empty() || name.size() > 63)
     return Error{Code::invalid, "a node's name has 1 to 63 characters"};
   // One that was let in and never came: its join failed on the way.
-  run(c,
-      "DELETE FROM node WHERE name = ? AND state = 'new' AND "
-      "NOT EXISTS (SELECT 1 FROM disk WHERE node = node.id)",
-      name);
+  if (const uint64_t never = ask(c,
+                                 "SELECT id FROM node WHERE name = ? AND state = 'new' AND "
+                                 "NOT EXISTS (SELECT 1 FROM disk WHERE node = node.id)",
+                                 name)) {
+    c.tasks.end("node join", never, never, "the node never came; it joins anew");
+    run(c, "DELETE FROM node WHERE id = ?", s64(never));
+  }
   if (ask(c, "SELECT count(*) FROM node WHERE name = ?", name) != 0)
     return Error{Code::conflict, "a node named " + name + " is in the cluster already"};
   const uint64_t id = next_id(c, "node");
   if (id > kMaxNode) return Error{Code::no_space, "all node numbers have been used"};
   run(c, "INSERT INTO node VALUES(?, ?, ?, ?, 'new', 0, '', 0)", s64(id), name, text(args, "lan"),
       text(args, "backplane"));
-  return json::object{{"node", id}};
+  const uint64_t task = c.tasks.begin("node join", id, name, id);
+  return json::object{{"node", id}, {"task", task}};
 }
 
 Outcome cluster_create(Context& c, const json::object& args) {
@@ -173,6 +159,7 @@ Outcome node_up(Context& c, const json::object& args) {
   row.reset();
   run(c, "UPDATE node SET state = 'up', life = ?, version = ?, seen = 0 WHERE id = ?", s64(life),
       text(args, "version"), s64(node));
+  c.tasks.end("node join", node, node, "");
   return json::object{};
 }
 
@@ -213,7 +200,13 @@ Outcome disk_add(Context& c, const json::object& args) {
   if (id > kMaxDisk) return Error{Code::no_space, "all disk numbers have been used"};
   run(c, "INSERT INTO disk VALUES(?, ?, ?, ?, ?, ?, 'new', 0)", s64(id), s64(number(args, "node")),
       text(args, "uuid"), text(args, "serial"), tier, s64(slots));
-  return json::object{{"disk", id}};
+  const uint64_t task =
+      c.tasks.begin("disk add", id, "disk " + std::to_string(id), number(args, "node"));
+  return json::object{{"disk", id}, {"task", task}};
+}
+
+uint64_t node_of_disk(Context& c, uint64_t disk) {
+  return ask(c, "SELECT node FROM disk WHERE id = ?", s64(disk));
 }
 
 // The superblock is written: from now on the disk is looked for.
@@ -229,6 +222,7 @@ Outcome disk_up(Context& c, const json::object& args) {
   if (run(c, "UPDATE disk SET state = 'ok', life = ?, slots = ? WHERE id = ?",
           s64(number(args, "life")), s64(number(args, "slots")), s64(disk)) != 1)
     return no_such("disk", disk);
+  c.tasks.end("disk add", disk, node_of_disk(c, disk), "");
   return json::object{};
 }
 
@@ -244,6 +238,7 @@ Outcome disk_remove(Context& c, const json::object& args) {
   if (used != 0)
     return Error{Code::conflict, "disk " + std::to_string(disk) + " holds " + std::to_string(used) +
                                      " copies; moving them off comes with the mover"};
+  c.tasks.end("disk add", disk, node_of_disk(c, disk), "it was taken out before it was in use");
   run(c, "DELETE FROM quarantine WHERE disk = ?", s64(disk));
   if (run(c, "DELETE FROM disk WHERE id = ?", s64(disk)) != 1) return no_such("disk", disk);
   return json::object{};
@@ -263,6 +258,11 @@ Outcome vsd_create(Context& c, const json::object& args) {
   return json::object{{"vsd", id->value}};
 }
 
+// Maps are taken apart together, so deletions end together.
+void end_deletions(Context& c) {
+  if (ask(c, "SELECT EXISTS(SELECT 1 FROM garbage)") == 0) c.tasks.end_all("vsd delete");
+}
+
 Outcome vsd_delete(Context& c, const json::object& args) {
   const uint64_t vsd = number(args, "vsd");
   if (ask(c, "SELECT count(*) FROM opened WHERE vsd = ?", s64(vsd)) != 0)
@@ -273,8 +273,10 @@ Outcome vsd_delete(Context& c, const json::object& args) {
   if ((*row)->lease_node && !is_fenced(c, (*row)->lease_node.value, (*row)->lease_life))
     return Error{Code::conflict,
                  "node " + std::to_string((*row)->lease_node.value) + " holds its lease"};
+  const uint64_t task = c.tasks.begin("vsd delete", vsd, (*row)->name, 0);
   CORE_TRY(c.map.delete_vsd({vsd}));
-  return json::object{};
+  end_deletions(c);
+  return json::object{{"task", task}};
 }
 
 Outcome vsd_resize(Context& c, const json::object& args) {
@@ -285,31 +287,44 @@ Outcome vsd_resize(Context& c, const json::object& args) {
 Outcome open(Context& c, const json::object& args) {
   const uint64_t vsd = number(args, "vsd");
   const uint64_t node = number(args, "node");
-  if (ask(c, "SELECT count(*) FROM vsd WHERE id = ?", s64(vsd)) == 0) return no_such("VSD", vsd);
+  const auto row = c.cluster.vsd({vsd});
+  if (!row) return row.error();
+  if (!*row) return no_such("VSD", vsd);
   if (ask(c, "SELECT count(*) FROM node WHERE id = ?", s64(node)) == 0)
     return no_such("node", node);
-  run(c,
-      "INSERT INTO opened VALUES(?, ?, 'opening', '') ON CONFLICT(vsd, node) DO UPDATE SET "
-      "state = 'opening', error = '' WHERE state <> 'open'",
-      s64(vsd), s64(node));
-  return json::object{};
+  if (run(c,
+          "INSERT INTO opened VALUES(?, ?, 'opening', '') ON CONFLICT(vsd, node) DO UPDATE SET "
+          "state = 'opening', error = '' WHERE state <> 'open'",
+          s64(vsd), s64(node)) == 0)
+    return json::object{{"task", 0}};
+  c.tasks.end("vsd close", vsd, node, "it was opened again meanwhile");
+  return json::object{{"task", c.tasks.begin("vsd open", vsd, (*row)->name, node)}};
 }
 
 // Only where the wish has not changed meanwhile: a device that came up after "close" was said
 // stays "closing".
 Outcome opened(Context& c, const json::object& args) {
-  run(c, "UPDATE opened SET state = ?, error = ? WHERE vsd = ? AND node = ? AND state <> 'closing'",
-      text(args, "state"), text(args, "error"), s64(number(args, "vsd")),
-      s64(number(args, "node")));
+  const uint64_t vsd = number(args, "vsd");
+  const uint64_t node = number(args, "node");
+  const std::string error = text(args, "error");
+  if (run(c,
+          "UPDATE opened SET state = ?, error = ? WHERE vsd = ? AND node = ? AND state <> "
+          "'closing'",
+          text(args, "state"), error, s64(vsd), s64(node)) != 0)
+    c.tasks.end("vsd open", vsd, node, error);
   return json::object{};
 }
 
 Outcome close(Context& c, const json::object& args) {
-  if (run(c, "UPDATE opened SET state = 'closing', error = '' WHERE vsd = ? AND node = ?",
-          s64(number(args, "vsd")), s64(number(args, "node"))) != 1)
-    return Error{Code::not_found,
-                 "the VSD is not open on node " + std::to_string(number(args, "node"))};
-  return json::object{};
+  const uint64_t vsd = number(args, "vsd");
+  const uint64_t node = number(args, "node");
+  if (run(c, "UPDATE opened SET state = 'closing', error = '' WHERE vsd = ? AND node = ?", s64(vsd),
+          s64(node)) != 1)
+    return Error{Code::not_found, "the VSD is not open on node " + std::to_string(node)};
+  const auto row = c.cluster.vsd({vsd});
+  if (!row) return row.error();
+  c.tasks.end("vsd open", vsd, node, "it was closed meanwhile");
+  return json::object{{"task", c.tasks.begin("vsd close", vsd, (*row)->name, node)}};
 }
 
 // With an error the device is still there, and so the VSD is open again.
@@ -321,6 +336,7 @@ Outcome closed(Context& c, const json::object& args) {
         node);
   else
     run(c, "DELETE FROM opened WHERE vsd = ? AND node = ? AND state = 'closing'", vsd, node);
+  c.tasks.end("vsd close", number(args, "vsd"), number(args, "node"), text(args, "error"));
   return json::object{};
 }
 
@@ -454,6 +470,7 @@ Outcome collect(Context& c, const json::object&) {
 Outcome reap(Context& c, const json::object&) {
   auto done = c.map.reap(kReapAtOnce, c.index);
   if (!done) return done.error();
+  end_deletions(c);
   return json::object{{"rows", *done}};
 }
 

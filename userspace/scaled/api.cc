@@ -36,7 +36,6 @@ constexpr milliseconds kEtcdTimeout{10'000};
 constexpr size_t kSecretBytes = 16;
 constexpr uint64_t kTokenHours = 24;
 constexpr uint64_t kMaxTokenHours = 720;
-constexpr size_t kNodesForFive = 5;
 constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kSlotBytes = uint64_t{1} << 20;
 
@@ -243,25 +242,6 @@ Outcome make_token(Call& call) {
       {"token", *print + secret}, {"hours", hours}, {"address", call.member().config().backplane}};
 }
 
-/// etcd's own form of its members, with the one that is to be added.
-Result<std::string> add_etcd_member(Call& call, NodeId node, const std::string& address,
-                                    size_t nodes) {
-  Member& member = call.member();
-  journal::Etcd etcd(etcd_endpoints(member.config(), member.peers()), kEtcdTimeout);
-  auto members = etcd.members();
-  if (!members) return members.error();
-  // One that was added and never started: its join did not come to an end.
-  for (const auto& one : *members)
-    if (one.learner && one.name.empty()) CORE_TRY(etcd.remove_member(one.id));
-  std::erase_if(*members, [](const auto& one) { return one.learner && one.name.empty(); });
-  if (members->size() >= (nodes >= kNodesForFive ? 5U : 3U)) return std::string();
-  auto added = etcd.add_learner(etcd_peer_url(address));
-  if (!added) return added.error();
-  std::string out = tls::node_name(node) + "=" + etcd_peer_url(address);
-  for (const auto& one : *members) out += "," + one.name + "=" + one.peer_url;
-  return out;
-}
-
 // From a machine that has nothing but a token.
 Outcome admit_node(Call& call) {
   Fields fields = call.fields();
@@ -279,10 +259,12 @@ Outcome admit_node(Call& call) {
   if (!added) return added;
   const NodeId node{added->at("node").to_number<uint64_t>()};
   auto nodes = call.cluster().nodes();
-  if (!nodes) return nodes.error();
+  auto tasks = call.cluster().tasks();
+  if (!nodes || !tasks) return Error{Code::storage, "the metadata is unreadable"};
   auto pair = tls::issue(config.authority, node, backplane);
   if (!pair) return pair.error();
-  auto initial = add_etcd_member(call, node, backplane, nodes->size());
+  journal::Etcd etcd(etcd_endpoints(config, call.member().peers()), kEtcdTimeout);
+  auto initial = add_etcd_member(etcd, node, backplane, *nodes, *tasks);
   if (!initial) return initial.error();
   return json::object{{"node", node.value},
                       {"sponsor", config.node.value},

@@ -58,6 +58,7 @@ Member::Member(const Paths& paths, Config config)
 
 Member::~Member() {
   server_.reset();
+  membership_.reset();
   liveness_.reset();
   metadata_.request_stop();
   if (etcd_log_ != nullptr) etcd_log_->stop();
@@ -182,6 +183,11 @@ Result<void> Member::start(http::Handler handler) {
   agent_->run();
   liveness_ = std::make_unique<Liveness>(paths_, config_, *replica_, *agent_,
                                          etcd_endpoints(config_, peers_));
+  if (!config_.single)
+    membership_ = std::make_unique<Membership>(paths_, config_, peers_, [this] {
+      const std::lock_guard lock(mutex_);
+      failure_ = Error{Code::conflict, "etcd runs here from now on"};
+    });
   return {};
 }
 

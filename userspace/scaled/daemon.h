@@ -15,6 +15,7 @@
 #include "http/http.h"
 #include "journal/etcd_log.h"
 #include "liveness.h"
+#include "membership.h"
 #include "peers.h"
 #include "replica/replica.h"
 
@@ -54,6 +55,7 @@ class Member {
   mutable std::mutex mutex_;
   std::optional<Error> failure_;
   std::unique_ptr<Liveness> liveness_;
+  std::unique_ptr<Membership> membership_;
   journal::EtcdLog* etcd_log_ = nullptr;  // the replica's, where there is one
   std::unique_ptr<http::Server> server_;
   std::jthread metadata_;

@@ -6,6 +6,8 @@
 
 #include <array>
 #include <cstring>
+#include <ctime>
+#include <set>
 
 extern char** environ;
 
@@ -14,9 +16,11 @@ namespace scaled {
 namespace {
 
 constexpr const char* kUnit = "scaled-etcd.service";
+constexpr size_t kNodesForFive = 5;
+constexpr int64_t kJoinSeconds = 300;
 
-Result<void> systemctl(const char* verb) {
-  std::array<const char*, 5> argv = {"systemctl", "--no-block", verb, kUnit, nullptr};
+Result<void> systemctl(const char* verb, const char* how) {
+  std::array<const char*, 5> argv = {"systemctl", how, verb, kUnit, nullptr};
   pid_t pid = 0;
   const int err =
       posix_spawnp(&pid, argv[0], nullptr, nullptr, const_cast<char* const*>(argv.data()), environ);
@@ -64,6 +68,21 @@ std::string settings(const Paths& paths, const Config& c, const std::string& ini
   return out;
 }
 
+// Where a learner may be about to start: at a node of the cluster, or one that was let in just now.
+std::set<std::string> may_start(const std::vector<meta::Node>& nodes,
+                                const std::vector<meta::Task>& tasks) {
+  std::set<core::NodeId> joining;
+  for (const meta::Task& task : tasks)
+    if (task.what == "node join" && task.state == "running" &&
+        task.began > std::time(nullptr) - kJoinSeconds)
+      joining.insert(task.node);
+  std::set<std::string> out;
+  for (const meta::Node& node : nodes)
+    if (node.state != "new" || joining.contains(node.id))
+      out.insert(etcd_peer_url(node.backplane_addr));
+  return out;
+}
+
 }  // namespace
 
 std::string etcd_peer_url(const std::string& address) {
@@ -73,7 +92,10 @@ std::string etcd_peer_url(const std::string& address) {
 Result<void> start_etcd(const Paths& paths, const Config& config,
                         const std::string& initial_cluster, bool existing) {
   if (!initial_cluster.empty()) {
+    // What an earlier attempt left, which came so far and no further, belongs to no cluster.
+    CORE_TRY(systemctl("stop", "--quiet"));
     std::error_code err;
+    std::filesystem::remove_all(paths.etcd(), err);
     std::filesystem::create_directories(paths.etcd(), err);
     CORE_TRY(write_file(paths.etcd() / "node.crt", config.identity.own.cert, 0644));
     CORE_TRY(write_file(paths.etcd() / "node.key", config.identity.own.key, 0600));
@@ -81,7 +103,36 @@ Result<void> start_etcd(const Paths& paths, const Config& config,
     CORE_TRY(write_file(paths.etcd() / "etcd.env",
                         settings(paths, config, initial_cluster, existing), 0644));
   }
-  return systemctl("start");
+  return systemctl("start", "--no-block");
+}
+
+Result<std::string> add_etcd_member(journal::Etcd& etcd, core::NodeId node,
+                                    const std::string& address,
+                                    const std::vector<meta::Node>& nodes,
+                                    const std::vector<meta::Task>& tasks) {
+  auto members = etcd.members();
+  if (!members) return members.error();
+  const std::string url = etcd_peer_url(address);
+  const std::set<std::string> starting = may_start(nodes, tasks);
+  // etcd takes one learner at a time. One that never started is of a node that is about to start
+  // it, or of a join that came to no end; one in this node's place is of an earlier attempt of its
+  // own.
+  for (const auto& one : *members) {
+    const bool idle = one.learner && one.name.empty();
+    if (one.peer_url != url && idle && starting.contains(one.peer_url))
+      return Error{Code::conflict,
+                   "another node joins at this moment; try again when it is in, or in 5 minutes"};
+    if (one.peer_url == url || idle) CORE_TRY(etcd.remove_member(one.id));
+  }
+  std::erase_if(*members, [&](const auto& one) {
+    return one.peer_url == url || (one.learner && one.name.empty());
+  });
+  if (members->size() >= (nodes.size() >= kNodesForFive ? 5U : 3U)) return std::string();
+  auto added = etcd.add_learner(url);
+  if (!added) return added.error();
+  std::string out = tls::node_name(node) + "=" + url;
+  for (const auto& one : *members) out += "," + one.name + "=" + one.peer_url;
+  return out;
 }
 
 journal::Etcd::Endpoints etcd_endpoints(const Config& config, const Peers& peers) {

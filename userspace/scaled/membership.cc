@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "membership.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "etcd_service.h"
+#include "meta/cluster.h"
+
+namespace scaled {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+
+namespace {
+
+constexpr milliseconds kTimeout{10'000};
+constexpr milliseconds kTick{500};
+constexpr seconds kLook{15};
+constexpr seconds kCatchUp{120};
+
+}  // namespace
+
+Membership::Membership(const Paths& paths, const Config& config, const Peers& peers,
+                       std::function<void()> changed)
+    : paths_(paths),
+      config_(config),
+      changed_(std::move(changed)),
+      etcd_(etcd_endpoints(config, peers), kTimeout) {
+  thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+}
+
+void Membership::run(const std::stop_token& stop) {
+  while (!stop.stop_requested()) {
+    auto done = look();
+    if (done && *done) return;
+    if (!done) spdlog::warn("etcd on this node: {}", done.error().text);
+    const auto next = steady_clock::now() + kLook;
+    while (!stop.stop_requested() && steady_clock::now() < next) std::this_thread::sleep_for(kTick);
+  }
+}
+
+Result<bool> Membership::look() {
+  if (!config_.etcd_member) return become_member();
+  auto voter = promote(seconds(0));
+  if (voter) return true;
+  // Its learner was given up before it had started: it begins anew.
+  if (voter.error().code == Code::not_found) return become_member();
+  return voter.error();
+}
+
+Result<bool> Membership::become_member() {
+  auto database = meta::Database::open_reader(paths_.database());
+  if (!database) return database.error();
+  auto nodes = meta::Cluster(**database).nodes();
+  auto tasks = meta::Cluster(**database).tasks();
+  if (!nodes || !tasks) return Error{Code::storage, "the metadata is unreadable"};
+  auto initial = add_etcd_member(etcd_, config_.node, config_.backplane, *nodes, *tasks);
+  if (!initial) return initial.error();
+  if (initial->empty()) return false;
+  Config config = config_;
+  config.etcd_member = true;
+  CORE_TRY(start_etcd(paths_, config, *initial, true));
+  // From here on it is one, though it may not vote yet: the next run sees to that.
+  CORE_TRY(save_config(paths_, config));
+  if (auto voter = promote(kCatchUp); !voter)
+    spdlog::warn("etcd here does not vote yet: {}", voter.error().text);
+  changed_();
+  return true;
+}
+
+Result<void> Membership::promote(seconds patience) {
+  const auto deadline = steady_clock::now() + patience;
+  for (;;) {
+    auto members = etcd_.members();
+    if (!members) return members.error();
+    const auto own = std::find_if(members->begin(), members->end(), [&](const auto& one) {
+      return one.peer_url == etcd_peer_url(config_.backplane);
+    });
+    if (own == members->end())
+      return Error{Code::not_found, "the cluster's etcd does not know this node"};
+    if (!own->learner) return {};
+    auto done = etcd_.promote(own->id);
+    if (done) return {};
+    if (steady_clock::now() >= deadline) return done.error();
+    std::this_thread::sleep_for(kTick * 2);
+  }
+}
+
+}  // namespace scaled

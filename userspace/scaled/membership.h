@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <functional>
+#include <thread>
+
+#include "config.h"
+#include "journal/etcd.h"
+#include "peers.h"
+
+namespace scaled {
+
+/// Keeps this node's place among etcd's members: a learner becomes a voter, and a node without etcd
+/// gets one when the cluster has grown to five nodes. Looks from time to time until both are so.
+class Membership {
+ public:
+  /// `changed` is called when this node became a member, which is written down then.
+  Membership(const Paths& paths, const Config& config, const Peers& peers,
+             std::function<void()> changed);
+
+ private:
+  void run(const std::stop_token& stop);
+  /// Whether nothing is left to do, ever.
+  Result<bool> look();
+  Result<bool> become_member();
+  Result<void> promote(std::chrono::seconds patience);
+
+  const Paths& paths_;
+  const Config& config_;
+  const std::function<void()> changed_;
+  journal::Etcd etcd_;
+  std::jthread thread_;
+};
+
+}  // namespace scaled

@@ -296,9 +296,11 @@ TEST(Database, WhatIsCommittedIsThereAfterReopeningAndWhatIsPreparedIsNot) {
       if (name == std::string("kept")) db->commit({1, 5}).value();
     }
   }
-  auto db = Database::open(path).value();
-  EXPECT_EQ(db->applied().value(), (meta::Position{1, 5}));
-  EXPECT_EQ(db->sql().execAndGet("SELECT group_concat(name) FROM vsd").getString(), "kept");
+  {
+    auto db = Database::open(path).value();
+    EXPECT_EQ(db->applied().value(), (meta::Position{1, 5}));
+    EXPECT_EQ(db->sql().execAndGet("SELECT group_concat(name) FROM vsd").getString(), "kept");
+  }
   std::filesystem::remove(path);
 }
 

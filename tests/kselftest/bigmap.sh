@@ -45,7 +45,7 @@ gives_back() { # the shrinker takes half and more, a pass at a time
 }
 
 small_enough() { # KIB for the leaves loaded
-	local whole=$(($1 / 1024 * 65536 / leaves))
+	local whole=$(($1 * 65536 / leaves / 1024))
 	echo "# $whole MiB of kernel memory for each mapped TiB" >&3
 	[ "$whole" -gt 32 ] && [ "$whole" -lt 128 ]
 }

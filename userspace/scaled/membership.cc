@@ -44,11 +44,10 @@ void Membership::run(const std::stop_token& stop) {
 
 Result<bool> Membership::look() {
   if (!config_.etcd_member) return become_member();
-  auto voter = promote(seconds(0));
-  if (voter) return true;
-  // Its learner was given up before it had started: it begins anew.
-  if (voter.error().code == Code::not_found) return become_member();
-  return voter.error();
+  // A member that is not known is not made anew: a list of members may be out of date, and then a
+  // healthy member would be removed, and its data.
+  CORE_TRY(promote(seconds(0)));
+  return true;
 }
 
 Result<bool> Membership::become_member() {

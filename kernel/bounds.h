@@ -13,6 +13,7 @@
 
 #define SCRIBE_LARGE_SECTORS		128	/* from here a write has its own extent */
 #define SCRIBE_FLUSH_MS			1000	/* age of data that starts a flush */
+#define SCRIBE_UNMAPS_MAX		1024	/* discards of one VSD under way or parked */
 #define SCRIBE_DIRTY_MAX		4096	/* extents that start a flush */
 #define SCRIBE_RESERVE_LOW		64	/* extents in stock: below, ask the daemon */
 #define SCRIBE_RESERVE_TARGET		192	/* what it is asked to fill up to */

@@ -54,6 +54,10 @@ static void end_io(struct scribe_io *io, blk_status_t status)
 {
 	trace_scribe_io_end(io->vsd->id, io->chunk * SCRIBE_CHUNK_SECTORS + io->start, io->len,
 			    io->kind, blk_status_to_errno(status));
+	if (io->kind == SCRIBE_IO_UNMAP) {
+		atomic_dec(&io->vsd->nr_unmaps);
+		wake_up(&io->vsd->unmaps_queue);
+	}
 	io->bio->bi_status = status;
 	bio_endio(io->bio);
 }
@@ -110,6 +114,14 @@ void scribe_io_leave_and_park(struct scribe_io *io, enum scribe_park why)
 	spin_unlock_irqrestore(&vsd->lock, flags);
 }
 
+/* Its leaf is still to come: the daemon knows, and there may be many like it. */
+static bool still_parked(struct scribe_io *io)
+{
+	lockdep_assert_held(&io->vsd->lock);
+	return io->park == SCRIBE_PARK_LEAF && io->vsd->lease == SCRIBE_LEASE_OWNED &&
+	       !scribe_vsd_leaf(io->vsd, io->chunk);
+}
+
 static bool space_timeout(struct scribe_io *io)
 {
 	if (!scribe_reserve_nospace()) {
@@ -127,7 +139,10 @@ void scribe_io_retry_parked(struct scribe_vsd *vsd)
 	LIST_HEAD(again);
 
 	spin_lock_irq(&vsd->lock);
-	list_splice_init(&vsd->parked, &again);
+	list_for_each_entry_safe(io, next, &vsd->parked, node) {
+		if (!still_parked(io))
+			list_move_tail(&io->node, &again);
+	}
 	spin_unlock_irq(&vsd->lock);
 	list_for_each_entry_safe(io, next, &again, node) {
 		list_del_init(&io->node);
@@ -157,10 +172,12 @@ u32 scribe_io_collect_wants(struct scribe_vsd *vsd, struct scribe_work_rec *recs
 		} else if (io->park == SCRIBE_PARK_LEAF && vsd->lease != SCRIBE_LEASE_NONE) {
 			rec.type = SCRIBE_WORK_LEAF_WANTED;
 			rec.arg = io->chunk / SCRIBE_LEAF_CHUNKS;
-			for (i = 0; i < nr && (recs[i].type != rec.type || recs[i].arg != rec.arg);
-			     i++)
-				;
-			if (i == nr)
+			/* From the end: neighbours in the list want the same leaf as a rule. */
+			for (i = nr; i > 0; i--) {
+				if (recs[i - 1].type == rec.type && recs[i - 1].arg == rec.arg)
+					break;
+			}
+			if (!i)
 				recs[nr++] = rec;
 		}
 	}
@@ -565,6 +582,13 @@ int scribe_io_map(struct scribe_vsd *vsd, struct bio *bio)
 	case REQ_OP_DISCARD:
 	case REQ_OP_WRITE_ZEROES:
 		io->kind = SCRIBE_IO_UNMAP;
+		/*
+		 * One discard may span the disk, and dm makes a bio of each chunk of it: whoever
+		 * sends it waits here, or they would fill the memory. No leg of ours is behind
+		 * us in the submitter's list, it holds the rest of the discard.
+		 */
+		wait_event(vsd->unmaps_queue,
+			   atomic_add_unless(&vsd->nr_unmaps, 1, SCRIBE_UNMAPS_MAX));
 		break;
 	default:
 		return DM_MAPIO_KILL;

@@ -398,6 +398,7 @@ static struct scribe_vsd *alloc_vsd(u64 id)
 		INIT_LIST_HEAD(&vsd->ranges[i]);
 	init_waitqueue_head(&vsd->idle);
 	init_waitqueue_head(&vsd->committed);
+	init_waitqueue_head(&vsd->unmaps_queue);
 	INIT_WORK(&vsd->kick, kick_parked);
 	INIT_DELAYED_WORK(&vsd->flush, scribe_flush_work);
 	return vsd;

@@ -109,6 +109,8 @@ struct scribe_vsd {
 	u32 nr_adding;			/* of these, writes that will add an op */
 	wait_queue_head_t idle;
 	struct work_struct kick;	/* tries parked I/O again */
+	atomic_t nr_unmaps;		/* from map to end; not under ->lock */
+	wait_queue_head_t unmaps_queue;
 
 	struct scribe_batch *open, *closed;
 	bool closed_ready;		/* the daemon may fetch it */

@@ -78,8 +78,16 @@ check "zeroes just that" sh -c 'cmp -n 512 -i 512:0 /dev/mapper/v2 /dev/zero && 
 check "a device can be grown in use" sh -c 'dmsetup load v2 --table "0 $((512 * 2048)) scribe 2" && dmsetup resume v2 && test "$(blockdev --getsize64 /dev/mapper/v2)" = $((512 << 20))'
 check "its data is there" cmp -n $((5 << 20)) -i $((10 << 20)) /dev/mapper/v2 /run/data
 
+# Each of its 16384 chunks parks until one of 1024 leaves is there.
+check "a VSD of 16 GiB appears" make_vsd v3 3 16384
+check "discarding all of it, with no leaf loaded, ends" timeout 600 blkdiscard /dev/mapper/v3
+check "a file system that spans it" sh -c 'mkfs.ext4 -q -E nodiscard,lazy_itable_init=1 /dev/mapper/v3 && mkdir -p /mnt/w && mount /dev/mapper/v3 /mnt/w'
+check "gives its free space back" timeout 600 fstrim -v /mnt/w
+check "umount" umount /mnt/w
+check "the agent lives" sh -c 'test -e "/proc/$(cat /run/agent.pid)" || { cat /run/agent.log; false; }'
+
 check "wrong and random netlink attributes and damaged superblocks are refused" python3 badinput.py
-check "remove all" sh -c 'dmsetup remove v1 && dmsetup remove v2'
+check "remove all" sh -c 'dmsetup remove v1 && dmsetup remove v2 && dmsetup remove v3'
 check "the agent ends" stop_agent
 check "the module unloads" rmmod dm_scribe
 if [ -e /sys/kernel/debug/kmemleak ]; then

@@ -11,6 +11,7 @@ answers what the module asks for. STATE is a directory; the owner's map.json in 
 a batch is acknowledged, so an owner that dies can start again from it.
 """
 
+import errno
 import json
 import os
 import random
@@ -100,6 +101,16 @@ class Host(Node):
             except OSError as err:
                 print(f"host: {err}", flush=True)
             sock.close()
+
+
+def drain(events):
+    """An event says no more than: look. While we were busy there may have been too many to keep."""
+    while select.select([events], [], [], 0)[0]:
+        try:
+            events.recv(65536)
+        except OSError as err:
+            if err.errno != errno.ENOBUFS:
+                raise
 
 
 def merge(segments):
@@ -275,8 +286,7 @@ class Owner(Node):
         open(f"{self.state}/ready", "w", encoding="utf-8").close()
         while True:
             select.select([events], [], [], 0.5)
-            while select.select([events], [], [], 0)[0]:
-                events.recv(65536)
+            drain(events)
             records = list(nl.WORK.iter_unpack(self.call("WORK_GET")["WORK"]))
             lost = {number for kind, number, _, _ in records if kind == nl.PEER_LOST}
             self.reconnect(lost)

@@ -170,6 +170,32 @@ def daemon_dies():
     lab.run(2, f"{WRITER} check {vsd('w')} {writer.end()}")
 
 
+def audit() -> dict[str, str]:
+    return {n["name"]: n["state"] for n in ask(lab, 1, "cluster audit")["nodes"]}
+
+
+def metadata_is_damaged():
+    document = json.loads((REPO / "Documentation/openapi.json").read_text())
+    wrong = problems(document, answer_schema(document, "/cluster/audit", "post"), ask(lab, 1, "cluster audit"))
+    assert not wrong, "\n".join(wrong)
+    assert audit() == {"n1": "equal", "n2": "equal", "n3": "equal"}
+    copied = "journalctl -u scaled | grep -c 'metadata copied from node' || true"
+    # A row that changed behind the log's back; then a file that sqlite cannot read.
+    change = ("import sqlite3; d = sqlite3.connect('/var/lib/scaled/meta.db'); "
+              "d.execute('update vsd set sectors = sectors + 2048'); d.commit()")
+    for times, damage in ((1, f'python3 -c "{change}"'),
+                          (2, "rm -f /var/lib/scaled/meta.db-*; "
+                              "dd if=/dev/zero of=/var/lib/scaled/meta.db bs=4096 count=4 conv=notrunc")):
+        lab.run(3, f"systemctl stop scaled; {damage}; systemctl --no-block start scaled")
+        if times == 1:
+            wait_until("node 3 sees the others", lambda: ask(lab, 3, "cluster status")["leader"])
+            assert audit() == {"n1": "equal", "n2": "equal", "n3": "differs"}
+        wait_until("node 3 has another's metadata", lambda n=times: int(lab.run(3, copied)) == n)
+        same_metadata(lab, (1, 2, 3))
+        wait_until("nothing differs", lambda: set(audit().values()) == {"equal"})
+    wait_up(lab, 1, (1, 2, 3))
+
+
 def replica_holder_dies():
     lab.run(1, "scalectl vsd create v 256MiB && scalectl vsd open v")
     fio = lab.start(1, FIO.format(vsd("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -277,6 +303,7 @@ def main():
     lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)
     lab.case("two nodes write one disk in turns and see each other's records", ping_pong)
     lab.case("the daemon is killed under a writer, which goes on", daemon_dies)
+    lab.case("a node whose metadata is damaged copies another's", metadata_is_damaged)
     lab.case("a replica holder's power cut under fio verify: no error, no wrong byte", replica_holder_dies)
     lab.case("the owner's power cut: node 2 has every acknowledged record and writes on", owner_dies, 0)
     lab.case("the same where the drives had written half of their caches", owner_dies, 50)

@@ -7,6 +7,7 @@
 
 #include "meta/cluster.h"
 #include "meta/map.h"
+#include "policy/audit.h"
 #include "policy/placement.h"
 #include "policy/proposals.h"
 
@@ -443,6 +444,19 @@ TEST_F(TaskRows, TheLastThousandThatEndedAreKept) {
     leader.say({{"op", "closed"}, {"vsd", vsd}, {"node", 1}, {"error", ""}}).value();
   }
   EXPECT_EQ(leader.cluster().tasks()->size(), 1000U);
+}
+
+TEST(MajorityTest, TheLargestGroupThatAgreesIsRightUnlessTwoAreAsLarge) {
+  using Nodes = std::vector<core::NodeId>;
+  EXPECT_EQ(policy::majority({}), Nodes{});
+  EXPECT_EQ(policy::majority({{{1}, 7}}), Nodes{{1}});
+  EXPECT_EQ(policy::majority({{{1}, 7}, {{2}, 7}, {{3}, 7}}), (Nodes{{1}, {2}, {3}}));
+  EXPECT_EQ(policy::majority({{{1}, 7}, {{2}, 8}, {{3}, 7}}), (Nodes{{1}, {3}}));
+  EXPECT_EQ(policy::majority({{{1}, 7}, {{2}, 8}}), Nodes{});
+  EXPECT_EQ(policy::majority({{{1}, 7}, {{2}, 8}, {{3}, 9}}), Nodes{});
+  EXPECT_EQ(policy::majority({{{1}, 8}, {{2}, 8}, {{3}, 7}, {{4}, 7}, {{5}, 7}}),
+            (Nodes{{3}, {4}, {5}}));
+  EXPECT_EQ(policy::majority({{{1}, 8}, {{2}, 8}, {{3}, 7}, {{4}, 7}, {{5}, 9}}), Nodes{});
 }
 
 }  // namespace

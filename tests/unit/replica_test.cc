@@ -7,7 +7,9 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include "journal/record.h"
@@ -89,7 +91,13 @@ class Node {
           if (node->death_ == Death::before_answer) return Error{Code::unknown, "no answer"};
           return served;
         },
-        [](bool) {});
+        [](bool) {},
+        [this](const meta::Position& at) {
+          auto view = meta::Database::open_reader(path_).value();
+          EXPECT_TRUE(view->hold());
+          const std::lock_guard lock(views_mutex_);
+          views_[at.index] = std::move(view);
+        });
     thread_ = std::jthread([this](const std::stop_token& stop) {
       result_ = replica_->run(stop);
       ended_ = true;
@@ -106,6 +114,35 @@ class Node {
     return result_;
   }
   uint64_t digest() { return meta::Database::open_reader(path_).value()->digest().value(); }
+  /// What this node's database was at an audited entry; nothing where it did not come by.
+  std::optional<uint64_t> digest_at(uint64_t index) {
+    const std::lock_guard lock(views_mutex_);
+    const auto view = views_.find(index);
+    if (view == views_.end()) return {};
+    return view->second->digest().value();
+  }
+  /// Behind the log's back, while it is stopped.
+  void change(const std::string& statement) {
+    replica_.reset();
+    meta::Database::open(path_).value()->sql().exec(statement);
+  }
+  /// Overwrites the pages of a table, while it is stopped.
+  void damage(const std::string& table) {
+    replica_.reset();
+    int64_t page = 0;
+    int64_t bytes = 0;
+    {
+      auto database = meta::Database::open(path_).value();
+      database->sql().exec("PRAGMA wal_checkpoint(TRUNCATE)");
+      page = database->sql()
+                 .execAndGet("SELECT rootpage FROM sqlite_master WHERE name = '" + table + "'")
+                 .getInt64();
+      bytes = database->sql().execAndGet("PRAGMA page_size").getInt64();
+    }
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp((page - 1) * bytes);
+    file << std::string(static_cast<size_t>(bytes), 'x');
+  }
   size_t vsds() {
     auto reader = meta::Database::open_reader(path_).value();
     return meta::Cluster(*reader).vsds()->size();
@@ -116,6 +153,8 @@ class Node {
   const fs::path path_;
   std::atomic<Death> death_{Death::never};
   std::atomic<bool> ended_{false};
+  std::mutex views_mutex_;
+  std::map<uint64_t, std::unique_ptr<meta::Database>> views_;
   std::unique_ptr<Replica> replica_;
   Result<void> result_;
   std::jthread thread_;
@@ -256,6 +295,54 @@ TEST_F(ReplicaTest, ADatabaseWithAnotherHistoryStopsInsteadOfGoingOn) {
   start(2);
   while (!nodes_[2]->ended()) std::this_thread::sleep_for(milliseconds(10));
   EXPECT_EQ(nodes_[2]->stop().error().code, Code::corrupt);
+}
+
+TEST_F(ReplicaTest, AnAuditComparesTheDatabasesAsTheyWereAtItsEntry) {
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    for (int i = 0; !done; i++)
+      nodes_[2]
+          ->replica()
+          .propose(create("o" + std::to_string(i)), Clock::now() + kPatience)
+          .value();
+  });
+  for (int i = 0; i < 10; i++) {
+    auto asked = nodes_[1 + i % 2]->replica().propose({{"op", "audit"}}, Clock::now() + kPatience);
+    const uint64_t index = asked.value().at("index").to_number<uint64_t>();
+    for (Node* node : {nodes_[1], nodes_[2]})
+      ASSERT_TRUE(node->replica().wait_applied(index + 1, Clock::now() + kPatience));
+    ASSERT_TRUE(nodes_[1]->digest_at(index).has_value());
+    EXPECT_EQ(nodes_[1]->digest_at(index), nodes_[2]->digest_at(index));
+    EXPECT_NE(nodes_[1]->digest_at(index), nodes_[1]->digest());
+  }
+  done = true;
+  other.join();
+}
+
+TEST_F(ReplicaTest, ARowThatChangedBesideTheLogDiffersInTheNextAudit) {
+  nodes_[2]->replica().propose(create("a"), Clock::now() + kPatience).value();
+  nodes_[2]->stop().value();
+  nodes_[2]->change("UPDATE vsd SET sectors = sectors + 2048");
+  start(2);
+  auto asked = nodes_[2]->replica().propose({{"op", "audit"}}, Clock::now() + kPatience);
+  const uint64_t index = asked.value().at("index").to_number<uint64_t>();
+  EXPECT_NE(nodes_[1]->digest_at(index), nodes_[2]->digest_at(index));
+}
+
+TEST_F(ReplicaTest, ADamagedDatabaseAsksForACopyInsteadOfLeading) {
+  nodes_[2]->replica().propose(create("a"), Clock::now() + kPatience).value();
+  lead(2);
+  nodes_[2]->replica().propose(create("b"), Clock::now() + kPatience).value();
+  nodes_[2]->stop().value();
+  nodes_[2]->damage("vsd");
+  start(2);
+  auto answer = nodes_[2]->replica().propose(create("c"), Clock::now() + seconds(2));
+  EXPECT_FALSE(answer);
+  while (!nodes_[2]->ended()) std::this_thread::sleep_for(milliseconds(10));
+  EXPECT_EQ(nodes_[2]->stop().error().code, Code::corrupt);
+  // Nothing of it was decided.
+  lead(1);
+  EXPECT_TRUE(nodes_[1]->replica().propose(create("c"), Clock::now() + kPatience));
 }
 
 }  // namespace

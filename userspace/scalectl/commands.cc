@@ -90,6 +90,15 @@ std::string show_nodes(const json::object& o) {
   return table.text();
 }
 
+std::string show_audit(const json::object& o) {
+  Table table({"ID:", "NAME", "METADATA", "DIGEST"});
+  for (const json::value& value : list(o, "nodes")) {
+    const json::object& n = value.as_object();
+    table.add({count(n, "id"), text(n, "name"), text(n, "state"), text(n, "digest")});
+  }
+  return "as of change " + count(o, "log_index") + ":\n" + table.text();
+}
+
 std::string show_disks(const json::object& o) {
   Table table({"ID:", "NODE:", "TIER", "STATE", "SIZE:", "USED:", "SERIAL"});
   for (const json::value& value : list(o, "disks")) {
@@ -243,6 +252,16 @@ std::vector<Command> make_commands() {
          return call;
        },
        show_token},
+      {"cluster",
+       "audit",
+       {},
+       {},
+       "compare the metadata of all nodes that are up; they do it every hour, too",
+       "scalectl cluster audit",
+       [](const Words&) {
+         return Call{"POST", std::string(kRoot) + "cluster/audit", {}};
+       },
+       show_audit},
       {"cluster",
        "join",
        {"ADDRESS", "TOKEN"},

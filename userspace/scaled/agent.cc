@@ -14,6 +14,7 @@
 #include "host/dm.h"
 #include "host/reset.h"
 #include "meta/map.h"
+#include "refetch.h"
 
 namespace scaled {
 
@@ -445,6 +446,12 @@ void Agent::keep_peers(Kernel& kernel, meta::Cluster& cluster) {
   auto nodes = cluster.nodes();
   if (!nodes) return;
   peers_.set_nodes(*nodes);
+  if (auto addresses = peers_.addresses(); addresses != remembered_) {
+    if (auto done = remember_addresses(paths_, addresses); !done)
+      spdlog::warn("{}", done.error().text);
+    else
+      remembered_ = std::move(addresses);
+  }
   for (const meta::Node& node : *nodes) {
     if (node.id == config_.node || node.state != "up" || introduced_[node.id] == node.life)
       continue;

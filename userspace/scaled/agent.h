@@ -49,6 +49,8 @@ class Agent {
 
   /// What this node's administrator should know, by subject; empty when all is well.
   std::map<std::string, std::string> conditions() const;
+  /// Sets one; "" clears it.
+  void set_condition(const std::string& subject, const std::string& text);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -77,7 +79,6 @@ class Agent {
 
   void wake_service();
   void wait(const std::stop_token& stop, uint64_t& seen, std::chrono::milliseconds limit);
-  void set_condition(const std::string& subject, const std::string& text);
   Result<boost::json::object> propose(boost::json::object body);
 
   const Paths& paths_;
@@ -96,6 +97,7 @@ class Agent {
   // Of the housekeeping thread alone.
   std::map<core::DiskId, uint64_t> routed_;
   std::map<core::NodeId, uint64_t> introduced_;
+  std::map<core::NodeId, std::string> remembered_;
   uint64_t barrier_ = 0;
 
   const int wake_;  // an eventfd: the service thread has something to do

@@ -3,6 +3,7 @@
 
 #include <boost/json.hpp>
 #include <ctime>
+#include <iomanip>
 #include <map>
 #include <sstream>
 #include <thread>
@@ -15,6 +16,7 @@
 #include "meta/cluster.h"
 #include "meta/map.h"
 #include "openapi.h"
+#include "policy/audit.h"
 
 namespace scaled {
 
@@ -31,6 +33,7 @@ namespace {
 
 constexpr seconds kProposeFor{30};
 constexpr seconds kOpenFor{60};
+constexpr seconds kAuditFor{240};
 constexpr milliseconds kLook{200};
 constexpr milliseconds kEtcdTimeout{10'000};
 constexpr size_t kSecretBytes = 16;
@@ -600,9 +603,51 @@ Outcome serve_promote(Call& call, NodeId peer) {
   return json::object{};
 }
 
+std::string hex(const std::optional<uint64_t>& value) {
+  if (!value) return "";
+  std::ostringstream out;
+  out << std::hex << std::setw(16) << std::setfill('0') << *value;
+  return out.str();
+}
+
 Outcome serve_status(Call& call) {
   const meta::Position at = call.member().replica().applied();
-  return json::object{{"applied", at.index}, {"hash", at.hash}};
+  const Audit::Digest audit = call.member().audit().last();
+  return json::object{{"applied", at.index},
+                      {"hash", at.hash},
+                      {"audit_index", audit.index},
+                      {"audit_digest", hex(audit.value)}};
+}
+
+// All nodes' metadata at one entry, beside each other.
+Outcome audit_cluster(Call& call) {
+  CORE_TRY(call.fields().check());
+  auto asked = call.propose({{"op", "audit"}});
+  if (!asked) return asked;
+  const uint64_t index = asked->at("index").to_number<uint64_t>();
+  auto nodes = call.cluster().nodes();
+  if (!nodes) return nodes.error();
+  const auto digests =
+      call.member().audit().collect(index, *nodes, steady_clock::now() + kAuditFor, {});
+  std::map<NodeId, uint64_t> known;
+  for (const auto& [node, digest] : digests)
+    if (digest && digest->index == index && digest->value) known[node] = *digest->value;
+  const auto right = policy::majority(known);
+  json::array out;
+  for (const meta::Node& node : *nodes) {
+    const auto found = digests.find(node.id);
+    const bool reached = found != digests.end() && found->second.has_value();
+    const auto at = known.find(node.id);
+    const char* state = reached ? "working" : node.state == "up" ? "unreachable" : "down";
+    if (reached && found->second->index > index) state = "overtaken";
+    if (at != known.end())
+      state = !right.empty() && at->second == known.at(right.front()) ? "equal" : "differs";
+    out.push_back({{"id", node.id.value},
+                   {"name", node.name},
+                   {"state", state},
+                   {"digest", at != known.end() ? hex(at->second) : ""}});
+  }
+  return json::object{{"log_index", index}, {"nodes", std::move(out)}};
 }
 
 http::Response serve_database(Call& call) {
@@ -636,6 +681,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
       method + " " + noun + (name.empty() ? "" : "/*") + (verb.empty() ? "" : "/" + verb);
   if (key == "GET cluster") return show_cluster(call);
   if (key == "POST cluster/*" && name == "token") return make_token(call);
+  if (key == "POST cluster/*" && name == "audit") return audit_cluster(call);
   if (key == "GET node") return list_nodes(call);
   if (key == "GET disk") return list_disks(call);
   if (key == "GET disk/*" && name == "candidates") return list_candidates(call);

@@ -29,6 +29,8 @@ struct Paths {
   std::filesystem::path config() const { return state / "node.json"; }
   std::filesystem::path database() const { return state / "meta.db"; }
   std::filesystem::path log() const { return state / "log"; }
+  /// The nodes' addresses, for when the database cannot be read.
+  std::filesystem::path addresses() const { return state / "nodes.json"; }
   /// Its presence asks for a copy of the database from another node.
   std::filesystem::path refetch() const { return state / "refetch"; }
   std::filesystem::path etcd() const { return state / "etcd"; }

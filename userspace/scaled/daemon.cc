@@ -9,6 +9,7 @@
 #include "etcd_service.h"
 #include "journal/local_log.h"
 #include "meta/cluster.h"
+#include "refetch.h"
 
 namespace scaled {
 
@@ -62,39 +63,21 @@ Member::~Member() {
   liveness_.reset();
   metadata_.request_stop();
   if (etcd_log_ != nullptr) etcd_log_->stop();
-  agent_.reset();
   if (metadata_.joinable()) metadata_.join();
+  audit_.reset();
+  agent_.reset();
 }
 
-// The log reaches no longer back to this node's database, or the two differ: the next start begins
-// with a copy of another node's.
-Result<void> Member::refetch_where_asked() {
-  std::error_code err;
-  if (!std::filesystem::exists(paths_.refetch(), err)) return {};
-  {
-    auto old = meta::Database::open(paths_.database());
-    if (!old) return old.error();
-    auto nodes = meta::Cluster(**old).nodes();
-    if (!nodes) return nodes.error();
-    peers_.set_nodes(*nodes);
+// This node's metadata is of no use: the next start begins with a copy of another node's. A single
+// node has none to ask.
+void Member::give_up(const Error& why, const std::vector<core::NodeId>& from) {
+  spdlog::critical("metadata: {}", why.text);
+  if (!config_.single && (why.code == Code::stale || why.code == Code::corrupt)) {
+    if (auto asked = ask_for_refetch(paths_, why.text, from); !asked)
+      spdlog::critical("{}", asked.error().text);
   }
-  const std::filesystem::path fresh = paths_.state / "meta.copy";
-  for (const auto& [node, address] : peers_.addresses()) {
-    if (node == config_.node) continue;
-    auto copied = peers_.copy_database(node, fresh);
-    if (!copied) {
-      spdlog::warn("database of node {}: {}", node.value, copied.error().text);
-      continue;
-    }
-    for (const char* side : {"-wal", "-shm"})
-      std::filesystem::remove(paths_.database().string() + side, err);
-    std::filesystem::rename(fresh, paths_.database(), err);
-    if (err) return Error{Code::storage, paths_.database().string() + ": " + err.message()};
-    std::filesystem::remove(paths_.refetch(), err);
-    spdlog::info("metadata copied from node {}", node.value);
-    return {};
-  }
-  return Error{Code::unknown, "no other node gives its database; trying again"};
+  const std::lock_guard lock(mutex_);
+  failure_ = why;
 }
 
 Result<std::unique_ptr<journal::Log>> Member::open_log() {
@@ -134,13 +117,16 @@ void Member::listen() {
 }
 
 Result<void> Member::start(http::Handler handler) {
-  CORE_TRY(refetch_where_asked());
+  CORE_TRY(refetch_where_asked(paths_, config_, peers_));
   auto database = meta::Database::open(paths_.database());
-  if (!database) return database.error();
-  auto info = meta::Cluster(**database).info();
-  auto nodes = meta::Cluster(**database).nodes();
-  if (!info) return info.error();
-  if (!nodes) return nodes.error();
+  auto info = database ? meta::Cluster(**database).info()
+                       : Result<std::optional<meta::ClusterInfo>>(database.error());
+  auto nodes = database ? meta::Cluster(**database).nodes()
+                        : Result<std::vector<meta::Node>>(database.error());
+  if (!info || !nodes) {
+    give_up(info ? nodes.error() : info.error(), {});
+    return *failure();
+  }
   peers_.set_nodes(*nodes);
   auto log = open_log();
   if (!log) return log.error();
@@ -152,19 +138,17 @@ Result<void> Member::start(http::Handler handler) {
       [this](bool announce) {
         if (announce && !config_.single) hints_.announce(replica_->applied().index);
         if (agent_) agent_->poke();
-      });
+      },
+      [this](const meta::Position& at) { audit_->begin(at); });
   agent_ = std::make_unique<Agent>(paths_, config_, *replica_, peers_);
+  audit_ = std::make_unique<Audit>(
+      paths_, config_, peers_,
+      [this](const std::string& text) { agent_->set_condition("metadata", text); },
+      [this](const Error& why, const std::vector<core::NodeId>& from) { give_up(why, from); });
   metadata_ = std::jthread([this](const std::stop_token& stop) {
     auto done = replica_->run(stop);
     if (done || stop.stop_requested()) return;
-    spdlog::critical("metadata: {}", done.error().text);
-    if (!config_.single &&
-        (done.error().code == Code::stale || done.error().code == Code::corrupt)) {
-      if (auto asked = write_file(paths_.refetch(), done.error().text, 0600); !asked)
-        spdlog::critical("{}", asked.error().text);
-    }
-    const std::lock_guard lock(mutex_);
-    failure_ = done.error();
+    give_up(done.error(), {});
   });
   if (!*info && config_.founder) {
     auto founded = replica_->propose({{"op", "cluster_create"},
@@ -181,6 +165,7 @@ Result<void> Member::start(http::Handler handler) {
     listen();
   }
   agent_->run();
+  audit_->run(*replica_);
   liveness_ = std::make_unique<Liveness>(paths_, config_, *replica_, *agent_,
                                          etcd_endpoints(config_, peers_));
   if (!config_.single)

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "agent.h"
+#include "audit.h"
 #include "config.h"
 #include "hints.h"
 #include "http/http.h"
@@ -37,12 +38,13 @@ class Member {
   replica::Replica& replica() { return *replica_; }
   Agent& agent() { return *agent_; }
   Peers& peers() { return peers_; }
+  Audit& audit() { return *audit_; }
   /// Why the metadata stopped, where it did: the daemon must end and start anew.
   std::optional<Error> failure() const;
 
  private:
   Result<std::unique_ptr<journal::Log>> open_log();
-  Result<void> refetch_where_asked();
+  void give_up(const Error& why, const std::vector<core::NodeId>& from);
   uint64_t most_advanced();
   void listen();
 
@@ -52,6 +54,7 @@ class Member {
   Hints hints_;
   std::unique_ptr<replica::Replica> replica_;
   std::unique_ptr<Agent> agent_;
+  std::unique_ptr<Audit> audit_;
   mutable std::mutex mutex_;
   std::optional<Error> failure_;
   std::unique_ptr<Liveness> liveness_;

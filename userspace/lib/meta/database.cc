@@ -55,11 +55,15 @@ static_assert(kReplicated.size() == kTables.size());
 constexpr int kSchemaVersion = 1;
 constexpr int kReaderBusyMs = 10'000;
 
+bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }
+
 Error storage_error(SQLite::Database& sql, const char* what) {
   return {Code::storage, std::string("metadata database: ") + what + ": " + sql.getErrorMsg()};
 }
 
 }  // namespace
+
+bool damaged(const SQLite::Exception& err) { return is_damage(err.getErrorCode() & 0xff); }
 
 Database::Database(const std::string& path)
     : sql_(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE) {}
@@ -100,6 +104,22 @@ Result<std::unique_ptr<Database>> Database::open_reader(const std::string& path)
     db->sql_.setBusyTimeout(kReaderBusyMs);
     db->sql_.exec("PRAGMA query_only = 1");
     return db;
+  });
+}
+
+Result<void> Database::hold() {
+  return guarded([&]() -> Result<void> {
+    sql_.exec("BEGIN");
+    // The view begins with the first row that is read.
+    const Result<Position> at = applied();
+    return at ? Result<void>() : at.error();
+  });
+}
+
+Result<uint64_t> Database::audit_index() {
+  return guarded([&]() -> Result<uint64_t> {
+    Query row(*this, "SELECT value FROM counter WHERE name = 'audit'");
+    return row.executeStep() ? static_cast<uint64_t>(row.getColumn(0).getInt64()) : 0;
   });
 }
 
@@ -190,7 +210,7 @@ Result<void> Database::apply(const Position& position, const Patch& patch) {
         sqlite3changeset_apply(sql_.getHandle(), static_cast<int>(patch.size()),
                                const_cast<char*>(patch.data()), nullptr, on_conflict, nullptr);
     if (code != SQLITE_OK)
-      return Error{code == SQLITE_ABORT ? Code::corrupt : Code::storage,
+      return Error{code == SQLITE_ABORT || is_damage(code & 0xff) ? Code::corrupt : Code::storage,
                    "metadata: entry " + std::to_string(position.index) +
                        " does not fit this database: " + sqlite3_errstr(code)};
     set_applied(position);
@@ -209,6 +229,8 @@ Result<Position> Database::applied() {
                     static_cast<uint64_t>(row.getColumn(1).getInt64())};
   });
 }
+
+void Database::interrupt() { sqlite3_interrupt(sql_.getHandle()); }
 
 Result<uint64_t> Database::digest() {
   return guarded([&]() -> Result<uint64_t> {

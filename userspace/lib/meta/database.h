@@ -36,7 +36,7 @@ struct Position {
 ///
 /// A leader calls prepare(), appends the patch to the log, then calls commit() or rollback(). A
 /// follower calls apply(). One thread uses an object. SQLite's exceptions end here, as
-/// Code::storage.
+/// Code::storage, or as Code::corrupt where the file is damaged.
 class Database {
  public:
   /// Opens or creates a file; ":memory:" for a test.
@@ -68,8 +68,17 @@ class Database {
   /// Writes a copy, in one read transaction, to a file that does not exist. Works on a reader.
   [[nodiscard]] Result<void> copy_to(const std::string& path);
 
+  /// A reader only: from now on it sees what is there now, until it ends.
+  [[nodiscard]] Result<void> hold();
+
+  /// The entry that last asked for an audit; 0 for none.
+  [[nodiscard]] Result<uint64_t> audit_index();
+
   /// A hash over all replicated rows: equal on nodes that applied the same entries.
   [[nodiscard]] Result<uint64_t> digest();
+
+  /// Ends what another thread is doing with this connection, with an error. Any thread.
+  void interrupt();
 
   /// The connection, for the other files of this library.
   SQLite::Database& sql() { return sql_; }
@@ -111,13 +120,17 @@ class Query {
   std::unique_ptr<SQLite::Statement> statement_;
 };
 
-/// Runs a function that uses SQLiteCpp; its exceptions become Code::storage.
+/// Whether the database's file is damaged, so that trying again is of no use.
+[[nodiscard]] bool damaged(const SQLite::Exception& err);
+
+/// Runs a function that uses SQLiteCpp; its exceptions become Code::storage, or Code::corrupt.
 template <class Function>
 auto guarded(Function&& function) -> decltype(function()) {
   try {
     return function();
   } catch (const SQLite::Exception& err) {
-    return Error{Code::storage, std::string("metadata database: ") + err.what()};
+    return Error{damaged(err) ? Code::corrupt : Code::storage,
+                 std::string("metadata database: ") + err.what()};
   }
 }
 

@@ -474,6 +474,15 @@ Outcome reap(Context& c, const json::object&) {
   return json::object{{"rows", *done}};
 }
 
+// An entry at which every node compares its database with the others'.
+Outcome audit(Context& c, const json::object&) {
+  run(c,
+      "INSERT INTO counter VALUES('audit', ?) ON CONFLICT(name) DO UPDATE SET value = "
+      "excluded.value",
+      s64(c.index));
+  return json::object{{"index", c.index}};
+}
+
 using Handler = Outcome (*)(Context&, const json::object&);
 
 const std::unordered_map<std::string_view, Handler>& handlers() {
@@ -503,6 +512,7 @@ const std::unordered_map<std::string_view, Handler>& handlers() {
       {"commit", commit},
       {"collect", collect},
       {"reap", reap},
+      {"audit", audit},
   };
   return table;
 }
@@ -567,6 +577,7 @@ Answer answer_one(Context& c, const Proposal& proposal) {
     Outcome done = execute(c, proposal.body);
     answer = done ? Answer{{"ok", std::move(*done)}} : to_answer(done.error());
   } catch (const SQLite::Exception& err) {
+    if (meta::damaged(err)) throw;  // nothing that this node decides is worth anything
     answer = to_answer({Code::storage, std::string("metadata database: ") + err.what()});
   }
   if (!answer.contains("ok")) {

@@ -48,6 +48,7 @@ using Answer = boost::json::object;
 ///   lease_take vsd node life                           lease_drop vsd node epoch
 ///   reserve node life count                            commit vsd node life epoch ops stales
 ///   collect                                            reap
+///   audit
 ///
 /// It is a function of the database, the proposals, the index and the time; Slots only saves
 /// reading.

@@ -48,13 +48,15 @@ size_t bytes_of(const policy::Proposal& proposal) {
 }  // namespace
 
 Replica::Replica(core::NodeId node, std::unique_ptr<meta::Database> database,
-                 std::unique_ptr<journal::Log> log, Forward forward, Changed changed)
+                 std::unique_ptr<journal::Log> log, Forward forward, Changed changed,
+                 Audited audited)
     : node_(node),
       session_(draw()),
       database_(std::move(database)),
       log_(std::move(log)),
       forward_(std::move(forward)),
       changed_(std::move(changed)),
+      audited_(std::move(audited)),
       decisions_(*database_) {}
 
 Result<void> Replica::run(const std::stop_token& stop) {
@@ -108,6 +110,7 @@ Result<void> Replica::follow() {
                                         " does not continue this node's database"};
       CORE_TRY(database_->apply({entry.index, entry.hash}, entry.payload));
       last = {entry.index, entry.hash};
+      CORE_TRY(audit(last));
     }
     decisions_.forget();  // made by another leader, or before a restart
     set_applied(last);
@@ -157,6 +160,10 @@ Result<void> Replica::lead() {
     }
     decisions_.committed();
     set_applied(now);
+    if (auto done = audit(now); !done) {
+      answer(batch, Error{Code::unknown, done.error().text});
+      return done;
+    }
     trim(now.index);
     size_t first = 0;
     for (const auto& waiting : batch) {
@@ -173,6 +180,13 @@ void Replica::trim(uint64_t index) {
   if (index % kTrimEvery != 0 || index <= kEntriesKept) return;
   // What fails now is done with the next one.
   if (auto done = log_->trim(index - kEntriesKept); !done) return;
+}
+
+Result<void> Replica::audit(const meta::Position& at) {
+  auto asked = database_->audit_index();
+  if (!asked) return asked.error();
+  if (*asked == at.index) audited_(at);
+  return {};
 }
 
 std::vector<std::shared_ptr<Replica::Waiting>> Replica::take(

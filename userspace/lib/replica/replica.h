@@ -42,9 +42,12 @@ class Replica {
   /// Called by run() after entries were applied, `announce` where this node made them and others
   /// should look soon; must not block.
   using Changed = std::function<void(bool announce)>;
+  /// Called by run() right after an entry that asks for an audit was applied, before the next one;
+  /// must not block.
+  using Audited = std::function<void(const meta::Position& at)>;
 
   Replica(core::NodeId node, std::unique_ptr<meta::Database> database,
-          std::unique_ptr<journal::Log> log, Forward forward, Changed changed);
+          std::unique_ptr<journal::Log> log, Forward forward, Changed changed, Audited audited);
 
   /// Leads or follows until stopped. Returns earlier where this node cannot go on by itself:
   /// Code::stale (the log no longer reaches back to this database) and Code::corrupt (databases
@@ -81,6 +84,7 @@ class Replica {
   Result<void> follow();
   Result<void> lead();
   void trim(uint64_t index);
+  Result<void> audit(const meta::Position& at);
   void set_view(const journal::View& view);
   void set_applied(const meta::Position& position);
   std::vector<std::shared_ptr<Waiting>> take(std::vector<policy::Proposal>& proposals);
@@ -95,6 +99,7 @@ class Replica {
   const std::unique_ptr<journal::Log> log_;
   const Forward forward_;
   const Changed changed_;
+  const Audited audited_;
   policy::Proposals decisions_;
 
   mutable std::mutex mutex_;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Two commands matter: make demo and make check. make help lists the rest.
 
-.PHONY: help deps module deb unit lint check check-cluster check-debug bench demo clean
+.PHONY: help deps module deb unit lint check check-cluster check-debug soak bench demo clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ check-cluster: deps ## more: the cluster, the lab's commands, the module alone o
 
 check-debug: deps ## more: clang's analyzer; KUnit and the module's tests under KASAN, lockdep and kmemleak (slow)
 	@scripts/check lint-deep kselftest-debug
+
+soak: deps ## the fuzzers, 10 minutes each
+	@scripts/fuzz 600
 
 bench: deps ## figures beside dm-linear's and DRBD's, on virtual nodes; build/bench/report.json
 	@scripts/bench

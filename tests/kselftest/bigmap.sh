@@ -5,7 +5,10 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-leaves=4096 # a sixteenth of the map
+# A sixteenth of the map; less on a debug kernel, whose memory is not measured: each object has its
+# red zones there.
+leaves=${SCRIBE_DEBUG:+256}
+leaves=${leaves:-4096}
 tib_mib=$((1024 * 1024))
 
 slab_kib() { # what kmalloc and the module's caches hold
@@ -62,10 +65,10 @@ check "its last block is read" dd if=/dev/mapper/big of=/dev/null bs=4k count=1 
 echo "# $((($(date +%s%N) - began) / 1000000)) ms from the first read to its data, lease and leaf included"
 echo 3 > /proc/sys/vm/drop_caches
 before=$(slab_kib)
-check "one block is read of each of $leaves leaves" touch_leaves $leaves
+check "one block is read of each of $leaves leaves" touch_leaves "$leaves"
 after=$(slab_kib)
 check "their extents are known" loaded $((leaves * 16))
-check "all of it loaded would take less than 128 MiB" small_enough $((after - before))
+[ -n "${SCRIBE_DEBUG:-}" ] || check "all of it loaded would take less than 128 MiB" small_enough $((after - before))
 check "what nobody uses is given back" gives_back
 check "and is loaded again" touch_leaves 64
 check "the device goes" dmsetup remove big

@@ -34,7 +34,7 @@ Membership::Membership(const Paths& paths, const Config& config, const Peers& pe
 
 void Membership::run(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
-    auto done = look();
+    auto done = look(stop);
     if (done && *done) return;
     if (!done) spdlog::warn("etcd on this node: {}", done.error().text);
     const auto next = steady_clock::now() + kLook;
@@ -42,15 +42,15 @@ void Membership::run(const std::stop_token& stop) {
   }
 }
 
-Result<bool> Membership::look() {
-  if (!config_.etcd_member) return become_member();
+Result<bool> Membership::look(const std::stop_token& stop) {
+  if (!config_.etcd_member) return become_member(stop);
   // A member that is not known is not made anew: a list of members may be out of date, and then a
   // healthy member would be removed, and its data.
-  CORE_TRY(promote(seconds(0)));
+  CORE_TRY(promote(stop, seconds(0)));
   return true;
 }
 
-Result<bool> Membership::become_member() {
+Result<bool> Membership::become_member(const std::stop_token& stop) {
   auto database = meta::Database::open_reader(paths_.database());
   if (!database) return database.error();
   auto nodes = meta::Cluster(**database).nodes();
@@ -64,13 +64,13 @@ Result<bool> Membership::become_member() {
   CORE_TRY(start_etcd(paths_, config, *initial, true));
   // From here on it is one, though it may not vote yet: the next run sees to that.
   CORE_TRY(save_config(paths_, config));
-  if (auto voter = promote(kCatchUp); !voter)
+  if (auto voter = promote(stop, kCatchUp); !voter)
     spdlog::warn("etcd here does not vote yet: {}", voter.error().text);
   changed_();
   return true;
 }
 
-Result<void> Membership::promote(seconds patience) {
+Result<void> Membership::promote(const std::stop_token& stop, seconds patience) {
   const auto deadline = steady_clock::now() + patience;
   for (;;) {
     auto members = etcd_.members();
@@ -83,7 +83,7 @@ Result<void> Membership::promote(seconds patience) {
     if (!own->learner) return {};
     auto done = etcd_.promote(own->id);
     if (done) return {};
-    if (steady_clock::now() >= deadline) return done.error();
+    if (stop.stop_requested() || steady_clock::now() >= deadline) return done.error();
     std::this_thread::sleep_for(kTick * 2);
   }
 }

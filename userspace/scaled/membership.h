@@ -21,9 +21,9 @@ class Membership {
  private:
   void run(const std::stop_token& stop);
   /// Whether nothing is left to do, ever.
-  Result<bool> look();
-  Result<bool> become_member();
-  Result<void> promote(std::chrono::seconds patience);
+  Result<bool> look(const std::stop_token& stop);
+  Result<bool> become_member(const std::stop_token& stop);
+  Result<void> promote(const std::stop_token& stop, std::chrono::seconds patience);
 
   const Paths& paths_;
   const Config& config_;

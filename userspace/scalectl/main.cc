@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "http/http.h"
+#include "manual.h"
 
 namespace {
 
@@ -150,6 +151,11 @@ int parse_and_run(const Command& command, const std::vector<std::string>& rest) 
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   if (!words.empty() && words[0] == "complete") return complete({words.begin() + 1, words.end()});
+  // For the package's manual page.
+  if (words.size() == 1 && words[0] == "manual") {
+    std::cout << scalectl::manual();
+    return kOk;
+  }
   const auto first_option = std::find_if(words.begin(), words.end(),
                                          [](const std::string& w) { return w.starts_with("-"); });
   const auto leading = first_option - words.begin();

@@ -135,7 +135,7 @@ std::string task_table(const json::array& tasks) {
     const json::object& t = value.as_object();
     table.add({count(t, "id"), text(t, "what"), text(t, "name"),
                number(t, "node") != 0 ? count(t, "node") : "-", text(t, "state"),
-               clock_time(t, "began"), clock_time(t, "ended"), text(t, "error")});
+               clock_time(t, "began"), clock_time(t, "ended"), text(t, "why")});
   }
   return table.text();
 }

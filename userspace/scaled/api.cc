@@ -521,7 +521,7 @@ Outcome open_or_close(Call& call, const std::string& name, const char* op) {
 
 json::object task_json(const meta::Task& task) {
   return {{"id", task.id},           {"what", task.what},   {"name", task.name},
-          {"node", task.node.value}, {"state", task.state}, {"error", task.error},
+          {"node", task.node.value}, {"state", task.state}, {"why", task.error},
           {"began", task.began},     {"ended", task.ended}};
 }
 
@@ -552,7 +552,7 @@ Outcome wait_for_task(Call& call, const std::string& id) {
   for (;;) {
     auto task = show_task(call, id);
     if (!task || task->at("state") == "done") return task;
-    const std::string error = json::value_to<std::string>(task->at("error"));
+    const std::string error = json::value_to<std::string>(task->at("why"));
     if (task->at("state") == "failed") return Error{Code::conflict, error};
     if (steady_clock::now() >= deadline)
       return Error{Code::unknown, "task " + id + " goes on; ask again"};

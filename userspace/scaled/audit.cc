@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "core/rest.h"
 #include "policy/audit.h"
 
 namespace scaled {
@@ -134,7 +135,7 @@ Audit::Digests Audit::collect(uint64_t index, const std::vector<meta::Node>& nod
       all = all && known && known->index >= index && known->value;
     }
     if (all || stop.stop_requested() || steady_clock::now() >= deadline) return out;
-    std::this_thread::sleep_for(kAskEvery);
+    core::rest_until(stop, steady_clock::now() + kAskEvery);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 #include <time.h>
 
+#include "core/rest.h"
 #include "host/reset.h"
 
 namespace scaled {
@@ -72,7 +73,7 @@ void Liveness::run_single(const std::stop_token& stop) {
       auto done = kernel->set_deadline(life, boottime_ns() + ns(kSingleLease));
       if (!done) spdlog::error("deadline: {}", done.error().text);
     }
-    std::this_thread::sleep_for(kKernelTick);
+    core::rest_until(stop, Clock::now() + kKernelTick);
   }
 }
 
@@ -88,7 +89,7 @@ void Liveness::run(const std::stop_token& stop) {
     if (life != 0 && kernel) beat(*kernel, life);
     observe();
     // Before the life is known there is nothing to renew, and soon there will be.
-    std::this_thread::sleep_until(life == 0 ? Clock::now() + kKernelTick : next);
+    core::rest_until(stop, life == 0 ? Clock::now() + kKernelTick : next);
   }
 }
 

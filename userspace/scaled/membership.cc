@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/rest.h"
 #include "etcd_service.h"
 #include "meta/cluster.h"
 
@@ -17,7 +18,7 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr milliseconds kTimeout{10'000};
-constexpr milliseconds kTick{500};
+constexpr seconds kAgain{1};
 constexpr seconds kLook{15};
 constexpr seconds kCatchUp{120};
 
@@ -37,8 +38,7 @@ void Membership::run(const std::stop_token& stop) {
     auto done = look(stop);
     if (done && *done) return;
     if (!done) spdlog::warn("etcd on this node: {}", done.error().text);
-    const auto next = steady_clock::now() + kLook;
-    while (!stop.stop_requested() && steady_clock::now() < next) std::this_thread::sleep_for(kTick);
+    core::rest_until(stop, steady_clock::now() + kLook);
   }
 }
 
@@ -84,7 +84,7 @@ Result<void> Membership::promote(const std::stop_token& stop, seconds patience) 
     auto done = etcd_.promote(own->id);
     if (done) return {};
     if (stop.stop_requested() || steady_clock::now() >= deadline) return done.error();
-    std::this_thread::sleep_for(kTick * 2);
+    core::rest_until(stop, steady_clock::now() + kAgain);
   }
 }
 

@@ -345,4 +345,24 @@ TEST_F(ReplicaTest, ADamagedDatabaseAsksForACopyInsteadOfLeading) {
   EXPECT_TRUE(nodes_[1]->replica().propose(create("c"), Clock::now() + kPatience));
 }
 
+TEST(RetentionTest, EntriesAreKeptByNumberAndBySizeWhicheverIsLess) {
+  replica::Retention by_number(10, 1000);
+  for (uint64_t index = 1; index <= 10; index++) by_number.add(index, 1);
+  EXPECT_EQ(by_number.trimmable(), 0U);
+  by_number.add(11, 1);
+  EXPECT_EQ(by_number.trimmable(), 1U);
+  by_number.add(12, 995);
+  EXPECT_EQ(by_number.trimmable(), 6U);
+  by_number.add(13, 2000);  // larger than all: it alone stays
+  EXPECT_EQ(by_number.trimmable(), 12U);
+}
+
+TEST(RetentionTest, AfterARestartOlderEntriesCountThoughTheirSizesAreNotKnown) {
+  replica::Retention retention(10, 1000);
+  retention.add(100, 1);
+  EXPECT_EQ(retention.trimmable(), 90U);
+  for (uint64_t index = 101; index <= 120; index++) retention.add(index, 100);
+  EXPECT_EQ(retention.trimmable(), 110U);
+}
+
 }  // namespace

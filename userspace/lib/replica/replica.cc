@@ -19,7 +19,8 @@ constexpr milliseconds kWantedEvery{100};
 constexpr std::chrono::seconds kWantedFor{10};
 constexpr milliseconds kRetry{200};  // between attempts to reach a leader
 constexpr size_t kReadAtOnce = 64;
-constexpr uint64_t kEntriesKept = 1024;  // at most 256 MiB
+constexpr uint64_t kEntriesKept = 16'384;
+constexpr uint64_t kBytesKept = uint64_t{256} << 20;
 constexpr uint64_t kTrimEvery = 256;
 constexpr size_t kProposalsAtOnce = 64;  // in one entry
 constexpr size_t kBytesAtOnce = size_t{256} << 10;
@@ -57,7 +58,8 @@ Replica::Replica(core::NodeId node, std::unique_ptr<meta::Database> database,
       forward_(std::move(forward)),
       changed_(std::move(changed)),
       audited_(std::move(audited)),
-      decisions_(*database_) {}
+      decisions_(*database_),
+      retention_(kEntriesKept, kBytesKept) {}
 
 Result<void> Replica::run(const std::stop_token& stop) {
   auto at = database_->applied();
@@ -110,6 +112,7 @@ Result<void> Replica::follow() {
                                         " does not continue this node's database"};
       CORE_TRY(database_->apply({entry.index, entry.hash}, entry.payload));
       last = {entry.index, entry.hash};
+      retention_.add(entry.index, entry.payload.size());
       CORE_TRY(audit(last));
     }
     decisions_.forget();  // made by another leader, or before a restart
@@ -141,6 +144,7 @@ Result<void> Replica::lead() {
       answer(batch, refusal(proposals.size(), at.index));
       continue;
     }
+    const size_t bytes = patch->size();
     auto entry = log_->append(at.index + 1, at.hash, std::move(*patch));
     if (!entry) {
       database_->rollback();
@@ -160,6 +164,7 @@ Result<void> Replica::lead() {
     }
     decisions_.committed();
     set_applied(now);
+    retention_.add(now.index, bytes);
     if (auto done = audit(now); !done) {
       answer(batch, Error{Code::unknown, done.error().text});
       return done;
@@ -177,9 +182,9 @@ Result<void> Replica::lead() {
 
 // Keeps enough for nodes that were away for a moment; others copy a database.
 void Replica::trim(uint64_t index) {
-  if (index % kTrimEvery != 0 || index <= kEntriesKept) return;
+  if (index % kTrimEvery != 0 || retention_.trimmable() == 0) return;
   // What fails now is done with the next one.
-  if (auto done = log_->trim(index - kEntriesKept); !done) return;
+  if (auto done = log_->trim(retention_.trimmable()); !done) return;
 }
 
 Result<void> Replica::audit(const meta::Position& at) {

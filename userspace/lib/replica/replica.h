@@ -16,6 +16,7 @@
 #include "journal/log.h"
 #include "meta/database.h"
 #include "policy/proposals.h"
+#include "replica/retention.h"
 
 namespace replica {
 
@@ -101,6 +102,7 @@ class Replica {
   const Changed changed_;
   const Audited audited_;
   policy::Proposals decisions_;
+  Retention retention_;
 
   mutable std::mutex mutex_;
   std::condition_variable_any wake_;  // run() has something to do

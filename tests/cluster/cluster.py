@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Three nodes as their users have them: packages, scalectl, power cuts, partitions."""
+"""Three nodes as their users have them: packages, scalectl, power cuts, partitions.
+
+  cluster.py [WORD...]   only cases with such a word in their description
+"""
 
 import json
 import subprocess
@@ -183,7 +186,7 @@ def metadata_is_damaged():
     copied = "journalctl -u scaled | grep -c 'metadata copied from node' || true"
     # A row that changed behind the log's back; then a file that sqlite cannot read when scaled starts.
     change = ("import sqlite3; d = sqlite3.connect('/var/lib/scaled/meta.db', timeout=60); "
-              "d.execute('update vsd set sectors = sectors + 2048'); d.commit()")
+              "d.execute('update node set version = 0'); d.commit()")
     lab.run(3, f'python3 -c "{change}"')
     said = audit()
     assert said == {"n1": "equal", "n2": "equal", "n3": "differs"}, said
@@ -294,10 +297,11 @@ def space_comes_back():
 
 
 def main():
+    lab.words = sys.argv[1:]
     for node in (1, 2, 3):
         lab.lab("put", node, Path(__file__).with_name("fsync_writer.py"))
-    lab.case("three nodes form a cluster with tokens; a used or foreign one is refused", formation)
-    lab.case("disks join; one with a file system only when its serial number is repeated", disks)
+    lab.case("three nodes form a cluster with tokens; a used or foreign one is refused", formation, always=True)
+    lab.case("disks join; one with a file system only when its serial number is repeated", disks, always=True)
     lab.case("bad input gets a clear error, its exit code, and changes nothing", bad_input)
     lab.case("a file system written on node 1 is read on node 2 with equal checksums", written_here_read_there)
     lab.case("the API answers as its description says", api_is_as_described)

@@ -33,6 +33,8 @@ struct Paths {
   std::filesystem::path addresses() const { return state / "nodes.json"; }
   /// Its presence asks for a copy of the database from another node.
   std::filesystem::path refetch() const { return state / "refetch"; }
+  /// Such a copy, whole and checked, before it takes the database's place.
+  std::filesystem::path copy() const { return state / "meta.copy"; }
   std::filesystem::path etcd() const { return state / "etcd"; }
 };
 

@@ -68,13 +68,17 @@ Member::~Member() {
   agent_.reset();
 }
 
-// This node's metadata is of no use: the next start begins with a copy of another node's. A single
-// node has none to ask.
+// This node's metadata is of no use: the next start begins with a copy of another node's. It is
+// fetched before this run ends, because the node's lease goes on as long. A single node has none to
+// ask.
 void Member::give_up(const Error& why, const std::vector<core::NodeId>& from) {
+  const std::lock_guard one(giving_up_);
+  if (failure()) return;
   spdlog::critical("metadata: {}", why.text);
   if (!config_.single && (why.code == Code::stale || why.code == Code::corrupt)) {
-    if (auto asked = ask_for_refetch(paths_, why.text, from); !asked)
-      spdlog::critical("{}", asked.error().text);
+    auto asked = ask_for_refetch(paths_, why.text, from);
+    if (asked) asked = fetch_copy(paths_, config_, peers_);
+    if (!asked) spdlog::critical("{}", asked.error().text);
   }
   const std::lock_guard lock(mutex_);
   failure_ = why;

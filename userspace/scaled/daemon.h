@@ -57,6 +57,7 @@ class Member {
   std::unique_ptr<Audit> audit_;
   mutable std::mutex mutex_;
   std::optional<Error> failure_;
+  std::mutex giving_up_;
   std::unique_ptr<Liveness> liveness_;
   std::unique_ptr<Membership> membership_;
   journal::EtcdLog* etcd_log_ = nullptr;  // the replica's, where there is one

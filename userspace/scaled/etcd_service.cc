@@ -57,7 +57,7 @@ std::string settings(const Paths& paths, const Config& c, const std::string& ini
     set((prefix + "TRUSTED_CA_FILE").c_str(), dir + "/ca.crt");
     set((prefix + "CLIENT_CERT_AUTH").c_str(), "true");
   }
-  set("HEARTBEAT_INTERVAL", std::to_string(election / 10));
+  set("HEARTBEAT_INTERVAL", std::to_string(election / 5));
   set("ELECTION_TIMEOUT", std::to_string(election));
   set("AUTO_COMPACTION_MODE", "revision");
   set("AUTO_COMPACTION_RETENTION", "1000");

@@ -7,6 +7,8 @@
 #include <systemd/sd-daemon.h>
 
 #include <boost/program_options.hpp>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 
@@ -29,7 +31,22 @@ void guard_against_reclaim() {
     spdlog::warn("cannot become an I/O flusher: {}", std::strerror(errno));
 }
 
-int run(const scaled::Paths& paths) {
+// A run may end at any instruction, by a power cut or a kill; to end it slowly, waiting for calls
+// under way, would only take longer of the node's lease.
+[[noreturn]] void leave(int code) {
+  spdlog::shutdown();
+  std::_Exit(code);
+}
+
+// Copies of the database that an earlier run was about to send.
+void clear_leftovers(const scaled::Paths& paths) {
+  std::error_code err;
+  for (const auto& entry : std::filesystem::directory_iterator(paths.state, err))
+    if (entry.path().filename().string().starts_with("copy-"))
+      std::filesystem::remove(entry.path(), err);
+}
+
+[[noreturn]] void run(const scaled::Paths& paths) {
   std::error_code err;
   std::filesystem::create_directories(paths.state, err);
   std::filesystem::create_directories(std::filesystem::path(paths.socket).parent_path(), err);
@@ -41,19 +58,20 @@ int run(const scaled::Paths& paths) {
   signal(SIGPIPE, SIG_IGN);
 
   guard_against_reclaim();
+  clear_leftovers(paths);
   scaled::Daemon daemon(paths);
   if (auto started = daemon.start(); !started) {
     spdlog::critical("{}", started.error().text);
-    return kExitFailed;
+    leave(kExitFailed);
   }
   sd_notify(0, "READY=1");
   const timespec tick{1, 0};
   while (sigtimedwait(&signals, nullptr, &tick) < 0) {
-    if (daemon.failure()) return kExitFailed;  // systemd starts it anew
+    if (daemon.failure()) leave(kExitFailed);  // systemd starts it anew
     sd_notify(0, "WATCHDOG=1");
   }
   sd_notify(0, "STOPPING=1");
-  return 0;
+  leave(0);
 }
 
 }  // namespace
@@ -84,7 +102,7 @@ int main(int argc, char** argv) {
   }
   paths.state = state;
   try {
-    return run(paths);
+    run(paths);
   } catch (const std::exception& err) {
     spdlog::critical("{}", err.what());
     return kExitFailed;

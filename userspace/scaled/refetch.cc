@@ -21,18 +21,22 @@ struct Source {
   uint64_t applied = 0;
 };
 
-Result<std::map<NodeId, std::string>> remembered(const Paths& paths) {
+Result<void> set_remembered(const Paths& paths, Peers& peers) {
   auto text = read_file(paths.addresses());
   if (!text) return text.error();
-  std::map<NodeId, std::string> out;
+  std::vector<meta::Node> nodes;
   try {
     const json::value parsed = json::parse(*text);
-    for (const auto& item : parsed.as_object())
-      out[{std::stoull(std::string(item.key()))}] = json::value_to<std::string>(item.value());
+    for (const auto& item : parsed.as_object()) {
+      nodes.emplace_back();
+      nodes.back().id = {std::stoull(std::string(item.key()))};
+      nodes.back().backplane_addr = json::value_to<std::string>(item.value());
+    }
   } catch (const std::exception& err) {
     return Error{Code::corrupt, paths.addresses().string() + ": " + err.what()};
   }
-  return out;
+  peers.set_nodes(nodes);
+  return {};
 }
 
 Result<std::vector<NodeId>> wanted_sources(const Paths& paths) {
@@ -94,21 +98,12 @@ Result<void> remember_addresses(const Paths& paths,
   return write_file(paths.addresses(), json::serialize(out) + "\n", 0600);
 }
 
-Result<void> refetch_where_asked(const Paths& paths, const Config& config, Peers& peers) {
+Result<void> fetch_copy(const Paths& paths, const Config& config, Peers& peers) {
   std::error_code err;
-  if (!std::filesystem::exists(paths.refetch(), err)) return {};
   auto wanted = wanted_sources(paths);
   if (!wanted) return wanted.error();
-  auto addresses = remembered(paths);
-  if (!addresses) return addresses.error();
-  std::vector<meta::Node> nodes;
-  for (const auto& [id, address] : *addresses) {
-    nodes.emplace_back();
-    nodes.back().id = id;
-    nodes.back().backplane_addr = address;
-  }
-  peers.set_nodes(nodes);
-  const std::filesystem::path fresh = paths.state / "meta.copy";
+  if (peers.addresses().empty()) CORE_TRY(set_remembered(paths, peers));
+  const std::filesystem::path fresh = paths.state / "meta.new";
   for (const Source& source : sources(config, peers, *wanted)) {
     auto copied = peers.copy_database(source.node, fresh);
     if (copied) copied = check(fresh, source.applied);
@@ -116,15 +111,27 @@ Result<void> refetch_where_asked(const Paths& paths, const Config& config, Peers
       spdlog::warn("database of node {}: {}", source.node.value, copied.error().text);
       continue;
     }
-    for (const char* side : {"-wal", "-shm"})
-      std::filesystem::remove(paths.database().string() + side, err);
-    std::filesystem::rename(fresh, paths.database(), err);
-    if (err) return Error{Code::storage, paths.database().string() + ": " + err.message()};
-    std::filesystem::remove(paths.refetch(), err);
+    std::filesystem::rename(fresh, paths.copy(), err);
+    if (err) return Error{Code::storage, paths.copy().string() + ": " + err.message()};
     spdlog::info("metadata copied from node {}", source.node.value);
     return {};
   }
   return Error{Code::unknown, "no other node gives its database; trying again"};
+}
+
+Result<void> refetch_where_asked(const Paths& paths, const Config& config, Peers& peers) {
+  std::error_code err;
+  if (!std::filesystem::exists(paths.refetch(), err)) {
+    std::filesystem::remove(paths.copy(), err);
+    return {};
+  }
+  if (!std::filesystem::exists(paths.copy(), err)) CORE_TRY(fetch_copy(paths, config, peers));
+  for (const char* side : {"-wal", "-shm"})
+    std::filesystem::remove(paths.database().string() + side, err);
+  std::filesystem::rename(paths.copy(), paths.database(), err);
+  if (err) return Error{Code::storage, paths.database().string() + ": " + err.message()};
+  std::filesystem::remove(paths.refetch(), err);
+  return {};
 }
 
 }  // namespace scaled

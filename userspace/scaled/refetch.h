@@ -15,7 +15,12 @@ namespace scaled {
 [[nodiscard]] Result<void> ask_for_refetch(const Paths& paths, const std::string& why,
                                            const std::vector<core::NodeId>& from = {});
 
-/// Does what was asked for, if it was. Code::unknown where no node gives its database now.
+/// Gets the copy that was asked for, without touching the database: that may take minutes, while
+/// this node's lease goes on. Code::unknown where no node gives its database now.
+[[nodiscard]] Result<void> fetch_copy(const Paths& paths, const Config& config, Peers& peers);
+
+/// Where a copy was asked for, puts it in the database's place; gets it first where it is not there
+/// yet. Nobody may have the database open.
 [[nodiscard]] Result<void> refetch_where_asked(const Paths& paths, const Config& config,
                                                Peers& peers);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests of the pure files, as the kernel compiles them: built with SCRIBE_KUNIT=1 into
- * scribe_kunit.ko and run by scripts/check kselftest-debug, under KASAN. The same files have
- * property tests in userspace (tests/unit).
+ * KUnit tests of the pure files, as the kernel compiles them: scripts/kunit builds them into a user
+ * mode kernel, and SCRIBE_KUNIT=1 into scribe_kunit.ko, for the debug kernel with KASAN. The same
+ * files have property tests in userspace (tests/unit).
  */
 #include <kunit/test.h>
 #include <linux/module.h>

@@ -17,7 +17,8 @@ DISKS = (("ssd0", "ssd"), ("hdd0", "hdd"), ("hdd1", "hdd"))
 PROBE_SECONDS = 8
 # Under emulation reading the HPET and arming a timer cost more than most of what nodes do: the TSC is good (QEMU keeps
 # the processors' in step), and timers that round to a tick take a third off etcd and two off a disk's small reads.
-KERNEL_OPTIONS = "console=ttyS0 quiet panic=5 mitigations=off tsc=reliable highres=off audit=0 net.ifnames=0"
+KERNEL_OPTIONS = {"kvm": "console=ttyS0 quiet panic=5 mitigations=off audit=0 net.ifnames=0"}
+KERNEL_OPTIONS["tcg"] = KERNEL_OPTIONS["kvm"] + " tsc=reliable highres=off"
 
 
 @dataclass
@@ -105,7 +106,7 @@ def qemu_argv(spec: Spec, node: int, public_key: str) -> list[str]:
     argv = ["qemu-system-x86_64", "-name", f"{spec.name}-n{node}", "-M", "q35", "-accel", accel, "-cpu", cpu,
             "-smp", str(spec.cpus), "-m", str(spec.ram_mib), "-nodefaults", "-display", "none",
             "-kernel", spec.kernel, "-initrd", spec.initrd,
-            "-append", f"{KERNEL_OPTIONS} lab.node={node} lab.key={key}",
+            "-append", f"{KERNEL_OPTIONS[spec.accel]} lab.node={node} lab.key={key}",
             "-chardev", f"socket,id=ser,path={base}/console.sock,server=on,wait=off,logfile={base}/serial.log,logappend=on",
             "-serial", "chardev:ser", "-qmp", f"unix:{base}/qmp.sock,server=on,wait=off",
             "-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset",

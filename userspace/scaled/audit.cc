@@ -27,6 +27,18 @@ constexpr seconds kProposeFor{10};
 constexpr milliseconds kStatusTimeout{2'000};
 constexpr int kNice = 19;
 
+// Nothing where a node of another version answers what makes no sense here.
+std::optional<Audit::Digest> digest_of(const boost::json::object& status) {
+  try {
+    const std::string hex(status.at("audit_digest").as_string());
+    Audit::Digest out{status.at("audit_index").to_number<uint64_t>(), {}};
+    if (!hex.empty()) out.value = std::stoull(hex, nullptr, 16);
+    return out;
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
 }  // namespace
 
 Audit::Audit(const Paths& paths, const Config& config, Peers& peers,
@@ -125,12 +137,7 @@ Audit::Digests Audit::collect(uint64_t index, const std::vector<meta::Node>& nod
         known = last();
       } else {
         auto status = peers_.call(node.id, "/peer/status", {}, kStatusTimeout);
-        known.reset();
-        if (status) {
-          const std::string hex(status->at("audit_digest").as_string());
-          known = Digest{status->at("audit_index").to_number<uint64_t>(), {}};
-          if (!hex.empty()) known->value = std::stoull(hex, nullptr, 16);
-        }
+        known = status ? digest_of(*status) : std::nullopt;
       }
       all = all && known && known->index >= index && known->value;
     }

@@ -14,7 +14,8 @@ WAIT_SECONDS = 300
 
 
 class Lab:
-    def __init__(self, name: str, nodes: int, kernel: str = "6.1", disk_mib: int = 2048, debs: bool = False):
+    def __init__(self, name: str, nodes: int, kernel: str = "6.1", disk_mib: int = 2048, debs: bool = False,
+                 cpus: int = 0):
         self.name, self.nodes = f"{name}-{os.getpid()}", nodes
         self.count, self.failures = 0, 0
         self.words: list[str] = []
@@ -22,7 +23,8 @@ class Lab:
         if debs:
             subprocess.run([REPO / "scripts/build-debs"], check=True, stdout=subprocess.DEVNULL)
             words = ["--debs", REPO / "build/debs"]
-        self.lab("up", "--nodes", nodes, "--kernel", kernel, "--disk-mib", disk_mib, "--owner", os.getpid(), *words)
+        self.lab("up", "--nodes", nodes, "--kernel", kernel, "--disk-mib", disk_mib, "--owner", os.getpid(), "--cpus", cpus,
+                 *words)
 
     def lab(self, verb, *words, check=True, **kwargs):
         argv = [str(w) for w in (LAB, verb, "--name", self.name, *words)]

@@ -215,6 +215,7 @@ for bond in lan:10.11.0 bp:10.12.0; do
 	echo "link add $name type bond mode active-backup miimon 100"
 	for port in 0 1; do echo "link set $name$port down"; echo "link set $name$port master $name"; done
 	echo "address add ${bond#*:}.$n/24 dev $name"
+	[ $name = lan ] || echo "link set $name mtu 9000"
 	echo "link set $name up"
 done >> /run/lab-node.ip
 echo "address add 10.0.2.15/24 dev mgmt

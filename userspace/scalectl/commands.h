@@ -43,6 +43,8 @@ struct Command {
   std::string example;
   std::function<Call(const Words&)> call;                              ///< throws UsageError
   std::function<std::string(const boost::json::object& answer)> show;  ///< for people
+  /// Whether the answer is good news; where it is not, the exit code is 1. None: it always is.
+  std::function<bool(const boost::json::object& answer)> good = {};
 };
 
 [[nodiscard]] const std::vector<Command>& commands();

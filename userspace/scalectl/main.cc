@@ -111,7 +111,7 @@ int run(const Command& command, const scalectl::Words& words) {
     return code_to_exit(json::value_to<std::string>(error->as_object().at("code")));
   }
   if (!words.has("json")) std::cout << command.show(answer);
-  return kOk;
+  return !command.good || command.good(answer) ? kOk : kFailed;
 }
 
 int parse_and_run(const Command& command, const std::vector<std::string>& rest) {

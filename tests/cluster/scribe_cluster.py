@@ -25,9 +25,10 @@ def ask(lab: Lab, node: int, words: str) -> dict:
     return json.loads(lab.run(node, f"scalectl {words} --json"))
 
 
-def found(lab: Lab, lease: int = LEASE_SECONDS):
+def found(lab: Lab, lease: int = LEASE_SECONDS, words: str = ""):
     lab.wait(1, "systemctl is-active scaled")
-    lab.run(1, f"scalectl cluster create lab --lan 10.11.0.1 --backplane 10.12.0.1 --lease {lease}")
+    lab.run(1, f"scalectl cluster create lab --lan 10.11.0.1 --backplane 10.12.0.1 --lease {lease} "
+               f"{words}")
 
 
 def join(lab: Lab, node: int) -> str:

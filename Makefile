@@ -26,8 +26,8 @@ lint: deps ## every static check
 check: deps ## every test that gates; one closing line, build/check/report.json
 	@scripts/check
 
-check-cluster: deps ## more: the cluster, the lab's commands, the module alone on three nodes (slow)
-	@scripts/check cluster single five lab backplane
+check-cluster: deps ## more: one node, five nodes, the lab's commands, the module alone on three nodes (slow)
+	@scripts/check single five lab backplane
 
 check-debug: deps ## more: clang's analyzer; KUnit and the module's tests under KASAN, lockdep and kmemleak (slow)
 	@scripts/check lint-deep kselftest-debug

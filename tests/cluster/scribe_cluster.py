@@ -3,6 +3,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from labtest import Lab
 
@@ -27,14 +28,18 @@ def ask(lab: Lab, node: int, words: str) -> dict:
 
 def found(lab: Lab, lease: int = LEASE_SECONDS, words: str = ""):
     lab.wait(1, "systemctl is-active scaled")
-    lab.run(1, f"scalectl cluster create lab --lan 10.11.0.1 --backplane 10.12.0.1 --lease {lease} "
-               f"{words}")
+    lab.run(1, f"scalectl cluster create lab --lan 10.11.0.1 --backplane 10.12.0.1 --lease {lease} {words}")
 
 
 def join(lab: Lab, node: int) -> str:
     token = ask(lab, 1, "cluster token")["token"]
     lab.run(node, f"scalectl cluster join 10.12.0.1 {token} --lan 10.11.0.{node} --backplane 10.12.0.{node}")
     return token
+
+
+def join_at_once(lab: Lab, nodes):
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda node: join(lab, node), nodes))
 
 
 def wait_until(what: str, condition):

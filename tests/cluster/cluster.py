@@ -63,8 +63,13 @@ def disks():
     lab.fails(3, f"scalectl disk add {device(3, 'hdd1')}", 5, "holds ext4")
     lab.fails(3, f"scalectl disk add {device(3, 'hdd1')} --wipe wrong", 2, "serial number")
     lab.fails(3, "scalectl disk add /dev/vda", 5, "mounted")
-    lab.run(3, f"scalectl disk add {device(3, 'hdd1')} --wipe n3-hdd1")
-    lab.fails(3, f"scalectl disk add {device(3, 'hdd1')}", 5, "scribe data disk")
+    # Twice at once: it is in the pool once.
+    both = [lab.start(3, f"scalectl disk add {device(3, 'hdd1')} --wipe n3-hdd1", stdout=subprocess.PIPE,
+                      stderr=subprocess.STDOUT) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 5], said
+    assert len(ask(lab, 3, "disk list")["disks"]) == 1
+    lab.fails(3, f"scalectl disk add {device(3, 'hdd1')}", 5, "it is not touched")
     for node in (1, 2, 3):
         add_disks(lab, node, ("ssd0", "hdd0"))
     wait_disks(lab, 1, 7)

@@ -5,6 +5,7 @@
 #include <ctime>
 #include <iomanip>
 #include <map>
+#include <mutex>
 #include <sstream>
 #include <thread>
 #include <vector>
@@ -316,7 +317,26 @@ Outcome list_candidates(Call&) {
   return json::object{{"candidates", std::move(out)}};
 }
 
+// A disk of this pool, also one that is not in use at the moment: it may hold copies.
+Result<void> no_member(Call& call, const std::string& path) {
+  auto label = host::read_label(path);
+  if (!label) return label.error();
+  if (!*label || (*label)->cluster != call.member().config().uuid) return {};
+  auto disks = call.cluster().disks();
+  if (!disks) return disks.error();
+  const std::string uuid = host::to_string((*label)->uuid);
+  for (const meta::Disk& disk : *disks)
+    if (disk.uuid == uuid)
+      return Error{Code::conflict, path + " is disk " + std::to_string(disk.id.value) +
+                                       " of this pool (" + disk.state +
+                                       "); it is not touched before 'scalectl disk remove'"};
+  return {};
+}
+
 Outcome add_local_disk(Call& call) {
+  // Of two calls for one disk, the second finds what the first has made of it.
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
   Fields fields = call.fields();
   const std::string path = fields.text("path");
   const std::string wanted_tier = fields.text("tier", "");
@@ -331,6 +351,7 @@ Outcome add_local_disk(Call& call) {
                                     " bytes; a data disk has at least 64 MiB"};
   if (device->used_for.starts_with("mounted") || device->used_for.starts_with("in use"))
     return Error{Code::conflict, path + " is " + device->used_for + "; it is not touched"};
+  CORE_TRY(no_member(call, path));
   if (!device->used_for.empty() && wipe.empty())
     return Error{Code::conflict, path + " holds " + device->used_for +
                                      "; to lose that, say --wipe with its serial number " +

@@ -107,7 +107,9 @@ def disk_fails():
     lab.wait(1, f"test -e {vsd('w')}")
     assert [d["state"] for d in ask(lab, 1, "disk list")["disks"]].count("failed") == 1, "a failed disk is back"
     lab.run(1, f"{WRITER} check {vsd('w')} 300")
-    lab.fails(1, f"scalectl disk add {device(1, 'hdd0')}", 5, "scribe data disk")
+    # It holds copies; its serial number says that it is no other disk, not that they may go.
+    for wipe in ("", " --wipe n1-hdd0"):
+        lab.fails(1, f"scalectl disk add {device(1, 'hdd0')}{wipe}", 5, "it is not touched")
 
 
 def main():

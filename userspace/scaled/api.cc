@@ -6,6 +6,7 @@
 #include <iomanip>
 #include <map>
 #include <mutex>
+#include <set>
 #include <sstream>
 #include <thread>
 #include <vector>
@@ -317,6 +318,37 @@ Outcome list_candidates(Call&) {
   return json::object{{"candidates", std::move(out)}};
 }
 
+// Disks that are being added on this node. A disk that hangs while it is formatted holds up itself
+// alone.
+class InProgress {
+ public:
+  explicit InProgress(std::string path) : path_(std::move(path)) {
+    const std::lock_guard lock(mutex());
+    mine_ = paths().insert(path_).second;
+  }
+  ~InProgress() {
+    const std::lock_guard lock(mutex());
+    if (mine_) paths().erase(path_);
+  }
+  InProgress(const InProgress&) = delete;
+  InProgress& operator=(const InProgress&) = delete;
+
+  explicit operator bool() const { return mine_; }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex one;
+    return one;
+  }
+  static std::set<std::string>& paths() {
+    static std::set<std::string> all;
+    return all;
+  }
+
+  std::string path_;
+  bool mine_ = false;
+};
+
 // A disk of this pool, also one that is not in use at the moment: it may hold copies.
 Result<void> no_member(Call& call, const std::string& path) {
   auto label = host::read_label(path);
@@ -334,9 +366,6 @@ Result<void> no_member(Call& call, const std::string& path) {
 }
 
 Outcome add_local_disk(Call& call) {
-  // Of two calls for one disk, the second finds what the first has made of it.
-  static std::mutex one_at_a_time;
-  const std::lock_guard lock(one_at_a_time);
   Fields fields = call.fields();
   const std::string path = fields.text("path");
   const std::string wanted_tier = fields.text("tier", "");
@@ -351,6 +380,8 @@ Outcome add_local_disk(Call& call) {
                                     " bytes; a data disk has at least 64 MiB"};
   if (device->used_for.starts_with("mounted") || device->used_for.starts_with("in use"))
     return Error{Code::conflict, path + " is " + device->used_for + "; it is not touched"};
+  const InProgress mine(device->path);
+  if (!mine) return Error{Code::conflict, path + " is being taken into the pool by another call"};
   CORE_TRY(no_member(call, path));
   if (!device->used_for.empty() && wipe.empty())
     return Error{Code::conflict, path + " holds " + device->used_for +

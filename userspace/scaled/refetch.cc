@@ -59,10 +59,15 @@ std::vector<Source> sources(const Config& config, Peers& peers, const std::vecto
     if (node == config.node) continue;
     if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), node) == wanted.end()) continue;
     auto status = peers.call(node, "/peer/status", {}, kStatusTimeout);
-    if (!status)
+    if (!status) {
       spdlog::warn("database of node {}: {}", node.value, status.error().text);
-    else
+      continue;
+    }
+    try {
       out.push_back({node, status->at("applied").to_number<uint64_t>()});
+    } catch (const std::exception& err) {
+      spdlog::warn("database of node {}: its status makes no sense: {}", node.value, err.what());
+    }
   }
   std::sort(out.begin(), out.end(),
             [](const Source& a, const Source& b) { return a.applied > b.applied; });

@@ -6,9 +6,9 @@ power cut under load, the owner's power cut with lost write caches.
 
 import sys
 import time
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL
 
-from labtest import Lab
+from labtest import Lab, Writer
 from three_nodes import install, redirected, stale_copies, start_host, start_owner, written
 
 KERNEL = sys.argv[1] if len(sys.argv) > 1 else "6.1"
@@ -66,34 +66,25 @@ nl.Family().call("ROUTE_SET", DISK_ID=21, NODE_ID=2, DISK_LIFE=int(sys.argv[1], 
 def all_hosts_gone(lab: Lab):
     """Longer than a peer's timeout. The disks lost nothing: what was written is flushed when they are back."""
     lab.run(1, "dmsetup create v2 --table '0 131072 scribe 2'")
-    writer = lab.start(1, "python3 /root/fsync_writer.py write /dev/mapper/v2 0 100000", stdout=PIPE)
-    last = -1
-    for _ in range(20):
-        last = int(writer.stdout.readline())
+    writer = Writer(lab, 1, "/dev/mapper/v2")
+    writer.read(20)
     lab.lab("partition", "1|2,3")
     lab.wait(1, "test $(grep -c 'initiators 0' /sys/kernel/debug/scribe/peers) = 2")
     lab.lab("heal")
-    for _ in range(20):
-        line = writer.stdout.readline()
-        assert line, f"the writer ended after record {last}"
-        last = int(line)
-    writer.terminate()
-    for line in writer.stdout.read().split():
-        last = max(last, int(line))
-    writer.wait()
-    lab.run(1, f"python3 /root/fsync_writer.py check /dev/mapper/v2 {last + 1}")
+    writer.read(20)
+    lab.run(1, f"python3 /root/fsync_writer.py check /dev/mapper/v2 {writer.end()}")
     lab.wait(1, "dmsetup remove v2")
 
 
 def replica_dies(lab: Lab):
     before = redirected(lab)
     # Rate-limited, so that on a fast machine too it is still writing when the power goes.
-    writer = lab.start(1, FIO + "--size=24m --offset=300m --do_verify=1 --loops=2 --rate_iops=400", stdout=DEVNULL)
+    fio = lab.start(1, FIO + "--size=24m --offset=300m --do_verify=1 --loops=2 --rate_iops=400", stdout=DEVNULL)
     started = written(lab)
     while written(lab) < started + 200:
         time.sleep(0.2)
     lab.kill(3)
-    assert writer.wait() == 0, "fio saw an error after a replica holder's power cut"
+    assert lab.ended(fio)[0] == 0, "fio saw an error after a replica holder's power cut"
     assert redirected(lab) > before, "no write was redirected"
     lab.run(1, "dmsetup message v1 0 flush")
     assert stale_copies(lab) > 0, "no copy was marked stale"
@@ -107,16 +98,10 @@ def still_readable(lab: Lab):
 
 def owner_dies(lab: Lab, keep: int, first: int):
     """Every record that was acknowledged outside the cluster is there after the owner's power cut."""
-    writer = lab.start(1, f"python3 /root/fsync_writer.py write /dev/mapper/v1 {first} 100000", stdout=-1)
-    acknowledged = first
-    while acknowledged < first + 40:
-        line = writer.stdout.readline()
-        assert line, "the writer ended by itself"
-        acknowledged = int(line) + 1
+    writer = Writer(lab, 1, "/dev/mapper/v1", first)
+    writer.read(40)
     lab.kill(1, keep)
-    for line in writer.stdout.read().split():
-        acknowledged = max(acknowledged, int(line) + 1)
-    writer.wait()
+    acknowledged = writer.end()
     lab.lab("start", 1)
     start_owner(lab, fresh=False, hosts="2@n2-bp")
     lab.run(1, f"python3 /root/fsync_writer.py check /dev/mapper/v1 {acknowledged}")
@@ -133,7 +118,7 @@ def deadline_holds(lab: Lab):
     time.sleep(3)
     assert reader.poll() is None, "a read was answered past the deadline"
     lab.run(1, "pkill -CONT -f [s]cribe_agent.py")
-    assert reader.wait() == 0
+    assert lab.ended(reader)[0] == 0
 
 
 def unload(lab: Lab):

@@ -2,8 +2,10 @@
 """A test on a lab of its own: TAP lines, fault verbs, and a lab that ends with the test."""
 
 import os
+import shlex
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -11,6 +13,21 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 LAB = REPO / "scripts/lab/lab"
 WAIT_SECONDS = 300
+RUN_SECONDS = 450  # of one command; the longest takes a tenth of that on an idle machine
+DESCRIBE_SECONDS = 60
+
+# What a node can tell of itself when a case has failed; each may hang by itself.
+DESCRIBE = """
+date; uptime
+timeout 10 scalectl node list; timeout 10 scalectl disk list; timeout 10 scalectl vsd list
+timeout 10 dmsetup status --target scribe
+ps -eLo pid,stat,wchan:24,comm | grep ' D' && for task in $(ps -eLo tid,stat | awk '$2 ~ /^D/ {print $1}'); do
+  echo "== task $task"; cat /proc/$task/stack; done
+for file in $(ls /sys/kernel/debug/scribe/* 2>/dev/null); do test -f $file && { echo "== $file"; timeout 10 cat $file; }; done
+echo "== scaled"; journalctl -b -u scaled -n 150 --no-pager
+echo "== etcd"; journalctl -b -u scaled-etcd -n 30 --no-pager
+echo "== kernel"; dmesg | tail -n 80
+"""
 
 
 class Lab:
@@ -37,11 +54,31 @@ class Lab:
 
     def run(self, node: int, command: str) -> str:
         """A shell command on a node; its output. Raises with what it said where it fails."""
-        process = self.start(node, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        out, _ = process.communicate()
-        if process.returncode:
-            raise AssertionError(f"n{node}: {command}: exit code {process.returncode}\n{out}")
+        code, out = self.ended(self.start(node, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        if code:
+            raise AssertionError(f"n{node}: {command}: exit code {code}\n{out}")
         return out
+
+    @staticmethod
+    def ended(process: subprocess.Popen) -> tuple[int, str]:
+        """Its exit code and output; a command that hangs is ended, and has failed."""
+        try:
+            out, _ = process.communicate(timeout=RUN_SECONDS)
+            return process.returncode, out
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, _ = process.communicate()
+            raise AssertionError(f"{shlex.join(process.args[5:])}: no end after {RUN_SECONDS} s; it said: {out}") from None
+
+    @staticmethod
+    def line(process: subprocess.Popen) -> str:
+        """Its next line; an empty one where it ended, or hangs and was ended."""
+        timer = threading.Timer(RUN_SECONDS, process.kill)
+        timer.start()
+        try:
+            return process.stdout.readline()
+        finally:
+            timer.cancel()
 
     def wait(self, node: int, command: str):
         deadline = time.monotonic() + WAIT_SECONDS
@@ -55,12 +92,24 @@ class Lab:
 
     def fails(self, node: int, command: str, code: int, text: str = ""):
         """A command that must fail with this exit code and say this."""
-        process = self.start(node, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        out, _ = process.communicate()
-        assert process.returncode == code and text in out, f"n{node}: {command}: exit code {process.returncode}\n{out}"
+        got, out = self.ended(self.start(node, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        assert got == code and text in out, f"n{node}: {command}: exit code {got}\n{out}"
 
     def kill(self, node: int, keep: int = 0):
         self.lab("kill", node, "--keep", keep)
+
+    def describe(self):
+        """What each node tells of itself, to build/check/LAB-CASE-NODE.log."""
+        for node in range(1, self.nodes + 1):
+            path = REPO / f"build/check/{self.name}-{self.count}-n{node}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", encoding="utf-8") as log:
+                process = self.start(node, DESCRIBE, stdout=log, stderr=subprocess.STDOUT)
+                try:
+                    process.wait(DESCRIBE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     def case(self, description: str, function, *args, always: bool = False):
         """Runs one case; the test goes on after a failure. self.words choose cases by their descriptions; those that
@@ -75,6 +124,7 @@ class Lab:
             print(f"not ok {self.count} - {description}")
             said = str(err) or traceback.format_exc(limit=-3)  # an assert without a text: where it is
             print("\n".join(f"# {line}" for line in said.splitlines()[-30:]), flush=True)
+            self.describe()
         else:
             print(f"ok {self.count} - {description}", flush=True)
 
@@ -88,3 +138,27 @@ class Lab:
         self.lab("down")
         print(f"1..{self.count}")
         sys.exit(1 if self.failures else 0)
+
+
+class Writer:
+    """fsync_writer.py on a node: writes records and says which were flushed."""
+
+    def __init__(self, lab: Lab, node: int, device: str, first: int = 0, count: int = 1000000):
+        self.lab, self.last = lab, first - 1
+        self.process = lab.start(node, f"python3 /root/fsync_writer.py write {device} {first} {count}",
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def read(self, count: int):
+        """Waits for so many more records."""
+        for _ in range(count):
+            line = self.lab.line(self.process)
+            assert line, f"the writer ended, or hung, after record {self.last}"
+            self.last = int(line)
+
+    def end(self) -> int:
+        """Stops reading, which ends the writer at its next record; how many were acknowledged in all."""
+        self.process.terminate()  # of the lab's exec, which ends at once
+        for line in self.process.stdout.read().split():
+            self.last = max(self.last, int(line))
+        self.process.wait()
+        return self.last + 1

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """One server with the local log: the whole of it, a full pool, and a disk that fails."""
 
-import subprocess
 import sys
 from pathlib import Path
 
-from labtest import Lab
+from labtest import Lab, Writer
 from scribe_cluster import add_disks, ask, device, vsd, wait_disks, wait_until, wait_up
 
 WRITER = "python3 /root/fsync_writer.py"
@@ -39,17 +38,10 @@ def files():
 
 def power_cut():
     lab.run(1, "scalectl vsd create w 64MiB && scalectl vsd open w")
-    writer = lab.start(1, f"{WRITER} write {vsd('w')} 0 1000000", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    records = 0
-    while records < 20:
-        line = writer.stdout.readline()
-        assert line, "the writer ended early"
-        records = int(line) + 1
+    writer = Writer(lab, 1, vsd("w"))
+    writer.read(20)
     lab.kill(1, 50)
-    writer.terminate()
-    for line in writer.stdout.read().split():
-        records = max(records, int(line) + 1)
-    writer.wait()
+    records = writer.end()
     lab.lab("start", 1)
     wait_up(lab, 1, (1,))
     wait_disks(lab, 1, 2)
@@ -86,12 +78,10 @@ def full_pool():
 def disk_fails():
     add_disks(lab, 1, ("hdd1",))
     wait_disks(lab, 1, 3)
-    writer = lab.start(1, f"{WRITER} write {vsd('w')} 0 300", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    for _ in range(20):
-        assert writer.stdout.readline(), "the writer ended early"
+    writer = Writer(lab, 1, vsd("w"), 0, 300)
+    writer.read(20)
     lab.lab("disk", 1, "hdd0", "failwrites")
-    writer.communicate()
-    assert writer.returncode == 0, "a write had an error"
+    writer.read(280)
     wait_until("the disk counts as failed", lambda: [d["state"] for d in ask(lab, 1, "disk list")["disks"]].count(
         "failed") == 1)
     lab.run(1, f"{WRITER} check {vsd('w')} 300")

@@ -3,7 +3,6 @@
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from labtest import Lab
 
@@ -35,11 +34,6 @@ def join(lab: Lab, node: int) -> str:
     token = ask(lab, 1, "cluster token")["token"]
     lab.run(node, f"scalectl cluster join 10.12.0.1 {token} --lan 10.11.0.{node} --backplane 10.12.0.{node}")
     return token
-
-
-def join_at_once(lab: Lab, nodes):
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda node: join(lab, node), nodes))
 
 
 def wait_until(what: str, condition):

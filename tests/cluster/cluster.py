@@ -17,7 +17,7 @@ from scribe_cluster import (add_disks, ask, device, found, join, leader, same_me
                             wait_until, wait_up)
 
 WRITER = "python3 /root/fsync_writer.py"
-FIO = ("fio --name=verify --filename={} --size=64m --rw=randwrite --bs=4k --verify=crc32c --do_verify=1 "
+FIO = ("fio --name=verify --filename={} --size=24m --rw=randwrite --bs=4k --verify=crc32c --do_verify=1 "
        "--ioengine=libaio --iodepth=8 --direct=1 --end_fsync=1 --time_based=0 --output-format=terse")
 
 lab = Lab("cluster", 3, debs=True)

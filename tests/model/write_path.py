@@ -21,6 +21,7 @@ roadmap.md says what stands.
 import itertools
 import sys
 from collections import deque
+from concurrent.futures import ProcessPoolExecutor
 from typing import Iterator, NamedTuple
 
 GARBAGE, FOREIGN = -1, -2  # never written; written by another virtual disk
@@ -458,12 +459,15 @@ def main() -> int:
         print(f"{'ok' if good else 'not ok'} {number} - {text}" + (f"\n# {more}" if more else ""), flush=True)
 
     everything = frozenset(RULES)
-    for title, bounds in WHOLE.items():
-        count, problem, way = explore(everything, bounds)
+    with ProcessPoolExecutor() as pool:
+        whole = {title: pool.submit(explore, everything, bounds) for title, bounds in WHOLE.items()}
+        without = {rule: pool.submit(explore, everything - {rule}, SHOWS[rule]) for rule in RULES}
+    for title, found in whole.items():
+        count, problem, way = found.result()
         report(not problem, f"model: {title}: nothing is lost in {count} states",
                f"{problem}: {'; '.join(way)}" if problem else "")
     for rule, text in RULES.items():
-        count, problem, way = explore(everything - {rule}, SHOWS[rule])
+        count, problem, way = without[rule].result()
         detail = f"{problem}: {'; '.join(way)}" if problem and "-v" in sys.argv else ""
         report(bool(problem), f"model: without '{text}' a state is bad", detail or ("" if problem else f"{count} states"))
     print(f"1..{number}")

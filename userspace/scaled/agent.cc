@@ -219,7 +219,7 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
                       {"life", life_.load()}});
   for (const Work& item : *work) {
     if (item.type == SCRIBE_WORK_RESERVE_LOW &&
-        Clock::now().time_since_epoch().count() >= no_space_until_) {
+        Clock::now().time_since_epoch().count() >= no_space_until_ && in_use(database)) {
       reserve = true;
       bodies.push_back({{"op", "reserve"},
                         {"node", config_.node.value},
@@ -237,6 +237,17 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
   for (const auto& batch : batches) commit(kernel, batch, answers[at++]);
   for (const VsdId vsd : leases) take_lease(kernel, vsd, answers[at++]);
   if (reserve) add_reservations(kernel, answers[at++]);
+}
+
+// Whether this node is to have a VSD open: without one it writes nothing, and in a pool without
+// space each question for some is an entry of the log.
+bool Agent::in_use(meta::Database& database) {
+  auto opened = meta::Cluster(database).opened();
+  const bool any = !opened || std::any_of(opened->begin(), opened->end(), [&](const auto& row) {
+    return row.node == config_.node;
+  });
+  if (!any) set_condition("pool", "");
+  return any;
 }
 
 void Agent::put_leaf(Kernel& kernel, meta::Database& database, const Work& work) {

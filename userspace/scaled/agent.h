@@ -62,6 +62,7 @@ class Agent {
   void start(control::Kernel& kernel);
   bool declared_dead(uint64_t life) const;
   void serve_work(control::Kernel& kernel, meta::Database& database);
+  bool in_use(meta::Database& database);
   void put_leaf(control::Kernel& kernel, meta::Database& database, const control::Work& work);
   void take_lease(control::Kernel& kernel, core::VsdId vsd,
                   const Result<boost::json::object>& answer);

@@ -4,10 +4,13 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <set>
+#include <thread>
 
 extern char** environ;
 
@@ -18,6 +21,8 @@ namespace {
 constexpr const char* kUnit = "scaled-etcd.service";
 constexpr size_t kNodesForFive = 5;
 constexpr int64_t kJoinSeconds = 300;
+constexpr std::chrono::seconds kSettle{20};
+constexpr std::chrono::seconds kAgain{1};
 
 Result<void> systemctl(const char* verb, const char* how) {
   std::array<const char*, 5> argv = {"systemctl", how, verb, kUnit, nullptr};
@@ -128,8 +133,21 @@ Result<std::string> add_etcd_member(journal::Etcd& etcd, core::NodeId node,
     return one.peer_url == url || (one.learner && one.name.empty());
   });
   if (members->size() >= (nodes.size() >= kNodesForFive ? 5U : 3U)) return std::string();
+  // For 5 s after another came, etcd calls itself unhealthy and takes nobody; and the member that
+  // is asked may not have started yet. Where the outcome is not known, the list tells.
+  const auto deadline = std::chrono::steady_clock::now() + kSettle;
+  bool listed = false;
   auto added = etcd.add_learner(url);
-  if (!added) return added.error();
+  while (!added && added.error().code == Code::unknown &&
+         std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kAgain);
+    auto now = etcd.members();
+    const auto known = [&](const auto& one) { return one.peer_url == url; };
+    listed = now && std::any_of(now->begin(), now->end(), known);
+    if (listed) break;
+    if (now) added = etcd.add_learner(url);
+  }
+  if (!added && !listed) return added.error();
   std::string out = tls::node_name(node) + "=" + url;
   for (const auto& one : *members) out += "," + one.name + "=" + one.peer_url;
   return out;

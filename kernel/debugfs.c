@@ -5,6 +5,7 @@
 #include <linux/seq_file.h>
 
 #include "backplane.h"
+#include "copy.h"
 #include "disk.h"
 #include "node.h"
 #include "vsd.h"
@@ -13,8 +14,9 @@ static struct dentry *root;
 
 static int node_show(struct seq_file *seq, void *unused)
 {
-	seq_printf(seq, "id %u life %016llx remaining_ms %llu extents %lu\n", scribe_node_id(),
-		   scribe_node_life(), scribe_node_remaining_ms(), scribe_extent_count());
+	seq_printf(seq, "id %u life %016llx remaining_ms %llu copied %llu extents %lu\n",
+		   scribe_node_id(), scribe_node_life(), scribe_node_remaining_ms(),
+		   scribe_copy_count(), scribe_extent_count());
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(node);
@@ -63,12 +65,14 @@ static void show_vsd(struct scribe_vsd *vsd, void *arg)
 	stats = vsd->stats;
 	spin_unlock_irq(&vsd->lock);
 	seq_printf((struct seq_file *)arg,
-		   "vsd %llu epoch %llu leaves %lu active %u reads %llu writes %llu discards %llu "
+		   "vsd %llu epoch %llu leaves %lu active %u frozen %u reads %llu writes %llu "
+		   "discards %llu "
 		   "flushes %llu in_place %llu allocated %llu redirected %llu rewrites %llu "
 		   "batches %llu ops %llu stales %llu read_retries %llu\n",
-		   vsd->id, vsd->epoch, vsd->nr_leaves, vsd->nr_active, stats.reads, stats.writes,
-		   stats.discards, stats.flushes, stats.in_place, stats.allocated, stats.redirected,
-		   stats.rewrites, stats.batches, stats.ops, stats.stales, stats.read_retries);
+		   vsd->id, vsd->epoch, vsd->nr_leaves, vsd->nr_active, vsd->nr_frozen, stats.reads,
+		   stats.writes, stats.discards, stats.flushes, stats.in_place, stats.allocated,
+		   stats.redirected, stats.rewrites, stats.batches, stats.ops, stats.stales,
+		   stats.read_retries);
 }
 
 static int vsds_show(struct seq_file *seq, void *unused)

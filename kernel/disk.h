@@ -78,6 +78,12 @@ void scribe_leg_end(struct scribe_leg *leg);
 /* Routes a leg to the local device or to the peer that has the disk. Context: may sleep. */
 void scribe_disk_submit(struct scribe_leg *leg);
 
+/* Did a leg fail without an answer of its disk, so that trying again may help? */
+static inline bool scribe_leg_unanswered(blk_status_t status)
+{
+	return status == BLK_STS_TRANSPORT || status == BLK_STS_OFFLINE;
+}
+
 /* The disk with this id, NULL where it was never named. Any context. */
 struct scribe_disk *scribe_disk_find(u32 id);
 

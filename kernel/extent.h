@@ -4,7 +4,7 @@
  *
  * An object lives as long as somebody holds a reference: segments in a map, I/O, pending map
  * changes, the list of extents to flush, the stock of reservations. ->fill, ->flags, ->open,
- * ->closed and ->copy[].flags belong to the VSD that uses the extent and are written under its
+ * ->closed and ->copy[] belong to the VSD that uses the extent and are written under its
  * lock.
  */
 #ifndef SCRIBE_EXTENT_H
@@ -16,6 +16,9 @@
 #define SCRIBE_EXT_OWN		BIT(1)	/* filled at the offsets of one chunk, not appended to */
 #define SCRIBE_EXT_OPEN_DIRTY	BIT(2)	/* on the open list of extents to flush */
 #define SCRIBE_EXT_CLOSED_DIRTY	BIT(3)	/* on that of the batch that is being flushed */
+#define SCRIBE_EXT_FROZEN	BIT(4)	/* on vsd->frozen; see freeze.c */
+#define SCRIBE_EXT_PARTIAL	BIT(5)	/* one copy more is known to the metadata */
+#define SCRIBE_EXT_WRITTEN	BIT(6)	/* frozen, and written all the same (R6) */
 
 struct scribe_copy {
 	u32 slot;
@@ -29,7 +32,7 @@ struct scribe_missed {
 	u8 skipped;		/* R6: left out, and the range stays here */
 };
 
-/* 64 bytes: there is one per mapped MiB. */
+/* 72 bytes: there is one per mapped MiB. */
 struct scribe_extent {
 	u64 id;
 	struct hlist_node hash;

@@ -245,7 +245,8 @@ static void flush_disks(struct scribe_vsd *vsd, bool again)
 /*
  * Step 3: which copies of an extent miss data that must not get lost? Where no other is whole, one
  * that merely missed a request is: what it missed lies elsewhere by now. *good: whether there is a
- * whole one.
+ * whole one. A stale one that was left out is named anew: the mover may just have copied to it, and
+ * what it copied is not all any more.
  */
 static u32 stale_copies(const struct scribe_batch *batch, const struct scribe_extent *extent,
 			bool *good)
@@ -255,10 +256,11 @@ static u32 stale_copies(const struct scribe_batch *batch, const struct scribe_ex
 	for (i = 0; i < extent->nr_copies; i++) {
 		u32 disk = extent->copy[i].disk;
 
-		if (extent->copy[i].flags & SCRIBE_COPY_STALE)
+		if (extent->closed.skipped & BIT(i))
+			lost |= BIT(i);
+		else if (extent->copy[i].flags & SCRIBE_COPY_STALE)
 			continue;
-		if (extent->closed.skipped & BIT(i) ||
-		    (test_bit(disk, batch->disks) && batch->written[disk].failed))
+		else if (test_bit(disk, batch->disks) && batch->written[disk].failed)
 			lost |= BIT(i);
 		else if (extent->closed.failed & BIT(i))
 			missed |= BIT(i);

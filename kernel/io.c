@@ -218,8 +218,10 @@ static bool write_end_fast(struct scribe_io *io)
 		spin_unlock_irqrestore(&vsd->lock, flags);
 		return false;
 	}
-	for (i = 0; i < extent->nr_copies; i++)
-		scribe_batch_note_disk(vsd, extent->copy[i].disk, io->lives[i]);
+	for (i = 0; i < extent->nr_copies; i++) {
+		if (io->lives[i])
+			scribe_batch_note_disk(vsd, extent->copy[i].disk, io->lives[i]);
+	}
 	scribe_batch_note_extent(vsd, extent, &dirty);
 	scribe_flush_schedule(vsd, false);
 	leave(io);
@@ -259,7 +261,7 @@ static void submit_write(struct scribe_io *io)
 	for (i = 0; i < nr_copies; i++) {
 		struct scribe_leg *leg;
 
-		if (io->skipped & BIT(i)) {
+		if (!io->lives[i]) {
 			atomic_dec(&io->pending); /* not the last: ours is left */
 			continue;
 		}
@@ -284,7 +286,7 @@ void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent
 
 	spin_lock_irq(&vsd->lock);
 	for (i = 0; i < extent->nr_copies; i++) {
-		if (!((failed | skipped) & BIT(i)))
+		if (lives[i] && !(failed & BIT(i)))
 			scribe_batch_note_disk(vsd, extent->copy[i].disk, lives[i]);
 	}
 	scribe_batch_note_extent(vsd, extent, &dirty);

@@ -45,7 +45,7 @@ struct scribe_io {
 	bool rewrite;			/* rewrite the chunk first: it has too many segments */
 	bool adding;			/* counted in vsd->nr_adding */
 	bool in_place;
-	u8 skipped;			/* R6: mask of the target's copies that are not written */
+	u8 skipped;			/* R6: mask of the target's copies that miss it */
 	bool lost_leg;			/* a leg of the read ended without reaching its disk */
 	u8 attempts;
 	unsigned int generation;	/* of the barrier */
@@ -55,7 +55,7 @@ struct scribe_io {
 	blk_status_t status;
 	struct scribe_extent *target;
 	u16 target_off;
-	u64 lives[SCRIBE_MAX_COPIES];	/* of the target's disks, when planned */
+	u64 lives[SCRIBE_MAX_COPIES];	/* of the target's disks, when planned; 0: not written */
 	spinlock_t retry_lock;
 	struct list_head retry;		/* legs of a read to try on another copy */
 	struct scribe_flush_waiter flush;
@@ -92,11 +92,6 @@ void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent
 /* Maps a range; 0 or -ENOMEM. Context: process. */
 int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 		    struct scribe_extent *extent, u32 off);
-/* Did a leg fail without an answer of its disk, so that trying again may help? */
-static inline bool scribe_io_unanswered(blk_status_t status)
-{
-	return status == BLK_STS_TRANSPORT || status == BLK_STS_OFFLINE;
-}
 
 int scribe_rewrite_init(void);
 void scribe_rewrite_exit(void);

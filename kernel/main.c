@@ -4,6 +4,7 @@
 #include <net/genetlink.h>
 
 #include "backplane.h"
+#include "copy.h"
 #include "debugfs.h"
 #include "disk.h"
 #include "extent.h"
@@ -44,9 +45,12 @@ static int __init scribe_init(void)
 	err = scribe_backplane_init();
 	if (err)
 		goto err_disk;
-	err = scribe_flush_init();
+	err = scribe_copy_init();
 	if (err)
 		goto err_backplane;
+	err = scribe_flush_init();
+	if (err)
+		goto err_copy;
 	err = scribe_rewrite_init();
 	if (err)
 		goto err_flush;
@@ -71,6 +75,8 @@ err_rewrite:
 	scribe_rewrite_exit();
 err_flush:
 	scribe_flush_exit();
+err_copy:
+	scribe_copy_exit();
 err_backplane:
 	scribe_backplane_exit();
 err_disk:
@@ -92,6 +98,7 @@ static void __exit scribe_exit(void)
 	scribe_vsd_exit();
 	scribe_rewrite_exit();
 	scribe_flush_exit();
+	scribe_copy_exit();
 	/* 2. Peers' requests end before the disks that they are for. */
 	scribe_backplane_exit();
 	scribe_disk_exit();

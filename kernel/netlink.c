@@ -4,6 +4,7 @@
 #include <net/genetlink.h>
 
 #include "backplane.h"
+#include "copy.h"
 #include "disk.h"
 #include "io.h"
 #include "node.h"
@@ -39,6 +40,9 @@ static const struct nla_policy policy[SCRIBE_A_MAX + 1] = {
 	[SCRIBE_A_OPS] = { .type = NLA_BINARY },
 	[SCRIBE_A_STALES] = { .type = NLA_BINARY },
 	[SCRIBE_A_WORK] = { .type = NLA_BINARY },
+	[SCRIBE_A_SLOTS_MOVE] = { .type = NLA_BINARY },
+	[SCRIBE_A_DONE] = { .type = NLA_U64 },
+	[SCRIBE_A_IDS] = { .type = NLA_BINARY },
 };
 
 /* Attributes that a command cannot do without. */
@@ -339,6 +343,32 @@ static int cmd_reserve_add(struct sk_buff *skb, struct genl_info *info)
 	return complain(info, err, err == -ENOSPC ? "the stock is full" : NULL);
 }
 
+static int cmd_reserve_take_back(struct sk_buff *skb, struct genl_info *info)
+{
+	struct sk_buff *reply;
+	void *header;
+	u64 *ids;
+	int err;
+	u32 nr;
+
+	err = NEED(info, SCRIBE_A_DISK_ID);
+	if (err)
+		return err;
+	ids = kcalloc(SCRIBE_TAKE_BACK_MAX, sizeof(*ids), GFP_KERNEL);
+	if (!ids)
+		return -ENOMEM;
+	/* The answer first: what has left the stock must not be forgotten for want of memory. */
+	reply = reply_new(info, NLMSG_DEFAULT_SIZE + SCRIBE_TAKE_BACK_MAX * sizeof(*ids), &header);
+	if (!reply) {
+		kfree(ids);
+		return -ENOMEM;
+	}
+	nr = scribe_reserve_take_back(get_u32(info, SCRIBE_A_DISK_ID), ids, SCRIBE_TAKE_BACK_MAX);
+	err = nla_put(reply, SCRIBE_A_IDS, nr * sizeof(*ids), ids);
+	kfree(ids);
+	return reply_send(info, reply, header, err);
+}
+
 static int get_batch(struct scribe_vsd *vsd, struct genl_info *info)
 {
 	struct sk_buff *reply;
@@ -382,6 +412,8 @@ static void collect_wants(struct scribe_vsd *vsd, void *arg)
 
 	wants->nr +=
 		scribe_io_collect_wants(vsd, wants->recs + wants->nr, SCRIBE_WORK_MAX - wants->nr);
+	wants->nr +=
+		scribe_freeze_collect(vsd, wants->recs + wants->nr, SCRIBE_WORK_MAX - wants->nr);
 }
 
 static int cmd_work_get(struct sk_buff *skb, struct genl_info *info)
@@ -413,6 +445,73 @@ static int cmd_barrier(struct sk_buff *skb, struct genl_info *info)
 	return scribe_barrier_wait();
 }
 
+static int set_extents(struct scribe_vsd *vsd, struct genl_info *info)
+{
+	const char *why = NULL;
+	const void *recs;
+	u32 nr;
+	int err;
+
+	err = get_array(info, SCRIBE_A_EXTENTS, sizeof(struct scribe_extent_rec), &recs, &nr);
+	if (err)
+		return err;
+	err = scribe_freeze_set(vsd, get_u64(info, SCRIBE_A_EPOCH), recs, nr, &why);
+	return complain(info, err, err == -ESTALE ? "another epoch holds the lease" : why);
+}
+
+static int cmd_extents_set(struct sk_buff *skb, struct genl_info *info)
+{
+	return NEED(info, SCRIBE_A_VSD, SCRIBE_A_EPOCH, SCRIBE_A_EXTENTS)
+		       ?: with_vsd(info, set_extents);
+}
+
+static int flush_vsd(struct scribe_vsd *vsd, struct genl_info *info)
+{
+	bool ours;
+
+	spin_lock_irq(&vsd->lock);
+	ours = scribe_vsd_in_epoch(vsd, get_u64(info, SCRIBE_A_EPOCH));
+	spin_unlock_irq(&vsd->lock);
+	if (!ours)
+		return complain(info, -ESTALE, "another epoch holds the lease");
+	return complain(info, scribe_flush_sync(vsd, SCRIBE_RELEASE_MS),
+			"what was written is not flushed and committed");
+}
+
+static int cmd_vsd_flush(struct sk_buff *skb, struct genl_info *info)
+{
+	return NEED(info, SCRIBE_A_VSD, SCRIBE_A_EPOCH) ?: with_vsd(info, flush_vsd);
+}
+
+static int cmd_slots_copy(struct sk_buff *skb, struct genl_info *info)
+{
+	struct sk_buff *reply;
+	const void *recs;
+	void *header;
+	u64 done;
+	u32 nr;
+	int err;
+
+	err = NEED(info, SCRIBE_A_SLOTS_MOVE)
+		      ?: get_array(info, SCRIBE_A_SLOTS_MOVE, sizeof(struct scribe_slot_rec), &recs,
+				   &nr);
+	if (err)
+		return err;
+	if (nr > SCRIBE_COPY_SLOTS_MAX)
+		return complain(info, -EINVAL, "too many slots at once");
+	err = scribe_copy_slots(recs, nr, &done);
+	if (err)
+		return complain(info, err,
+				err == -ESTALE ? "this node's lease ran out"
+					       : "disk of a slot out of range");
+	reply = reply_new(info, NLMSG_DEFAULT_SIZE, &header);
+	if (!reply)
+		return -ENOMEM;
+	if (nla_put_u64_64bit(reply, SCRIBE_A_DONE, done, SCRIBE_A_UNSPEC))
+		err = -EMSGSIZE;
+	return reply_send(info, reply, header, err);
+}
+
 #define OP(name, function)                                                           \
 	{                                                                            \
 		.cmd = SCRIBE_CMD_##name, .flags = GENL_ADMIN_PERM, .doit = function \
@@ -433,10 +532,14 @@ static const struct genl_small_ops ops[] = {
 	OP(LEASE_FAIL, cmd_lease_fail),
 	OP(LEAF_PUT, cmd_leaf_put),
 	OP(RESERVE_ADD, cmd_reserve_add),
+	OP(RESERVE_TAKE_BACK, cmd_reserve_take_back),
 	OP(BATCH_GET, cmd_batch_get),
 	OP(BATCH_DONE, cmd_batch_done),
 	OP(WORK_GET, cmd_work_get),
 	OP(BARRIER, cmd_barrier),
+	OP(EXTENTS_SET, cmd_extents_set),
+	OP(VSD_FLUSH, cmd_vsd_flush),
+	OP(SLOTS_COPY, cmd_slots_copy),
 };
 
 static const struct genl_multicast_group groups[] = {

@@ -4,10 +4,9 @@
 #include "range.h"
 #include "reserve.h"
 
-struct scribe_disk *scribe_plan_source(struct scribe_vsd *vsd, const struct scribe_extent *extent,
-				       u32 tried, u32 *copy, u64 *life)
+bool scribe_plan_source(struct scribe_vsd *vsd, const struct scribe_extent *extent, u32 tried,
+			struct scribe_source *from)
 {
-	struct scribe_disk *best = NULL;
 	int best_score = -1;
 	u32 i;
 
@@ -26,18 +25,24 @@ struct scribe_disk *scribe_plan_source(struct scribe_vsd *vsd, const struct scri
 			((extent->id + i) & 1);
 		if (score > best_score) {
 			best_score = score;
-			best = scribe_disk_find(extent->copy[i].disk);
-			*copy = i;
-			*life = view.life;
+			*from = (struct scribe_source){
+				.disk = scribe_disk_find(extent->copy[i].disk),
+				.life = view.life,
+				.slot = extent->copy[i].slot,
+				.copy = i,
+			};
 		}
 	}
-	return best;
+	return best_score >= 0;
 }
 
 bool scribe_plan_may_return(const struct scribe_extent *extent, u32 tried)
 {
 	u32 i;
 
+	/* There is a copy that the array leaves out for the moment. */
+	if (READ_ONCE(extent->flags) & SCRIBE_EXT_PARTIAL)
+		return true;
 	for (i = 0; i < extent->nr_copies; i++) {
 		if (!(tried & BIT(i)) && !(READ_ONCE(extent->copy[i].flags) & SCRIBE_COPY_STALE))
 			return true;
@@ -45,12 +50,13 @@ bool scribe_plan_may_return(const struct scribe_extent *extent, u32 tried)
 	return false;
 }
 
-/* R1: exclusive, and all copies reachable and current. Gives the disks' lives. */
+/* R1: exclusive, not being moved, all copies reachable and current. Gives the disks' lives. */
 static bool in_place_ok(struct scribe_vsd *vsd, const struct scribe_extent *extent, u64 *lives)
 {
 	u32 i;
 
-	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE))
+	memset(lives, 0, SCRIBE_MAX_COPIES * sizeof(*lives));
+	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE) || extent->flags & SCRIBE_EXT_FROZEN)
 		return false;
 	for (i = 0; i < extent->nr_copies; i++) {
 		struct scribe_disk_view view;
@@ -64,15 +70,18 @@ static bool in_place_ok(struct scribe_vsd *vsd, const struct scribe_extent *exte
 
 /*
  * R6: the pool has no space for two copies elsewhere. The copies that are current and reachable are
- * written in place; what the others miss is told to the metadata before the next flush ends.
+ * written in place; what the others miss is told to the metadata before the next flush ends, so all
+ * of them must be known here. A copy in the making misses it too: it is not made current then.
  */
-static bool degraded_ok(struct scribe_io *io, const struct scribe_extent *extent)
+static bool degraded_ok(struct scribe_io *io, struct scribe_extent *extent)
 {
 	u32 good = 0, i;
 
-	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE) || !scribe_reserve_nospace())
+	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE) || extent->flags & SCRIBE_EXT_PARTIAL ||
+	    !scribe_reserve_nospace())
 		return false;
 	io->skipped = 0;
+	memset(io->lives, 0, sizeof(io->lives));
 	for (i = 0; i < extent->nr_copies; i++) {
 		struct scribe_disk_view view;
 
@@ -80,10 +89,11 @@ static bool degraded_ok(struct scribe_io *io, const struct scribe_extent *extent
 			io->lives[i] = view.life;
 			good++;
 		} else {
-			io->lives[i] = 0;
 			io->skipped |= BIT(i);
 		}
 	}
+	if (good && extent->flags & SCRIBE_EXT_FROZEN)
+		extent->flags |= SCRIBE_EXT_WRITTEN;
 	return good;
 }
 

@@ -25,9 +25,17 @@ bool scribe_plan_fresh(struct scribe_io *io, const struct scribe_segs *segs);
 /* Fresh space of its own for a range at chunk offsets, or NULL. */
 struct scribe_extent *scribe_plan_take(struct scribe_vsd *vsd, u32 start, u32 len, u64 *lives);
 
-/* A copy to read from: NULL disk where none is left that is not in @tried. */
-struct scribe_disk *scribe_plan_source(struct scribe_vsd *vsd, const struct scribe_extent *extent,
-				       u32 tried, u32 *copy, u64 *life);
+/* Where to read a copy: said at once, because an extent's copies may change (freeze.c). */
+struct scribe_source {
+	struct scribe_disk *disk;
+	u64 life;
+	u32 slot;
+	u32 copy;
+};
+
+/* A copy to read from; false where none is left that is not in @tried. */
+bool scribe_plan_source(struct scribe_vsd *vsd, const struct scribe_extent *extent, u32 tried,
+			struct scribe_source *from);
 
 /* Is there a current copy that was not tried, just not reachable now? Needs no lock. */
 bool scribe_plan_may_return(const struct scribe_extent *extent, u32 tried);

@@ -26,7 +26,7 @@ static void read_leg_done(struct scribe_leg *leg)
 	unsigned long flags;
 
 	if (leg->status) {
-		if (scribe_io_unanswered(leg->status))
+		if (scribe_leg_unanswered(leg->status))
 			WRITE_ONCE(io->lost_leg, true);
 		leg->tried |= BIT(leg->copy);
 		spin_lock_irqsave(&io->retry_lock, flags);
@@ -41,9 +41,8 @@ static void read_leg_done(struct scribe_leg *leg)
 
 struct piece {
 	struct scribe_extent *extent;
-	struct scribe_disk *disk;
-	u64 life;
-	u32 copy, pos, len, off; /* pos in the chunk */
+	struct scribe_source from;
+	u32 pos, len, off; /* pos in the chunk */
 };
 
 static void submit_piece(struct scribe_io *io, const struct piece *piece, u8 tried)
@@ -54,11 +53,11 @@ static void submit_piece(struct scribe_io *io, const struct piece *piece, u8 tri
 	leg->done = read_leg_done;
 	leg->owner = io;
 	leg->extent = piece->extent;
-	leg->disk = piece->disk;
-	leg->life = piece->life;
-	leg->copy = piece->copy;
+	leg->disk = piece->from.disk;
+	leg->life = piece->from.life;
+	leg->copy = piece->from.copy;
 	leg->tried = tried;
-	leg->sector = (u64)piece->extent->copy[piece->copy].slot * SCRIBE_SLOT_SECTORS + piece->off;
+	leg->sector = (u64)piece->from.slot * SCRIBE_SLOT_SECTORS + piece->off;
 	atomic_inc(&io->pending);
 	scribe_disk_submit(leg);
 }
@@ -95,14 +94,14 @@ static void read_end(struct scribe_io *io)
 			.off = leg->sector % SCRIBE_SLOT_SECTORS,
 		};
 		u8 tried = leg->tried;
+		bool found;
 
 		scribe_leg_free(leg);
 		spin_lock_irq(&io->vsd->lock);
 		io->vsd->stats.read_retries++;
-		piece.disk =
-			scribe_plan_source(io->vsd, piece.extent, tried, &piece.copy, &piece.life);
+		found = scribe_plan_source(io->vsd, piece.extent, tried, &piece.from);
 		spin_unlock_irq(&io->vsd->lock);
-		if (piece.disk) {
+		if (found) {
 			submit_piece(io, &piece, tried);
 			continue;
 		}
@@ -137,8 +136,7 @@ static int next_piece(struct scribe_io *io, struct scribe_leaf *leaf, u32 pos, s
 	piece->extent = segs->seg[i].extent;
 	piece->len = min(end, scribe_seg_end(&segs->seg[i])) - pos;
 	piece->off = segs->seg[i].off + (pos - segs->seg[i].start);
-	piece->disk = scribe_plan_source(io->vsd, piece->extent, 0, &piece->copy, &piece->life);
-	if (!piece->disk)
+	if (!scribe_plan_source(io->vsd, piece->extent, 0, &piece->from))
 		return -EIO;
 	scribe_extent_get(piece->extent);
 	return 0;

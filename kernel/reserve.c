@@ -88,6 +88,36 @@ u32 scribe_reserve_collect_low(struct scribe_work_rec *recs, u32 max)
 	return 1;
 }
 
+static bool lies_on(const struct scribe_extent *extent, u32 disk)
+{
+	u32 i;
+
+	for (i = 0; i < extent->nr_copies; i++) {
+		if (extent->copy[i].disk == disk)
+			return true;
+	}
+	return false;
+}
+
+u32 scribe_reserve_take_back(u32 disk, u64 *ids, u32 max)
+{
+	unsigned long flags;
+	u32 i, nr = 0;
+
+	spin_lock_irqsave(&stock_lock, flags);
+	for (i = 0; i < nr_stock && nr < max;) {
+		if (!lies_on(stock[i], disk)) {
+			i++;
+			continue;
+		}
+		ids[nr++] = stock[i]->id;
+		scribe_extent_put(stock[i]);
+		stock[i] = stock[--nr_stock];
+	}
+	spin_unlock_irqrestore(&stock_lock, flags);
+	return nr;
+}
+
 void scribe_reserve_drop(void)
 {
 	struct scribe_extent *extent;

@@ -27,6 +27,16 @@ struct scribe_extent *scribe_reserve_take(void);
 /* For WORK_GET: 1 where the stock is low. */
 u32 scribe_reserve_collect_low(struct scribe_work_rec *recs, u32 max);
 
+/**
+ * scribe_reserve_take_back() - take what lies on a disk out of the stock
+ * @disk: that is to take nothing new
+ * @ids: set to the extents
+ * @max: how many at most
+ *
+ * Context: any. Return: how many; fewer than @max where there are no more.
+ */
+u32 scribe_reserve_take_back(u32 disk, u64 *ids, u32 max);
+
 /* Forgets the stock. */
 void scribe_reserve_drop(void);
 

@@ -4,11 +4,11 @@
  * whole chunk's range, so what is read here cannot change before it is mapped anew. Rare: one
  * buffer and one rewrite at a time for the node.
  */
-#include <linux/completion.h>
 #include <linux/mutex.h>
 
 #include "io.h"
 #include "plan.h"
+#include "sync.h"
 
 #define BUFFER_ORDER get_order(SCRIBE_WIRE_MAX_BYTES)
 #define ATTEMPTS 8
@@ -16,75 +16,40 @@
 static struct page *buffer;
 static DEFINE_MUTEX(buffer_lock);
 
-struct sync_legs {
-	atomic_t pending;
-	atomic_t failed; /* mask of copies */
-	bool unanswered; /* one of them ended without reaching its disk */
-	struct completion done;
-};
-
-static void sync_leg_done(struct scribe_leg *leg)
-{
-	struct sync_legs *sync = leg->owner;
-
-	if (leg->status)
-		atomic_or(BIT(leg->copy), &sync->failed);
-	if (scribe_io_unanswered(leg->status))
-		WRITE_ONCE(sync->unanswered, true);
-	scribe_leg_free(leg);
-	if (atomic_dec_and_test(&sync->pending))
-		complete(&sync->done);
-}
-
-static void sync_init(struct sync_legs *sync, u32 nr)
-{
-	atomic_set(&sync->pending, nr);
-	atomic_set(&sync->failed, 0);
-	sync->unanswered = false;
-	init_completion(&sync->done);
-}
-
-static void send_leg(struct sync_legs *sync, u8 op, const struct scribe_extent *extent, u32 copy,
-		     u64 life, u32 pos, u32 len, u32 off)
+static void send_leg(struct scribe_sync *sync, u8 op, const struct scribe_source *to, u32 pos,
+		     u32 len, u32 off)
 {
 	struct scribe_leg *leg = scribe_leg_alloc(op);
 
-	__bio_add_page(&leg->bio, buffer, SCRIBE_BYTES(len), SCRIBE_BYTES(pos));
-	leg->iter = leg->bio.bi_iter;
-	leg->length_bytes = SCRIBE_BYTES(len);
-	leg->done = sync_leg_done;
-	leg->owner = sync;
-	leg->copy = copy;
-	leg->disk = scribe_disk_find(extent->copy[copy].disk);
-	leg->life = life;
-	leg->sector = (u64)extent->copy[copy].slot * SCRIBE_SLOT_SECTORS + off;
-	scribe_disk_submit(leg);
+	leg->copy = to->copy;
+	leg->disk = to->disk;
+	leg->life = to->life;
+	leg->sector = (u64)to->slot * SCRIBE_SLOT_SECTORS + off;
+	scribe_sync_send(sync, leg, buffer, SCRIBE_BYTES(pos), SCRIBE_BYTES(len));
 }
 
 static int read_segment(struct scribe_vsd *vsd, const struct scribe_seg *seg)
 {
-	struct sync_legs sync;
+	struct scribe_source from;
+	struct scribe_sync sync;
 	bool unanswered = false;
-	u32 tried = 0, copy;
-	u64 life;
+	u32 tried = 0;
+	bool found;
 
 	for (;;) {
-		struct scribe_disk *disk;
-
 		spin_lock_irq(&vsd->lock);
-		disk = scribe_plan_source(vsd, seg->extent, tried, &copy, &life);
+		found = scribe_plan_source(vsd, seg->extent, tried, &from);
 		spin_unlock_irq(&vsd->lock);
-		if (!disk)
+		if (!found)
 			return unanswered || scribe_plan_may_return(seg->extent, tried) ? -EAGAIN
 											: -EIO;
-		sync_init(&sync, 1);
-		send_leg(&sync, SCRIBE_WIRE_READ, seg->extent, copy, life, seg->start, seg->len,
-			 seg->off);
-		wait_for_completion(&sync.done);
+		scribe_sync_init(&sync);
+		send_leg(&sync, SCRIBE_WIRE_READ, &from, seg->start, seg->len, seg->off);
+		scribe_sync_wait(&sync);
 		if (!atomic_read(&sync.failed))
 			return 0;
 		unanswered |= sync.unanswered;
-		tried |= BIT(copy);
+		tried |= BIT(from.copy);
 	}
 }
 
@@ -93,7 +58,7 @@ static int write_extent(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len)
 {
 	u64 lives[SCRIBE_MAX_COPIES];
 	struct scribe_extent *extent;
-	struct sync_legs sync;
+	struct scribe_sync sync;
 	int err = 0;
 	u32 i;
 
@@ -102,10 +67,19 @@ static int write_extent(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len)
 	spin_unlock_irq(&vsd->lock);
 	if (!extent)
 		return -EAGAIN;
-	sync_init(&sync, extent->nr_copies);
-	for (i = 0; i < extent->nr_copies; i++)
-		send_leg(&sync, SCRIBE_WIRE_WRITE, extent, i, lives[i], start, len, start);
-	wait_for_completion(&sync.done);
+	/* Nothing maps to it yet, so its copies stay what they are. */
+	scribe_sync_init(&sync);
+	for (i = 0; i < extent->nr_copies; i++) {
+		const struct scribe_source to = {
+			.disk = scribe_disk_find(extent->copy[i].disk),
+			.life = lives[i],
+			.slot = extent->copy[i].slot,
+			.copy = i,
+		};
+
+		send_leg(&sync, SCRIBE_WIRE_WRITE, &to, start, len, start);
+	}
+	scribe_sync_wait(&sync);
 	scribe_io_note_written(vsd, extent, lives, atomic_read(&sync.failed), 0);
 	if (atomic_read(&sync.failed))
 		err = -EREMOTEIO;

@@ -68,6 +68,7 @@ static void drop_map(struct scribe_vsd *vsd)
 	struct scribe_extent *young;
 	LIST_HEAD(gone);
 
+	scribe_freeze_drop(vsd);
 	spin_lock_irq(&vsd->lock);
 	list_for_each_entry_safe(leaf, next, &vsd->lru, lru) {
 		unlink_leaf(vsd, leaf);
@@ -158,7 +159,7 @@ static int load_segs(struct scribe_leaf *leaf, const struct scribe_seg_rec *recs
 	return 0;
 }
 
-static bool lease_in_epoch(struct scribe_vsd *vsd, u64 epoch)
+bool scribe_vsd_in_epoch(struct scribe_vsd *vsd, u64 epoch)
 {
 	lockdep_assert_held(&vsd->lock);
 	return vsd->epoch == epoch && vsd->lease != SCRIBE_LEASE_NONE &&
@@ -170,7 +171,7 @@ static int install_leaf(struct scribe_vsd *vsd, u64 epoch, struct scribe_leaf *l
 	int err;
 
 	spin_lock_irq(&vsd->lock);
-	err = lease_in_epoch(vsd, epoch) ? 0 : -ESTALE;
+	err = scribe_vsd_in_epoch(vsd, epoch) ? 0 : -ESTALE;
 	spin_unlock_irq(&vsd->lock);
 	if (err)
 		return err;
@@ -180,7 +181,7 @@ static int install_leaf(struct scribe_vsd *vsd, u64 epoch, struct scribe_leaf *l
 		return err == -EBUSY ? -EEXIST : err;
 	spin_lock_irq(&vsd->lock);
 	/* The lease may have ended while we were allocating. */
-	if (!lease_in_epoch(vsd, epoch)) {
+	if (!scribe_vsd_in_epoch(vsd, epoch)) {
 		xa_erase(&vsd->leaves, leaf->index);
 		err = -ESTALE;
 	} else {
@@ -393,6 +394,7 @@ static struct scribe_vsd *alloc_vsd(u64 id)
 	xa_init_flags(&vsd->leaves, XA_FLAGS_LOCK_IRQ);
 	INIT_LIST_HEAD(&vsd->lru);
 	INIT_LIST_HEAD(&vsd->parked);
+	INIT_LIST_HEAD(&vsd->frozen);
 	INIT_LIST_HEAD(&vsd->flush_waiters);
 	for (i = 0; i < SCRIBE_RANGE_BUCKETS; i++)
 		INIT_LIST_HEAD(&vsd->ranges[i]);

@@ -112,6 +112,9 @@ struct scribe_vsd {
 	atomic_t nr_unmaps;		/* from map to end; not under ->lock */
 	wait_queue_head_t unmaps_queue;
 
+	struct list_head frozen;	/* struct scribe_frozen */
+	u32 nr_frozen;
+
 	struct scribe_batch *open, *closed;
 	bool closed_ready;		/* the daemon may fetch it */
 	u64 batch_seq;			/* of the closed batch */
@@ -177,6 +180,29 @@ struct scribe_leaf *scribe_vsd_leaf(struct scribe_vsd *vsd, u64 chunk);
 /* Under vsd->lock: may this copy be read and written: not stale, reachable, no lost writes. */
 bool scribe_vsd_copy_ok(struct scribe_vsd *vsd, const struct scribe_extent *extent, u32 copy,
 			struct scribe_disk_view *view);
+
+/* Under vsd->lock: is this the epoch in which the node has the VSD? */
+bool scribe_vsd_in_epoch(struct scribe_vsd *vsd, u64 epoch);
+
+/* freeze.c */
+
+/**
+ * scribe_freeze_set() - what copies some extents have, for the daemon's mover
+ * @vsd: virtual disk that writes them
+ * @epoch: lease under which the daemon knows that
+ * @recs: extents
+ * @nr: how many
+ * @why: set to a text on error where there is one
+ *
+ * Context: process, sleeps.
+ * Return: 0; -ESTALE for another epoch; -EINVAL; -ENOMEM; -EBUSY, -EAGAIN as EXTENTS_SET says.
+ */
+int scribe_freeze_set(struct scribe_vsd *vsd, u64 epoch, const struct scribe_extent_rec *recs,
+		      u32 nr, const char **why);
+/* The lease is over: forgets what is frozen. */
+void scribe_freeze_drop(struct scribe_vsd *vsd);
+/* Frozen extents, for WORK_GET; returns how many were filled in. */
+u32 scribe_freeze_collect(struct scribe_vsd *vsd, struct scribe_work_rec *recs, u32 max);
 
 /* flush.c */
 int scribe_flush_init(void);

@@ -20,8 +20,11 @@
 #define SCRIBE_CHUNK_SECTORS	2048U	/* a chunk of a VSD, as long as a slot */
 #define SCRIBE_LEAF_CHUNKS	16U	/* chunks that are loaded at once */
 #define SCRIBE_MAX_SEGS		64U	/* segments in one chunk */
-#define SCRIBE_MAX_COPIES	3U
+#define SCRIBE_MAX_COPIES	4U	/* three, and one in the making */
 #define SCRIBE_MAX_NODE		255U
+#define SCRIBE_COPY_SLOTS_MAX	64U	/* slots in one SLOTS_COPY */
+#define SCRIBE_TAKE_BACK_MAX	512U	/* extents in one answer to RESERVE_TAKE_BACK */
+#define SCRIBE_FROZEN_MAX	256U	/* extents of one VSD that are frozen at once */
 #define SCRIBE_BATCH_MAX_OPS	2048U	/* map changes in one batch */
 
 enum scribe_cmd {
@@ -77,6 +80,11 @@ enum scribe_cmd {
 	SCRIBE_CMD_LEAF_PUT,
 	/* RESERVE_ADD: [EXTENTS], [FLAGS & NOSPACE]. Space for writes, to the node's stock. */
 	SCRIBE_CMD_RESERVE_ADD,
+	/*
+	 * RESERVE_TAKE_BACK: DISK_ID -> IDS. What lies on that disk leaves the stock: nothing will
+	 * be written to it. As many as SCRIBE_TAKE_BACK_MAX; ask until there are none.
+	 */
+	SCRIBE_CMD_RESERVE_TAKE_BACK,
 	/* BATCH_GET: VSD -> EPOCH, BATCH, [OPS], [STALES]... -ENOENT where none is ready. */
 	SCRIBE_CMD_BATCH_GET,
 	/* BATCH_DONE: VSD, EPOCH, BATCH. The batch is committed and applied. */
@@ -85,6 +93,22 @@ enum scribe_cmd {
 	SCRIBE_CMD_WORK_GET,
 	/* BARRIER: returns when all I/O that was planned before the call has ended. */
 	SCRIBE_CMD_BARRIER,
+	/*
+	 * EXTENTS_SET: VSD, EPOCH, EXTENTS. What copies they have. With FROZEN: writes leave them
+	 * alone from now on, elsewhere they go; BARRIER and VSD_FLUSH say when those under way have
+	 * ended and are safe. Without: it was frozen, and that is over. An extent that this node
+	 * has not frozen stays as it is. -EAGAIN: a copy cannot be taken away now, because of
+	 * writes since it was frozen, or before VSD_FLUSH; nothing was changed by this record and
+	 * those behind it. -EBUSY: too many are frozen.
+	 */
+	SCRIBE_CMD_EXTENTS_SET,
+	/* VSD_FLUSH: VSD, EPOCH. As a guest's flush. -ETIMEDOUT after 30 s. */
+	SCRIBE_CMD_VSD_FLUSH,
+	/*
+	 * SLOTS_COPY: SLOTS_MOVE -> DONE. Copies whole slots between disks of the cluster and
+	 * flushes them. That nobody writes to them meanwhile is the caller's to see to.
+	 */
+	SCRIBE_CMD_SLOTS_COPY,
 	/* EVENT: multicast only. Ask WORK_GET. */
 	SCRIBE_CMD_EVENT,
 	__SCRIBE_CMD_MAX
@@ -115,6 +139,9 @@ enum scribe_attr {
 	SCRIBE_A_OPS,		/* struct scribe_op_rec[], in order */
 	SCRIBE_A_STALES,	/* struct scribe_stale_rec[], may repeat */
 	SCRIBE_A_WORK,		/* struct scribe_work_rec[] */
+	SCRIBE_A_SLOTS_MOVE,	/* struct scribe_slot_rec[], at most SCRIBE_COPY_SLOTS_MAX */
+	SCRIBE_A_DONE,		/* u64, bit i: record i is copied and flushed */
+	SCRIBE_A_IDS,		/* u64[], extents */
 	__SCRIBE_A_MAX
 };
 
@@ -127,7 +154,10 @@ enum scribe_role { SCRIBE_ROLE_INITIATOR, SCRIBE_ROLE_TARGET, SCRIBE_NR_ROLES };
 #define SCRIBE_F_NOSPACE	0x2	/* RESERVE_ADD: the pool is full, there will be no more */
 
 #define SCRIBE_EXTENT_EXCLUSIVE	0x1	/* filled by this VSD and not shared since */
+#define SCRIBE_EXTENT_FROZEN	0x2	/* EXTENTS_SET: not written in place */
+#define SCRIBE_EXTENT_PARTIAL	0x4	/* with FROZEN: a copy is left out, not dropped yet */
 #define SCRIBE_COPY_STALE	0x1
+#define SCRIBE_COPY_REFRESHED	0x2	/* EXTENTS_SET, not FROZEN: it is not stale any more */
 
 struct scribe_copy_rec {
 	__u32 slot;
@@ -168,6 +198,17 @@ struct scribe_stale_rec {
 	__u32 reserved;
 };
 
+/* A slot to copy, and the lives in which its disks are expected. */
+struct scribe_slot_rec {
+	__u64 from_life;
+	__u64 to_life;
+	__u32 from_slot;
+	__u32 to_slot;
+	__u16 from_disk;
+	__u16 to_disk;
+	__u32 reserved;
+};
+
 enum scribe_work {
 	SCRIBE_WORK_LEASE_WANTED = 1,	/* vsd */
 	SCRIBE_WORK_LEAF_WANTED,	/* vsd, arg: leaf */
@@ -175,6 +216,7 @@ enum scribe_work {
 	SCRIBE_WORK_RESERVE_LOW,	/* id: extents in stock, arg: extents wanted */
 	SCRIBE_WORK_DISK_FAILED,	/* id: disk, arg: its life */
 	SCRIBE_WORK_PEER_LOST,		/* id: node that we have no connection to, arg: its life */
+	SCRIBE_WORK_FROZEN,		/* vsd, arg: extent that was frozen and not set since */
 };
 
 struct scribe_work_rec {

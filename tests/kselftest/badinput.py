@@ -107,7 +107,8 @@ os.system(f"losetup -d {device}; rm {path}")
 
 # Random attributes for every command; those that could really change something are left out.
 draw = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-harmless = [c for c in nl.COMMANDS[1:-1] if c not in ("LEASE_FAIL", "DISK_CLOSE", "LEASE_RELEASE", "RESERVE_ADD")]
+harmless = [c for c in nl.COMMANDS[1:-1] if c not in ("LEASE_FAIL", "DISK_CLOSE", "LEASE_RELEASE", "RESERVE_ADD",
+                                                       "RESERVE_TAKE_BACK")]
 for _ in range(3000):
     payload = b""
     for _ in range(draw.randrange(6)):

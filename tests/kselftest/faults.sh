@@ -57,6 +57,7 @@ fio=$!
 check "records are written and flushed" wait_until lines /run/records 20
 check "a disk fails" break_disk f1
 seen=$(wc -l < /run/records)
+touch "$state-3/heal"
 check "records go on" wait_until lines /run/records $((seen + 50))
 kill $writer
 wait $writer 2> /dev/null
@@ -65,11 +66,19 @@ check "fio had no error and found every byte" test $? -eq 0
 check "every flushed record is there" python3 fsync_writer.py check /dev/mapper/v2 "$(wc -l < /run/records)"
 check "writes went elsewhere, or copies became stale" test $(($(status_field v1 13) + $(status_field v1 17) +
 	$(status_field v2 13) + $(status_field v2 17))) -gt 0
-check "what was written before has a second copy" cmp -n $((32 << 20)) /run/old /dev/mapper/v1
+check "what was written before can be read" cmp -n $((32 << 20)) /run/old /dev/mapper/v1
 check "the map can be evicted" dmsetup message v1 0 evict
 check "and is the same when it is loaded again" cmp -n $((32 << 20)) /run/old /dev/mapper/v1
+rm -f "$state-3/healed"
+check "everything has two copies on the disks that are left" wait_until test -e "$state-3/healed"
+check "slots were copied for that" sh -c "grep -q 'copied [1-9]' /sys/kernel/debug/scribe/node"
+check "nothing stays frozen" refuse grep -q 'frozen [1-9]' /sys/kernel/debug/scribe/vsds
+check "a second disk fails" break_disk f2
+check "the last one has all that was written before" cmp -n $((32 << 20)) /run/old /dev/mapper/v1
+check "and every flushed record" python3 fsync_writer.py check /dev/mapper/v2 "$(wc -l < /run/records)"
 check "all end" end_all v1 v2
-check "the disk works again" mend_disk f1 /dev/sda
+check "the disks work again" mend_disk f1 /dev/sda
+check "both of them" mend_disk f2 /dev/sdb
 
 # Two disks: with one of them gone there is no space for two copies.
 check "the module loads again" load_module
@@ -87,6 +96,10 @@ check "the missing ones are stale" test "$(status_field v3 17)" -gt 0
 check "what is not mapped finds no space, and says so" sh -c \
 	'! dd if=/run/new of=/dev/mapper/v3 bs=1M seek=40 count=1 oflag=direct conv=notrunc 2> /run/err && grep -q "No space left" /run/err'
 check "the new data reads back" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
+touch "$state-2/heal"
+check "a mover that finds no place changes nothing" sleep 3
+check "the new data still reads back" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
+rm "$state-2/heal"
 check "all end" end_all v3
 check "the disk works again" mend_disk f1 /dev/sda
 check "the module loads again" load_module
@@ -97,6 +110,17 @@ check "what lies behind is as it was" cmp -n $((24 << 20)) -i $((8 << 20)) /run/
 check "the other disk fails" break_disk f2
 check "an error is better than old data" refuse dd if=/dev/mapper/v3 of=/dev/null bs=64k count=1 iflag=direct
 check "what has two good copies is read from the other" cmp -n $((24 << 20)) -i $((8 << 20)) /run/old /dev/mapper/v3
+check "all end" end_all v3
+check "the disk works again" mend_disk f2 /dev/sdb
+check "the module loads again" load_module
+check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
+check "the VSD appears" make_vsd v3 3 64
+check "it is used" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
+touch "$state-2/heal"
+check "stale copies are made good in their place" wait_until test -e "$state-2/healed"
+check "the first disk fails" break_disk f1
+check "the other has all of it" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
+check "and what lies behind" cmp -n $((24 << 20)) -i $((8 << 20)) /run/old /dev/mapper/v3
 check "all end" end_all v3
 for f in f1 f2 f3; do dmsetup remove $f; done
 finish

@@ -5,6 +5,8 @@
   scribe_agent.py owner NODE STATE DISK=PATH... [-- NODE@HOST...]
   scribe_agent.py host NODE STATE DISK=PATH...
 
+Once there is a file STATE/heal, the owner gives what has a stale copy, or one on a failed disk, two
+good ones again, and makes a file STATE/healed when nothing is left to do.
 `host` opens disks and serves them over the backplane. `owner` also opens its disks, connects to
 hosts, allocates extents over all disks (two copies, on different nodes where there are hosts), and
 answers what the module asks for. STATE is a directory; the owner's map.json in it is fsynced before
@@ -136,6 +138,8 @@ class Owner(Node):
         self.used = {}  # disk -> slots taken
         self.draw = random.Random(1)
         self.next_try = {}  # node -> when to connect again
+        self.lost = set()
+        self.meta = threading.RLock()  # what the mover reads and changes, too
         self.load()
         for host in hosts:
             self.connect(host)
@@ -218,7 +222,7 @@ class Owner(Node):
             copies.append([disk, slot])
         number = self.next_extent
         self.next_extent += 1
-        self.extents[number] = {"copies": copies, "stale": []}
+        self.extents[number] = {"copies": copies, "stale": [], "marks": 0}
         return nl.pack_extent(number, copies)
 
     def apply(self, vsd, ops, stales):
@@ -237,7 +241,9 @@ class Owner(Node):
             chunks[chunk] = merge(sorted(rest))
         for data in stales:
             extent, disk, _ = nl.STALE.unpack(data)
-            self.extents[extent]["stale"].append(disk)
+            self.extents[extent]["marks"] += 1
+            if disk not in self.extents[extent]["stale"]:
+                self.extents[extent]["stale"].append(disk)
         self.save()
 
     def full_leaf(self, vsd, leaf):
@@ -262,6 +268,110 @@ class Owner(Node):
         extents = b"".join(nl.pack_extent(e, self.extents[e]["copies"], stale=self.extents[e]["stale"]) for e in used)
         self.call("LEAF_PUT", VSD=vsd, EPOCH=self.epochs[vsd], LEAF=leaf, SEGS=segs, EXTENTS=extents)
 
+    # The mover: kernel/freeze.c has its steps.
+
+    def good(self, disk):
+        return not self.disks[disk].get("failed") and self.disks[disk]["node"] not in self.lost
+
+    def sick(self, vsd):
+        """Extents of a VSD that lack two good copies, or have one too many."""
+        mapped = {s[2] for segs in self.maps.get(vsd, {}).values() for s in segs}
+        for number in sorted(mapped):
+            extent = self.extents[number]
+            if extent["stale"] or not all(self.good(disk) for disk, _ in extent["copies"]):
+                yield number
+
+    def new_place(self, extent):
+        """A slot on another disk, of another node where there are several."""
+        taken = {disk for disk, _ in extent["copies"]}
+        nodes = {self.disks[disk]["node"] for disk, _ in extent["copies"] if self.good(disk)}
+        several = len({d["node"] for d in self.disks.values()}) > 1
+        for disk, about in self.disks.items():
+            used = self.used.setdefault(disk, set())
+            if disk in taken or not self.good(disk) or several and about["node"] in nodes:
+                continue
+            slot = next((s for s in range(about["slots"]) if s not in used), None)
+            if slot is not None:
+                used.add(slot)
+                extent["copies"].append([disk, slot])
+                extent["stale"].append(disk)
+                return
+
+    def plan_move(self, number):
+        """From which disk to which, and which copy is to go; None: nothing can be done now."""
+        extent = self.extents[number]
+        current = [d for d, _ in extent["copies"] if d not in extent["stale"] and self.good(d)]
+        waiting = [d for d in extent["stale"] if self.good(d)]
+        if not current:
+            return None
+        if len(current) < 2 and not waiting:
+            self.new_place(extent)
+            waiting = [d for d in extent["stale"] if self.good(d)]
+            if not waiting:
+                return None
+        keep = current + (waiting[:1] if len(current) < 2 else [])
+        drop = [d for d, _ in extent["copies"] if d not in keep][:1] if len(keep) > 1 else []
+        return {"number": number, "from": current[0], "to": keep[1:][:1] if len(current) < 2 else [], "drop": drop,
+                "marks": extent["marks"]}
+
+    def pack_move(self, move, flags, drop=(), refreshed=()):
+        extent = self.extents[move["number"]]
+        return nl.pack_extent(move["number"], [c for c in extent["copies"] if c[0] not in drop],
+                              flags=nl.EXTENT_EXCLUSIVE | flags, stale=extent["stale"], refreshed=refreshed)
+
+    def heal(self, family, vsd):
+        """One round for up to 16 extents; whether there was anything to do."""
+        with self.meta:
+            moves = [m for m in (self.plan_move(n) for n in list(self.sick(vsd))[:16]) if m]
+            epoch = self.epochs.get(vsd)
+            first = b"".join(self.pack_move(m, nl.EXTENT_FROZEN) for m in moves)
+        if not moves:
+            return False
+        family.call("EXTENTS_SET", VSD=vsd, EPOCH=epoch, EXTENTS=first)
+        family.call("BARRIER")
+        family.call("VSD_FLUSH", VSD=vsd, EPOCH=epoch)
+        slots = b""
+        for move in moves:
+            places = dict(self.extents[move["number"]]["copies"])
+            for disk in move["to"]:
+                slots += nl.SLOT.pack(self.disks[move["from"]]["life"], self.disks[disk]["life"], places[move["from"]],
+                                      places[disk], move["from"], disk, 0)
+        done = family.call("SLOTS_COPY", SLOTS_MOVE=slots)["DONE"] if slots else 0
+        at = 0
+        for move in moves:
+            copied = not move["to"] or done >> at & 1
+            at += len(move["to"])
+            if copied and move["drop"]:
+                try:
+                    family.call("EXTENTS_SET", VSD=vsd, EPOCH=epoch,
+                                EXTENTS=self.pack_move(move, nl.EXTENT_FROZEN | nl.EXTENT_PARTIAL, drop=move["drop"]))
+                except nl.NetlinkError:
+                    copied = False
+            with self.meta:
+                extent = self.extents[move["number"]]
+                copied = copied and extent["marks"] == move["marks"]
+                if copied:
+                    extent["copies"] = [c for c in extent["copies"] if c[0] not in move["drop"]]
+                    extent["stale"] = [d for d in extent["stale"] if d not in move["to"] + move["drop"]]
+                    self.save()
+            family.call("EXTENTS_SET", VSD=vsd, EPOCH=epoch,
+                        EXTENTS=self.pack_move(move, 0, refreshed=move["to"] if copied else []))
+        return True
+
+    def keep_healing(self):
+        family = nl.Family()
+        while True:
+            time.sleep(0.2)
+            if not os.path.exists(f"{self.state}/heal"):
+                continue
+            try:
+                busy = any([self.heal(family, vsd) for vsd in list(self.epochs)])
+            except nl.NetlinkError as err:
+                print(f"owner: mover: {err}", flush=True)
+                continue
+            if not busy and not any(True for vsd in self.epochs for _ in self.sick(vsd)):
+                open(f"{self.state}/healed", "w", encoding="utf-8").close()
+
     def serve_record(self, kind, number, vsd, arg, lost):
         if kind == nl.LEASE_WANTED:
             self.epochs[vsd] = self.epochs.get(vsd, 0) + 1
@@ -281,6 +391,7 @@ class Owner(Node):
 
     def serve(self):
         threading.Thread(target=self.keep_alive, daemon=True).start()
+        threading.Thread(target=self.keep_healing, daemon=True).start()
         events = self.family.events()
         # Leases outlive this process, not the module: go on in the epoch that it has.
         open(f"{self.state}/ready", "w", encoding="utf-8").close()
@@ -289,10 +400,12 @@ class Owner(Node):
             drain(events)
             records = list(nl.WORK.iter_unpack(self.call("WORK_GET")["WORK"]))
             lost = {number for kind, number, _, _ in records if kind == nl.PEER_LOST}
+            self.lost = lost
             self.reconnect(lost)
             for kind, number, vsd, arg in records:
                 try:
-                    self.serve_record(kind, number, vsd, arg, lost)
+                    with self.meta:
+                        self.serve_record(kind, number, vsd, arg, lost)
                 except nl.NetlinkError as err:
                     print(f"owner: record {kind}: {err}", flush=True)
 

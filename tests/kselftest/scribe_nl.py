@@ -15,13 +15,13 @@ NLMSG_ERROR = 2
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 1, 10, 11
 
 COMMANDS = ("UNSPEC HELLO DEADLINE DISK_OPEN DISK_CLOSE ROUTE_SET ROUTE_DEL PEER_SET PEER_FENCE SOCKET_ADD "
-            "LEASE_GRANT LEASE_RELEASE LEASE_FAIL LEAF_PUT RESERVE_ADD BATCH_GET BATCH_DONE WORK_GET BARRIER "
-            "EVENT").split()
+            "LEASE_GRANT LEASE_RELEASE LEASE_FAIL LEAF_PUT RESERVE_ADD RESERVE_TAKE_BACK BATCH_GET BATCH_DONE WORK_GET BARRIER "
+            "EXTENTS_SET VSD_FLUSH SLOTS_COPY EVENT").split()
 ATTRS = {name: (number, kind) for number, (name, kind) in enumerate(
     [tuple(w.split(":")) for w in
      "UNSPEC:b VERSION:I NODE_ID:I LIFE:Q CLUSTER_UUID:b DEADLINE_NS:Q DISK_ID:I DISK_LIFE:Q DISK_UUID:b PATH:s "
      "TIER:B SLOTS:Q ROLE:B SOCK_FD:I FLAGS:I VSD:Q EPOCH:Q LEAF:Q SEGS:b EXTENTS:b BATCH:Q OPS:b STALES:b "
-     "WORK:b".split()])}
+     "WORK:b SLOTS_MOVE:b DONE:Q IDS:b".split()])}
 NAMES = {number: (name, kind) for name, (number, kind) in ATTRS.items()}
 
 SEG = struct.Struct("=QHHHH")
@@ -29,11 +29,13 @@ COPY = struct.Struct("=IHH")
 EXTENT = struct.Struct("=QII")
 OP = struct.Struct("=QQHHHH")
 STALE = struct.Struct("=QII")
+SLOT = struct.Struct("=QQIIHHI")
 WORK = struct.Struct("=IIQQ")
-LEASE_WANTED, LEAF_WANTED, BATCH_READY, RESERVE_LOW, DISK_FAILED, PEER_LOST = range(1, 7)
+LEASE_WANTED, LEAF_WANTED, BATCH_READY, RESERVE_LOW, DISK_FAILED, PEER_LOST, FROZEN = range(1, 8)
 F_DATA_CRC, F_NOSPACE = 1, 2
-EXTENT_EXCLUSIVE, COPY_STALE = 1, 1
-MAX_COPIES = 3
+EXTENT_EXCLUSIVE, EXTENT_FROZEN, EXTENT_PARTIAL = 1, 2, 4
+COPY_STALE, COPY_REFRESHED = 1, 2
+MAX_COPIES = 4
 
 SB_FIRST_SECTOR, DATA_START_SECTOR, SLOT_SECTORS = 8, 16384, 2048
 
@@ -140,10 +142,10 @@ class Family:
         return False
 
 
-def pack_extent(number, copies, exclusive=True, stale=()):
-    data = EXTENT.pack(number, EXTENT_EXCLUSIVE if exclusive else 0, len(copies))
+def pack_extent(number, copies, flags=EXTENT_EXCLUSIVE, stale=(), refreshed=()):
+    data = EXTENT.pack(number, flags, len(copies))
     for disk, slot in copies:
-        data += COPY.pack(slot, disk, COPY_STALE if disk in stale else 0)
+        data += COPY.pack(slot, disk, (COPY_STALE if disk in stale else 0) | (COPY_REFRESHED if disk in refreshed else 0))
     return data + COPY.pack(0, 0, 0) * (MAX_COPIES - len(copies))
 
 

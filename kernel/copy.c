@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "copy.h"
+
+#include <linux/mutex.h>
+
+#include "node.h"
+#include "sync.h"
+
+#define BUFFERS 4U /* slots under way at once: one disk reads while another writes */
+#define SLOT_BYTES (SCRIBE_SLOT_SECTORS << SECTOR_SHIFT)
+
+static struct page *buffers[BUFFERS];
+static DEFINE_MUTEX(buffers_lock);
+static atomic64_t nr_copied;
+
+static void send(struct scribe_sync *sync, u8 op, u32 i, u32 disk, u64 life, u32 slot)
+{
+	struct scribe_leg *leg = scribe_leg_alloc(op);
+
+	leg->copy = i;
+	leg->disk = scribe_disk_find(disk);
+	leg->life = life;
+	leg->sector = (u64)slot * SCRIBE_SLOT_SECTORS;
+	scribe_sync_send(sync, leg, op == SCRIBE_WIRE_FLUSH ? NULL : buffers[i], 0,
+			 op == SCRIBE_WIRE_FLUSH ? 0 : SLOT_BYTES);
+}
+
+/* A request behind the end of a local disk would fail it. The host of a remote one checks. */
+static bool slot_ok(u32 disk_id, u32 slot)
+{
+	struct scribe_disk *disk = scribe_disk_find(disk_id);
+
+	return disk && (READ_ONCE(disk->state) != SCRIBE_DISK_LOCAL || slot < disk->slots);
+}
+
+/* Up to BUFFERS slots: mask of those that were written. */
+static u32 copy_some(const struct scribe_slot_rec *recs, u32 nr)
+{
+	struct scribe_sync reads, writes;
+	u32 sent = 0, written = 0, i;
+
+	scribe_sync_init(&reads);
+	for (i = 0; i < nr; i++) {
+		if (!slot_ok(recs[i].from_disk, recs[i].from_slot) ||
+		    !slot_ok(recs[i].to_disk, recs[i].to_slot))
+			continue;
+		send(&reads, SCRIBE_WIRE_READ, i, recs[i].from_disk, recs[i].from_life,
+		     recs[i].from_slot);
+		sent |= BIT(i);
+	}
+	scribe_sync_wait(&reads);
+	sent &= ~atomic_read(&reads.failed);
+	scribe_sync_init(&writes);
+	for (i = 0; i < nr; i++) {
+		if (!(sent & BIT(i)))
+			continue;
+		send(&writes, SCRIBE_WIRE_WRITE, i, recs[i].to_disk, recs[i].to_life,
+		     recs[i].to_slot);
+		written |= BIT(i);
+	}
+	scribe_sync_wait(&writes);
+	return written & ~atomic_read(&writes.failed);
+}
+
+/* Flushes each disk that was written, in the life in which it was; mask of what is safe. */
+static u64 flush_written(const struct scribe_slot_rec *recs, u32 nr, u64 written)
+{
+	u64 safe = 0;
+	u32 i, j;
+
+	for (i = 0; i < nr; i++) {
+		struct scribe_sync sync;
+		u64 same = 0;
+
+		for (j = i; j < nr; j++) {
+			if (written & BIT_ULL(j) && recs[j].to_disk == recs[i].to_disk &&
+			    recs[j].to_life == recs[i].to_life)
+				same |= BIT_ULL(j);
+		}
+		if (!(same & BIT_ULL(i)))
+			continue;
+		scribe_sync_init(&sync);
+		send(&sync, SCRIBE_WIRE_FLUSH, 0, recs[i].to_disk, recs[i].to_life, 0);
+		scribe_sync_wait(&sync);
+		written &= ~same;
+		if (!atomic_read(&sync.failed))
+			safe |= same;
+	}
+	return safe;
+}
+
+int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done)
+{
+	unsigned int generation;
+	u64 written = 0;
+	int err = 0;
+	u32 i;
+
+	*done = 0;
+	for (i = 0; i < nr; i++) {
+		if (!recs[i].from_disk || recs[i].from_disk > SCRIBE_DISK_MAX_ID ||
+		    !recs[i].to_disk || recs[i].to_disk > SCRIBE_DISK_MAX_ID)
+			return -EINVAL;
+	}
+	mutex_lock(&buffers_lock);
+	generation = scribe_barrier_enter();
+	for (i = 0; i < nr; i += BUFFERS) {
+		if (scribe_node_expired()) {
+			err = -ESTALE;
+			break;
+		}
+		written |= (u64)copy_some(recs + i, min(BUFFERS, nr - i)) << i;
+	}
+	*done = flush_written(recs, nr, written);
+	scribe_barrier_leave(generation);
+	mutex_unlock(&buffers_lock);
+	atomic64_add(hweight64(*done), &nr_copied);
+	return err;
+}
+
+u64 scribe_copy_count(void)
+{
+	return atomic64_read(&nr_copied);
+}
+
+int scribe_copy_init(void)
+{
+	u32 i;
+
+	for (i = 0; i < BUFFERS; i++) {
+		buffers[i] = alloc_pages(GFP_KERNEL, get_order(SLOT_BYTES));
+		if (!buffers[i])
+			goto err;
+	}
+	return 0;
+err:
+	while (i--)
+		__free_pages(buffers[i], get_order(SLOT_BYTES));
+	return -ENOMEM;
+}
+
+void scribe_copy_exit(void)
+{
+	u32 i;
+
+	for (i = 0; i < BUFFERS; i++)
+		__free_pages(buffers[i], get_order(SLOT_BYTES));
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Copying slots between disks, for the daemon's mover. */
+#ifndef SCRIBE_COPY_H
+#define SCRIBE_COPY_H
+
+#include "scribe.h"
+
+int scribe_copy_init(void);
+void scribe_copy_exit(void);
+
+/**
+ * scribe_copy_slots() - copy whole slots and flush where they were written
+ * @recs: what to copy where
+ * @nr: how many, at most SCRIBE_COPY_SLOTS_MAX
+ * @done: set to a mask of those that are on their disk for good
+ *
+ * That nothing is written to source or target meanwhile is the caller's to see to. The barrier
+ * waits for it, and so does a fence of this node.
+ *
+ * Context: process, sleeps until the last request has ended.
+ * Return: 0; -EINVAL for a disk out of range; -ESTALE where the node's lease ran out, with what was
+ * done before in @done.
+ */
+int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done);
+
+/* Slots copied since the module was loaded. */
+u64 scribe_copy_count(void);
+
+#endif

@@ -351,6 +351,240 @@ TEST(Reservations, ASlotIsNotUsedAgainWhileAnyLiveNodeMayStillWriteToIt) {
   EXPECT_EQ(leader.reserve(1, 5).size(), 1U);
 }
 
+// Three nodes with a disk each, and an extent of VSD v that is mapped in two copies. Node 1 holds
+// the lease.
+class Moves : public ::testing::Test {
+ protected:
+  Moves() {
+    leader.found(3);
+    vsd = leader.make_vsd();
+    leader.lease(vsd, 1, 100).value();
+    extent = leader.reserve(1, 1)[0].as_array()[0].to_number<uint64_t>();
+    commit({}).value();
+  }
+  json::object about(const char* op, uint64_t epoch = 1) {
+    return {{"op", op}, {"vsd", vsd}, {"node", 1}, {"life", 100}, {"epoch", epoch}};
+  }
+  core::Result<json::object> commit(const std::vector<uint64_t>& stale) {
+    json::array stales;
+    for (const uint64_t disk : stale) stales.push_back(json::array{extent, disk});
+    json::object body = about("commit");
+    body["ops"] = json::array{json::array{0, 0, 8, 0, extent}};
+    body["stales"] = std::move(stales);
+    return leader.say(std::move(body));
+  }
+  core::Result<json::object> place(uint64_t epoch = 1) {
+    json::object body = about("place", epoch);
+    body["extents"] = json::array{extent};
+    return leader.say(std::move(body));
+  }
+  bool moved(uint64_t from, uint64_t to, uint64_t since, uint64_t drop = 0) {
+    json::object body = about("moved");
+    body["items"] = json::array{json::array{extent, from, to, since, drop}};
+    return leader.say(std::move(body))->at("done").as_array()[0].as_bool();
+  }
+  std::vector<meta::CopyRow> copies() { return leader.cluster().copies({extent}).value(); }
+  /// The disks of its copies, stale ones as negative numbers.
+  std::set<int64_t> lie() {
+    std::set<int64_t> out;
+    for (const meta::CopyRow& row : copies())
+      out.insert(static_cast<int64_t>(row.disk.value) * (row.stale != 0 ? -1 : 1));
+    return out;
+  }
+  uint64_t since(uint64_t disk) {
+    for (const meta::CopyRow& row : copies())
+      if (row.disk.value == disk) return row.stale;
+    return 0;
+  }
+  core::Result<json::object> fail(uint64_t disk) {
+    return leader.say({{"op", "disk_failed"}, {"disk", disk}, {"life", 5}});
+  }
+  core::Result<json::object> leave(uint64_t disk, bool leaving = true) {
+    return leader.say({{"op", "disk_leave"}, {"disk", disk}, {"leaving", leaving}});
+  }
+  core::Result<json::object> remove(uint64_t disk) {
+    return leader.say({{"op", "disk_remove"}, {"disk", disk}});
+  }
+  size_t ailing() {
+    meta::AilingAt at;
+    std::set<core::ExtentId> found;
+    while (!at.end)
+      for (const meta::Owned& one : leader.cluster().ailing(at, 1).value())
+        found.insert(one.extent);
+    return found.size();
+  }
+  uint64_t other(uint64_t a, uint64_t b) { return 6 - a - b; }
+
+  Leader leader;
+  uint64_t vsd = 0;
+  uint64_t extent = 0;
+};
+
+TEST_F(Moves, ACopyThatWasMarkedAgainAfterItWasCopiedStaysStale) {
+  const uint64_t good = copies()[0].disk.value;
+  const uint64_t bad = copies()[1].disk.value;
+  EXPECT_EQ(ailing(), 0U);
+  commit({bad}).value();
+  EXPECT_EQ(ailing(), 1U);
+  const uint64_t first = since(bad);
+  commit({bad}).value();
+  EXPECT_FALSE(moved(good, bad, first));
+  EXPECT_TRUE(moved(good, bad, since(bad)));
+  EXPECT_EQ(ailing(), 0U);
+  EXPECT_FALSE(moved(good, bad, 0)) << "it is current";
+}
+
+TEST_F(Moves, FromACopyThatBecameStaleNothingIsMadeGood) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  commit({b}).value();
+  EXPECT_FALSE(moved(other(a, b), b, since(b))) << "there is no copy";
+  EXPECT_FALSE(moved(b, b, since(b)));
+  EXPECT_TRUE(moved(a, b, since(b)));
+  commit({a}).value();
+  commit({b}).value();
+  EXPECT_FALSE(moved(a, b, since(b)));
+}
+
+TEST_F(Moves, OnlyTheHolderOfTheLeaseInItsEpochMayMove) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  commit({b}).value();
+  json::object body = about("moved", 2);
+  body["items"] = json::array{json::array{extent, a, b, since(b), 0}};
+  EXPECT_EQ(leader.refusal(body), Code::stale);
+  EXPECT_EQ(place(2).error().code, Code::stale);
+  body["epoch"] = 1;
+  body["life"] = 99;
+  EXPECT_EQ(leader.refusal(body), Code::stale);
+}
+
+TEST_F(Moves, AFailedDiskIsReplacedByTheThirdNodesAndItsCopyForgotten) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  const uint64_t c = other(a, b);
+  EXPECT_EQ(place()->at("placed").to_number<int>(), 0) << "nothing is missing";
+  fail(b).value();
+  EXPECT_EQ(ailing(), 1U);
+  EXPECT_EQ(leader.cluster().redundancy()->lost, 1U);
+  EXPECT_EQ(place()->at("placed").to_number<int>(), 1);
+  EXPECT_EQ(place()->at("placed").to_number<int>(), 0) << "one in the making is enough";
+  EXPECT_EQ(lie(), (std::set<int64_t>{static_cast<int64_t>(a), static_cast<int64_t>(b),
+                                      -static_cast<int64_t>(c)}));
+  EXPECT_EQ(remove(b).error().code, Code::conflict);
+  EXPECT_TRUE(moved(a, c, since(c), b));
+  EXPECT_EQ(lie(), (std::set<int64_t>{static_cast<int64_t>(a), static_cast<int64_t>(c)}));
+  EXPECT_EQ(ailing(), 0U);
+  EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
+  EXPECT_TRUE(remove(b));
+  EXPECT_EQ(remove(b).error().code, Code::not_found);
+  EXPECT_EQ(leader.cluster().disks()->size(), 3U) << "its node may have it open";
+  leader.say({{"op", "disk_closed"}, {"disk", a}}).value();
+  leader.say({{"op", "disk_closed"}, {"disk", b}}).value();
+  EXPECT_EQ(leader.cluster().disks()->size(), 2U);
+}
+
+TEST_F(Moves, ADropThatWouldLeaveTooFewCopiesIsNotDone) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  EXPECT_TRUE(moved(0, 0, 0, b));
+  EXPECT_EQ(copies().size(), 2U);
+  fail(b).value();
+  EXPECT_TRUE(moved(0, 0, 0, b));
+  EXPECT_EQ(copies().size(), 2U) << "perhaps the last that can be brought back";
+  EXPECT_TRUE(moved(0, 0, 0, a));
+  EXPECT_EQ(copies().size(), 2U);
+}
+
+TEST_F(Moves, ADiskThatLeavesIsEmptyAtTheEndOfItsTaskAndMayGo) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  const uint64_t c = other(a, b);
+  EXPECT_EQ(remove(b).error().code, Code::conflict);
+  leave(b).value();
+  EXPECT_EQ(leave(b)->at("task").to_number<int>(), 0) << "it leaves already";
+  EXPECT_TRUE(leader.reserve(1, 1)[0].as_array()[1].as_array().size() == 2);
+  for (const auto& value : leader.reserve(1, 5))
+    for (const auto& one : value.as_array()[1].as_array())
+      EXPECT_NE(one.as_array()[0].to_number<uint64_t>(), b) << "it takes nothing new";
+  EXPECT_EQ(leader.cluster().tasks()->back().state, "running");
+  EXPECT_EQ(place()->at("placed").to_number<int>(), 1);
+  EXPECT_TRUE(moved(b, c, since(c), b));
+  EXPECT_EQ(leader.cluster().tasks()->back().what, "disk evacuate");
+  EXPECT_EQ(leader.cluster().tasks()->back().state, "done");
+  EXPECT_TRUE(remove(b));
+  EXPECT_EQ(leader.say({{"op", "disk_up"}, {"disk", b}, {"life", 9}, {"slots", 20}}).error().code,
+            Code::not_found)
+      << "it is not in the pool any more";
+}
+
+TEST_F(Moves, AnEvacuationThatIsTakenBackLeavesTheDiskInUse) {
+  const uint64_t b = copies()[1].disk.value;
+  leave(b).value();
+  leave(b, false).value();
+  EXPECT_EQ(ailing(), 0U);
+  EXPECT_EQ(leader.cluster().tasks()->back().state, "failed");
+  fail(b).value();
+  EXPECT_EQ(leave(b).error().code, Code::conflict) << "what is on it is made anew anyway";
+  EXPECT_EQ(leave(77).error().code, Code::not_found);
+}
+
+TEST_F(Moves, ADiskIsGivenUpWhenItsNodeIsAwayForLongerThanTheGraceTimeAndNotInMaintenance) {
+  const uint64_t b = copies()[1].disk.value;
+  auto lose = [&] { return leader.say({{"op", "disk_lost"}, {"disk", b}}); };
+  EXPECT_EQ(lose().error().code, Code::conflict) << "it is there";
+  leader.say({{"op", "node_down"}, {"node", b}, {"life", b * 100}}).value();
+  EXPECT_EQ(ailing(), 0U) << "it is awaited";
+  leader.now += meta::kDefaultGraceSeconds - 1;
+  EXPECT_EQ(lose().error().code, Code::conflict);
+  leader.now += 2;
+  leader.say({{"op", "set"}, {"name", "maintenance"}, {"value", 1}}).value();
+  EXPECT_EQ(lose().error().code, Code::conflict);
+  leader.say({{"op", "set"}, {"name", "maintenance"}, {"value", 0}}).value();
+  lose().value();
+  EXPECT_EQ(ailing(), 1U);
+  leader.up(b, b * 100 + 1).value();
+  leader.say({{"op", "disk_up"}, {"disk", b}, {"life", 6}, {"slots", 20}}).value();
+  EXPECT_EQ(ailing(), 0U) << "it came back with everything";
+}
+
+TEST_F(Moves, ReservationsThatAreGivenUpFreeTheirSlotsOnceAndOnlyTheirHolders) {
+  const auto reserved = leader.reserve(1, 3);
+  json::array ids;
+  for (const auto& one : reserved) ids.push_back(one.as_array()[0]);
+  ids.push_back(extent);
+  auto give_up = [&](uint64_t life) {
+    json::object body{{"op", "unreserve"}, {"node", 1}, {"life", life}};
+    body["extents"] = ids;
+    return leader.say(std::move(body))->at("freed").to_number<int>();
+  };
+  EXPECT_EQ(give_up(99), 0);
+  EXPECT_EQ(give_up(100), 3);
+  EXPECT_EQ(give_up(100), 0);
+  EXPECT_EQ(copies().size(), 2U) << "what is mapped stays";
+  EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
+}
+
+TEST_F(Moves, SettingsOutOfRangeAreRefused) {
+  EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "grace"}, {"value", 1}}), Code::invalid);
+  EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "grace_seconds"}, {"value", -1}}),
+            Code::invalid);
+  EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "maintenance"}, {"value", 2}}), Code::invalid);
+}
+
+TEST_F(Moves, ALeaseThatIsHeldIsNotFreeNotEvenForItsHolder) {
+  auto mind = [&](uint64_t node) {
+    return leader.say(
+        {{"op", "lease_take"}, {"vsd", vsd}, {"node", node}, {"life", node * 100}, {"free", true}});
+  };
+  EXPECT_EQ(mind(1).error().code, Code::conflict);
+  EXPECT_EQ(mind(2).error().code, Code::conflict);
+  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}}).value();
+  EXPECT_EQ(mind(2)->at("epoch").to_number<int>(), 2);
+  EXPECT_TRUE(leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}))
+      << "a node that only moves its copies does not hold up its deletion";
+}
+
 class TaskRows : public ::testing::Test {
  protected:
   TaskRows() {

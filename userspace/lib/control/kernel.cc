@@ -38,6 +38,7 @@ Code code_of(int error) {
       return Code::no_space;
     case EBUSY:
     case EEXIST:
+    case EAGAIN:
       return Code::conflict;
     default:
       return Code::storage;
@@ -327,6 +328,15 @@ Result<void> Kernel::add_reservations(std::span<const meta::MappedExtent> extent
   return {};
 }
 
+Result<std::vector<core::ExtentId>> Kernel::take_back_reservations(core::DiskId disk) {
+  KERNEL_MESSAGE(RESERVE_TAKE_BACK);
+  KERNEL_PUT(nla_put_u32(msg, SCRIBE_A_DISK_ID, static_cast<uint32_t>(disk.value)));
+  KERNEL_CALL();
+  std::vector<core::ExtentId> out;
+  for (const uint64_t id : reply->all<uint64_t>(SCRIBE_A_IDS)) out.push_back({id});
+  return out;
+}
+
 Result<ClosedBatch> Kernel::get_batch(core::VsdId vsd) {
   KERNEL_MESSAGE(BATCH_GET);
   KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value));
@@ -345,6 +355,50 @@ Result<void> Kernel::batch_done(core::VsdId vsd, uint64_t epoch, uint64_t number
              nla_put_u64(msg, SCRIBE_A_BATCH, number));
   KERNEL_CALL();
   return {};
+}
+
+Result<void> Kernel::set_extents(core::VsdId vsd, uint64_t epoch,
+                                 std::span<const ExtentState> extents) {
+  std::vector<scribe_extent_rec> recs;
+  for (const ExtentState& state : extents) {
+    scribe_extent_rec rec = record_of(state.extent);
+    rec.flags |= state.frozen ? SCRIBE_EXTENT_FROZEN : 0;
+    rec.flags |= state.partial ? SCRIBE_EXTENT_PARTIAL : 0;
+    for (uint32_t i = 0; i < rec.nr_copies; i++)
+      if (state.refreshed && rec.copy[i].disk == state.refreshed.value)
+        rec.copy[i].flags |= SCRIBE_COPY_REFRESHED;
+    recs.push_back(rec);
+  }
+  KERNEL_MESSAGE(EXTENTS_SET);
+  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) |
+             put_records(msg, SCRIBE_A_EXTENTS, recs));
+  KERNEL_CALL();
+  return {};
+}
+
+Result<void> Kernel::flush_vsd(core::VsdId vsd, uint64_t epoch) {
+  KERNEL_MESSAGE(VSD_FLUSH);
+  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch));
+  KERNEL_CALL();
+  return {};
+}
+
+Result<uint64_t> Kernel::copy_slots(std::span<const SlotCopy> slots) {
+  std::vector<scribe_slot_rec> recs;
+  for (const SlotCopy& slot : slots) {
+    scribe_slot_rec rec{};
+    rec.from_life = slot.from_life;
+    rec.to_life = slot.to_life;
+    rec.from_slot = slot.from_slot;
+    rec.to_slot = slot.to_slot;
+    rec.from_disk = static_cast<uint16_t>(slot.from.value);
+    rec.to_disk = static_cast<uint16_t>(slot.to.value);
+    recs.push_back(rec);
+  }
+  KERNEL_MESSAGE(SLOTS_COPY);
+  KERNEL_PUT(put_records(msg, SCRIBE_A_SLOTS_MOVE, recs));
+  KERNEL_CALL();
+  return reply->u64(SCRIBE_A_DONE);
 }
 
 Result<std::vector<Work>> Kernel::work() {

@@ -39,6 +39,27 @@ struct ClosedBatch {
   meta::Batch batch;
 };
 
+/// What EXTENTS_SET says of an extent: its copies, and whether it stays frozen.
+struct ExtentState {
+  meta::MappedExtent extent;
+  bool frozen = false;
+  bool partial = false;    ///< a copy is left out that is not dropped yet
+  core::DiskId refreshed;  ///< thawed: this copy was stale and is not any more
+};
+
+/// A whole slot to copy, with the lives in which its disks are expected.
+struct SlotCopy {
+  core::DiskId from;
+  uint32_t from_slot = 0;
+  uint64_t from_life = 0;
+  core::DiskId to;
+  uint32_t to_slot = 0;
+  uint64_t to_life = 0;
+};
+
+/// SCRIBE_COPY_SLOTS_MAX
+constexpr size_t kMaxSlotCopies = 64;
+
 enum class Role : uint8_t { initiator, target };
 
 /// The module's netlink family: one method for each command of kernel/uapi/scribe_netlink.h, which
@@ -75,9 +96,20 @@ class Kernel {
 
   Result<void> put_leaf(core::VsdId vsd, uint64_t epoch, uint64_t index, const meta::Leaf& leaf);
   Result<void> add_reservations(std::span<const meta::MappedExtent> extents, bool no_space);
+  /// Extents on a disk that were in the node's stock, and are not any more. Ask until there are
+  /// none.
+  Result<std::vector<core::ExtentId>> take_back_reservations(core::DiskId disk);
   /// Code::not_found where none is ready.
   Result<ClosedBatch> get_batch(core::VsdId vsd);
   Result<void> batch_done(core::VsdId vsd, uint64_t epoch, uint64_t number);
+
+  /// Code::not_found where there is no device of the VSD, Code::stale in another epoch,
+  /// Code::conflict where a copy cannot be taken away now.
+  Result<void> set_extents(core::VsdId vsd, uint64_t epoch, std::span<const ExtentState> extents);
+  /// Blocks until everything written is flushed and committed, by other calls to another Kernel.
+  Result<void> flush_vsd(core::VsdId vsd, uint64_t epoch);
+  /// Copies slots and flushes them; bit i: the i-th is safe. At most kMaxSlotCopies.
+  Result<uint64_t> copy_slots(std::span<const SlotCopy> slots);
 
   Result<std::vector<Work>> work();
   Result<void> barrier();

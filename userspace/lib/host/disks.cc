@@ -225,6 +225,15 @@ Result<std::optional<Label>> read_label(const std::string& path) {
 
 uint64_t slots_for(uint64_t sectors) { return scribe_sb_slots_for(sectors); }
 
+Result<void> check_free(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
+  if (fd) return {};
+  if (errno == EBUSY)
+    return Error{Code::conflict,
+                 path + " is in use; where it has just left the pool, try again in some seconds"};
+  return failed(path, "open");
+}
+
 Result<void> format_disk(const std::string& path, const Label& label, bool wipe) {
   const Fd fd(::open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
   if (!fd) return failed(path, "open for formatting");

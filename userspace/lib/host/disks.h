@@ -41,6 +41,9 @@ struct Label {
 /// Number of slots that a device of this size has; 0 where it is too small.
 [[nodiscard]] uint64_t slots_for(uint64_t sectors);
 
+/// Code::conflict where somebody has the device open for himself.
+[[nodiscard]] Result<void> check_free(const std::string& path);
+
 /// Writes both superblocks and an empty intent bitmap, durably. `wipe` removes signatures of others
 /// first.
 [[nodiscard]] Result<void> format_disk(const std::string& path, const Label& label, bool wipe);

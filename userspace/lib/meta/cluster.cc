@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "meta/cluster.h"
 
+#include <SQLiteCpp/VariadicBind.h>
+
 namespace meta {
 
 namespace {
@@ -40,25 +42,29 @@ Result<std::optional<ClusterInfo>> Cluster::info() {
 }
 
 Result<std::vector<Node>> Cluster::nodes() {
-  return rows(database_,
-              "SELECT id, name, lan_addr, backplane_addr, state, life, version, seen FROM node "
-              "ORDER BY id",
-              [](SQLite::Statement& row) {
-                return Node{{u64(row.getColumn(0))},      row.getColumn(1).getString(),
-                            row.getColumn(2).getString(), row.getColumn(3).getString(),
-                            row.getColumn(4).getString(), u64(row.getColumn(5)),
-                            row.getColumn(6).getString(), u64(row.getColumn(7))};
-              });
+  return rows(
+      database_,
+      "SELECT id, name, lan_addr, backplane_addr, state, life, version, seen, since FROM node "
+      "ORDER BY id",
+      [](SQLite::Statement& row) {
+        return Node{{u64(row.getColumn(0))},      row.getColumn(1).getString(),
+                    row.getColumn(2).getString(), row.getColumn(3).getString(),
+                    row.getColumn(4).getString(), u64(row.getColumn(5)),
+                    row.getColumn(6).getString(), u64(row.getColumn(7)),
+                    row.getColumn(8).getInt64()};
+      });
 }
 
 Result<std::vector<Disk>> Cluster::disks() {
   return rows(database_,
-              "SELECT id, node, uuid, serial, tier, slots, state, life FROM disk ORDER BY id",
+              "SELECT id, node, uuid, serial, tier, slots, state, life, leaving, since FROM disk "
+              "ORDER BY id",
               [](SQLite::Statement& row) {
-                return Disk{{u64(row.getColumn(0))},      {u64(row.getColumn(1))},
-                            row.getColumn(2).getString(), row.getColumn(3).getString(),
-                            row.getColumn(4).getString(), u64(row.getColumn(5)),
-                            row.getColumn(6).getString(), u64(row.getColumn(7))};
+                return Disk{{u64(row.getColumn(0))},        {u64(row.getColumn(1))},
+                            row.getColumn(2).getString(),   row.getColumn(3).getString(),
+                            row.getColumn(4).getString(),   u64(row.getColumn(5)),
+                            row.getColumn(6).getString(),   u64(row.getColumn(7)),
+                            row.getColumn(8).getInt() != 0, row.getColumn(9).getInt64()};
               });
 }
 
@@ -157,6 +163,84 @@ Result<std::vector<DiskUse>> Cluster::use() {
       [](SQLite::Statement& row) {
         return DiskUse{{u64(row.getColumn(0))}, u64(row.getColumn(1)), u64(row.getColumn(2))};
       });
+}
+
+Result<std::vector<CopyRow>> Cluster::copies(core::ExtentId extent) {
+  return guarded([&]() -> Result<std::vector<CopyRow>> {
+    Query query(database_, "SELECT disk, slot, stale FROM copy WHERE extent = ? ORDER BY disk");
+    query.bind(1, static_cast<int64_t>(extent.value));
+    std::vector<CopyRow> out;
+    while (query.executeStep())
+      out.push_back(
+          {{u64(query.getColumn(0))}, query.getColumn(1).getUInt(), u64(query.getColumn(2))});
+    return out;
+  });
+}
+
+Result<std::vector<Owned>> Cluster::ailing(AilingAt& at, uint64_t limit) {
+  return guarded([&]() -> Result<std::vector<Owned>> {
+    std::vector<Owned> out;
+    if (at.disk == 0) {
+      Query stale(database_,
+                  "SELECT DISTINCT e.id, e.vsd FROM copy c JOIN extent e ON e.id = c.extent "
+                  "WHERE c.stale <> 0 AND c.extent >= ? ORDER BY c.extent LIMIT ?");
+      SQLite::bind(*stale, static_cast<int64_t>(at.next), static_cast<int64_t>(limit));
+      while (stale.executeStep())
+        out.push_back({{u64(stale.getColumn(0))}, {u64(stale.getColumn(1))}});
+      if (out.size() == limit) {
+        at.next = out.back().extent.value + 1;
+        return out;
+      }
+      at = {1, 0, false};
+    }
+    for (; out.size() < limit; at = {at.disk + 1, 0, false}) {
+      Query disk(database_,
+                 "SELECT min(id) FROM disk WHERE id >= ? AND "
+                 "(leaving OR state IN ('lost', 'failed', 'removed'))");
+      disk.bind(1, static_cast<int64_t>(at.disk));
+      disk.executeStep();
+      if (disk.getColumn(0).isNull()) {
+        at.end = true;
+        return out;
+      }
+      if (const uint64_t found = u64(disk.getColumn(0)); found != at.disk) at = {found, 0, false};
+      Query on(database_,
+               "SELECT e.id, e.vsd, c.slot FROM copy c JOIN extent e ON e.id = c.extent "
+               "WHERE c.disk = ? AND c.slot >= ? ORDER BY c.slot LIMIT ?");
+      SQLite::bind(*on, static_cast<int64_t>(at.disk), static_cast<int64_t>(at.next),
+                   static_cast<int64_t>(limit - out.size()));
+      while (on.executeStep()) {
+        out.push_back({{u64(on.getColumn(0))}, {u64(on.getColumn(1))}});
+        at.next = u64(on.getColumn(2)) + 1;
+      }
+      if (out.size() == limit) return out;
+    }
+    return out;
+  });
+}
+
+Result<Redundancy> Cluster::redundancy() {
+  return guarded([&]() -> Result<Redundancy> {
+    auto count = [&](const char* text) {
+      Query query(database_, text);
+      query.executeStep();
+      return u64(query.getColumn(0));
+    };
+    return Redundancy{
+        count("SELECT count(*) FROM copy c JOIN extent e ON e.id = c.extent WHERE c.stale <> 0"),
+        count("SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
+              "c.extent WHERE d.state IN ('lost', 'failed', 'removed')"),
+        count("SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
+              "c.extent WHERE d.leaving AND d.state NOT IN ('lost', 'failed', 'removed')")};
+  });
+}
+
+Result<int64_t> Cluster::setting(const std::string& name, int64_t otherwise) {
+  return guarded([&]() -> Result<int64_t> {
+    Query query(database_, "SELECT value FROM setting WHERE name = ?");
+    query.bind(1, name);
+    return query.executeStep() ? query.getColumn(0).getInt64() : otherwise;
+  });
 }
 
 }  // namespace meta

@@ -25,6 +25,7 @@ struct Node {
   uint64_t life = 0;
   std::string version;
   uint64_t seen = 0;  ///< every I/O that it planned under a map before this index has ended
+  int64_t since = 0;  ///< when it came to this state, in seconds since 1970
 };
 
 struct Disk {
@@ -34,8 +35,42 @@ struct Disk {
   std::string serial;
   std::string tier;  ///< "ssd" or "hdd"
   uint64_t slots = 0;
-  std::string state;  ///< "new" (no superblock yet), "ok", "failed" or "absent"
+  /// "new" (no superblock yet), "ok", "absent" (its node does not find it), "lost" (away for too
+  /// long: its copies are made anew), "failed" or "removed" (both for good).
+  std::string state;
   uint64_t life = 0;
+  bool leaving = false;  ///< takes nothing new, and its copies move to other disks
+  int64_t since = 0;     ///< when it came to this state, in seconds since 1970
+};
+
+/// A copy of an extent, and since which log index it lacks data (0: it does not).
+struct CopyRow {
+  core::DiskId disk;
+  uint32_t slot = 0;
+  uint64_t stale = 0;
+};
+
+/// An extent, and the VSD that fills it.
+struct Owned {
+  core::ExtentId extent;
+  core::VsdId vsd;
+};
+
+/// Where a walk over what must be copied has got to.
+struct AilingAt {
+  uint64_t disk = 0;  ///< 0: among stale copies
+  uint64_t next = 0;  ///< extent, or slot of the disk
+  bool end = false;
+};
+
+/// How long a disk may be away before its copies are made anew, where nobody set it.
+constexpr int64_t kDefaultGraceSeconds = 900;
+
+/// What the mover has to do, in copies.
+struct Redundancy {
+  uint64_t stale = 0;    ///< lack data
+  uint64_t lost = 0;     ///< on disks that are lost, failed or removed
+  uint64_t leaving = 0;  ///< on disks that are to become empty
 };
 
 struct Vsd {
@@ -114,6 +149,13 @@ class Cluster {
   /// Whether every live node has seen some of them freed.
   Result<bool> quarantine_over();
   Result<std::vector<DiskUse>> use();
+  Result<std::vector<CopyRow>> copies(core::ExtentId extent);
+  /// Some extents with a copy that is stale, or on a disk that is lost, failed, removed or leaving,
+  /// and moves `at` behind them. One may be found more than once.
+  Result<std::vector<Owned>> ailing(AilingAt& at, uint64_t limit);
+  Result<Redundancy> redundancy();
+  /// Of a setting; `otherwise` where it was never set.
+  Result<int64_t> setting(const std::string& name, int64_t otherwise);
 
  private:
   Database& database_;

@@ -17,10 +17,11 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE cluster(name TEXT PRIMARY KEY, uuid TEXT NOT NULL) WITHOUT ROWID)",
     R"(CREATE TABLE node(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, lan_addr TEXT NOT NULL,
          backplane_addr TEXT NOT NULL, state TEXT NOT NULL, life INTEGER NOT NULL,
-         version TEXT NOT NULL, seen INTEGER NOT NULL))",
+         version TEXT NOT NULL, seen INTEGER NOT NULL, since INTEGER NOT NULL))",
     R"(CREATE TABLE disk(id INTEGER PRIMARY KEY, node INTEGER NOT NULL, uuid TEXT NOT NULL UNIQUE,
          serial TEXT NOT NULL, tier TEXT NOT NULL, slots INTEGER NOT NULL, state TEXT NOT NULL,
-         life INTEGER NOT NULL))",
+         life INTEGER NOT NULL, leaving INTEGER NOT NULL, since INTEGER NOT NULL))",
+    R"(CREATE TABLE setting(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID)",
     R"(CREATE TABLE fence(node INTEGER NOT NULL, life INTEGER NOT NULL, witness INTEGER NOT NULL,
          PRIMARY KEY(node, life, witness)) WITHOUT ROWID)",
     R"(CREATE TABLE token(hash TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID)",
@@ -48,9 +49,10 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
          freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
 };
-constexpr std::array kTables = {
-    "counter",  "cluster", "node",   "disk", "fence",       "token",   "answer", "opened",    "vsd",
-    "snapshot", "tree",    "extent", "copy", "reservation", "garbage", "task",   "quarantine"};
+constexpr std::array kTables = {"counter",  "cluster", "node",      "disk",   "setting",
+                                "fence",    "token",   "answer",    "opened", "vsd",
+                                "snapshot", "tree",    "extent",    "copy",   "reservation",
+                                "garbage",  "task",    "quarantine"};
 static_assert(kReplicated.size() == kTables.size());
 constexpr int kSchemaVersion = 1;
 constexpr int kReaderBusyMs = 10'000;
@@ -89,6 +91,7 @@ void Database::create_schema() {
   SQLite::Transaction transaction(sql_);
   for (const char* table : kReplicated) sql_.exec(table);
   sql_.exec("CREATE INDEX copy_by_extent ON copy(extent)");
+  sql_.exec("CREATE INDEX stale_copy ON copy(extent) WHERE stale <> 0");
   // Local: how far this node is. Not part of what is replicated.
   sql_.exec(
       "CREATE TABLE applied(one INTEGER PRIMARY KEY CHECK(one = 1), log_index INTEGER NOT NULL, "

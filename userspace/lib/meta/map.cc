@@ -414,10 +414,11 @@ Result<void> Map::commit(const Batch& batch, uint64_t index) {
     }
     for (const Stale& stale : batch.stales) {
       Query mark(database_,
-                 "UPDATE copy SET stale = 1 WHERE extent = ?1 AND disk = ?2 "
+                 "UPDATE copy SET stale = ?3 WHERE extent = ?1 AND disk = ?2 "
                  "AND EXISTS (SELECT 1 FROM extent WHERE id = ?1)");
       mark.bind(1, signed_id(stale.extent.value));
       mark.bind(2, signed_id(stale.disk.value));
+      mark.bind(3, signed_id(index));
       mark.exec();
     }
     return {};
@@ -536,6 +537,20 @@ Result<MappedExtent> Map::mapped_extent(ExtentId id, VsdId vsd, uint64_t last_sn
                           static_cast<uint32_t>(copies.getColumn(1).getInt64()),
                           copies.getColumn(2).getInt() != 0});
   return out;
+}
+
+Result<MappedExtent> Map::extent(ExtentId id, VsdId vsd) {
+  return guarded([&]() -> Result<MappedExtent> {
+    Query query(database_, "SELECT last_snapshot FROM vsd WHERE id = ?");
+    query.bind(1, signed_id(vsd.value));
+    if (!query.executeStep()) return no_vsd(vsd);
+    const auto last_snapshot = static_cast<uint64_t>(query.getColumn(0).getInt64());
+    Query mapped(database_, "SELECT 1 FROM extent WHERE id = ?");
+    mapped.bind(1, signed_id(id.value));
+    if (!mapped.executeStep())
+      return Error{Code::not_found, "no extent " + std::to_string(id.value)};
+    return mapped_extent(id, vsd, last_snapshot);
+  });
 }
 
 Result<Leaf> Map::leaf(VsdId vsd, uint64_t leaf) {

@@ -110,6 +110,8 @@ class Map {
 
   /// Read-only.
   Result<Leaf> leaf(core::VsdId vsd, uint64_t leaf);
+  /// One extent as a VSD sees it; Code::not_found where it is not mapped any more.
+  Result<MappedExtent> extent(core::ExtentId id, core::VsdId vsd);
   /// Walks the whole map of a VSD.
   Result<Spread> spread(core::VsdId vsd);
   Result<core::Segments> snapshot_chunk(core::SnapshotId snapshot, uint64_t chunk);

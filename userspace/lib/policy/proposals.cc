@@ -8,6 +8,7 @@
 
 #include "meta/cluster.h"
 #include "meta/map.h"
+#include "policy/healing.h"
 #include "policy/placement.h"
 #include "policy/rows.h"
 #include "policy/tasks.h"
@@ -33,6 +34,9 @@ constexpr uint64_t kCollectAtOnce = 4096;
 // At most 64 extents in a chunk, each some 200 bytes of patch.
 constexpr uint64_t kReapAtOnce = 128;
 constexpr uint64_t kMaxSlots = uint64_t{1} << 32;
+// Copies that are made anew leave so much of a disk to guests: one in 50 slots.
+constexpr uint64_t kHealReserveDivisor = 50;
+constexpr int64_t kMaxGraceSeconds = int64_t{7} * 86400;
 
 constexpr std::array<std::pair<Code, const char*>, 8> kCodes = {{{Code::invalid, "invalid"},
                                                                  {Code::not_found, "not_found"},
@@ -118,8 +122,8 @@ Outcome add_node(Context& c, const json::object& args) {
     return Error{Code::conflict, "a node named " + name + " is in the cluster already"};
   const uint64_t id = next_id(c, "node");
   if (id > kMaxNode) return Error{Code::no_space, "all node numbers have been used"};
-  run(c, "INSERT INTO node VALUES(?, ?, ?, ?, 'new', 0, '', 0)", s64(id), name, text(args, "lan"),
-      text(args, "backplane"));
+  run(c, "INSERT INTO node VALUES(?, ?, ?, ?, 'new', 0, '', 0, ?)", s64(id), name,
+      text(args, "lan"), text(args, "backplane"), c.now);
   const uint64_t task = c.tasks.begin("node join", id, name, id);
   return json::object{{"node", id}, {"task", task}};
 }
@@ -157,15 +161,15 @@ Outcome node_up(Context& c, const json::object& args) {
     return Error{Code::stale, "node " + std::to_string(node) +
                                   " was declared down: it needs a new life (reload the module)"};
   row.reset();
-  run(c, "UPDATE node SET state = 'up', life = ?, version = ?, seen = 0 WHERE id = ?", s64(life),
-      text(args, "version"), s64(node));
+  run(c, "UPDATE node SET state = 'up', life = ?, version = ?, seen = 0, since = ? WHERE id = ?",
+      s64(life), text(args, "version"), c.now, s64(node));
   c.tasks.end("node join", node, node, "");
   return json::object{};
 }
 
 Outcome node_down(Context& c, const json::object& args) {
-  if (run(c, "UPDATE node SET state = 'down' WHERE id = ? AND life = ? AND state = 'up'",
-          s64(number(args, "node")), s64(number(args, "life"))) != 1)
+  if (run(c, "UPDATE node SET state = 'down', since = ? WHERE id = ? AND life = ? AND state = 'up'",
+          c.now, s64(number(args, "node")), s64(number(args, "life"))) != 1)
     return not_live(number(args, "node"));
   return json::object{};
 }
@@ -198,8 +202,8 @@ Outcome disk_add(Context& c, const json::object& args) {
     return no_such("node", number(args, "node"));
   const uint64_t id = next_id(c, "disk");
   if (id > kMaxDisk) return Error{Code::no_space, "all disk numbers have been used"};
-  run(c, "INSERT INTO disk VALUES(?, ?, ?, ?, ?, ?, 'new', 0)", s64(id), s64(number(args, "node")),
-      text(args, "uuid"), text(args, "serial"), tier, s64(slots));
+  run(c, "INSERT INTO disk VALUES(?, ?, ?, ?, ?, ?, 'new', 0, 0, ?)", s64(id),
+      s64(number(args, "node")), text(args, "uuid"), text(args, "serial"), tier, s64(slots), c.now);
   const uint64_t task =
       c.tasks.begin("disk add", id, "disk " + std::to_string(id), number(args, "node"));
   return json::object{{"disk", id}, {"task", task}};
@@ -211,7 +215,7 @@ uint64_t node_of_disk(Context& c, uint64_t disk) {
 
 // The superblock is written: from now on the disk is looked for.
 Outcome disk_ready(Context& c, const json::object& args) {
-  if (run(c, "UPDATE disk SET state = 'absent' WHERE id = ? AND state = 'new'",
+  if (run(c, "UPDATE disk SET state = 'absent', since = ? WHERE id = ? AND state = 'new'", c.now,
           s64(number(args, "disk"))) != 1)
     return no_such("new disk", number(args, "disk"));
   return json::object{};
@@ -219,28 +223,121 @@ Outcome disk_ready(Context& c, const json::object& args) {
 
 Outcome disk_up(Context& c, const json::object& args) {
   const uint64_t disk = number(args, "disk");
-  if (run(c, "UPDATE disk SET state = 'ok', life = ?, slots = ? WHERE id = ?",
-          s64(number(args, "life")), s64(number(args, "slots")), s64(disk)) != 1)
-    return no_such("disk", disk);
+  if (run(c,
+          "UPDATE disk SET state = 'ok', life = ?, slots = ?, since = ? WHERE id = ? AND state NOT "
+          "IN "
+          "('failed', 'removed')",
+          s64(number(args, "life")), s64(number(args, "slots")), c.now, s64(disk)) != 1)
+    return no_such("disk that may come up,", disk);
   c.tasks.end("disk add", disk, node_of_disk(c, disk), "");
   return json::object{};
 }
 
 Outcome disk_failed(Context& c, const json::object& args) {
-  run(c, "UPDATE disk SET state = 'failed' WHERE id = ? AND life = ?", s64(number(args, "disk")),
-      s64(number(args, "life")));
+  run(c,
+      "UPDATE disk SET state = 'failed', since = ? WHERE id = ? AND life = ? AND state NOT IN "
+      "('failed', 'removed')",
+      c.now, s64(number(args, "disk")), s64(number(args, "life")));
+  return json::object{};
+}
+
+// Its node is up and does not find it.
+Outcome disk_absent(Context& c, const json::object& args) {
+  run(c, "UPDATE disk SET state = 'absent', since = ? WHERE id = ? AND life = ? AND state = 'ok'",
+      c.now, s64(number(args, "disk")), s64(number(args, "life")));
+  return json::object{};
+}
+
+// It was away for longer than the grace time: from now on its copies are made anew elsewhere. It
+// may still come back, with those that are left then.
+Outcome disk_lost(Context& c, const json::object& args) {
+  const uint64_t disk = number(args, "disk");
+  const auto grace = c.cluster.setting("grace_seconds", meta::kDefaultGraceSeconds);
+  const auto maintenance = c.cluster.setting("maintenance", 0);
+  if (!grace || !maintenance) return Error{Code::storage, "the settings are unreadable"};
+  if (*maintenance != 0)
+    return Error{Code::conflict, "the cluster is under maintenance: nothing is given up"};
+  if (run(c,
+          "UPDATE disk SET state = 'lost', since = ?1 WHERE id = ?2 AND "
+          "((state = 'absent' AND since <= ?3) OR (state IN ('ok', 'absent') AND EXISTS "
+          "(SELECT 1 FROM node n WHERE n.id = disk.node AND n.state = 'down' AND n.since <= ?3)))",
+          c.now, s64(disk), c.now - *grace) != 1)
+    return Error{Code::conflict, "disk " + std::to_string(disk) + " is not away for so long"};
+  return json::object{};
+}
+
+uint64_t mapped_copies(Context& c, uint64_t disk) {
+  return ask(c, "SELECT count(*) FROM copy c JOIN extent e ON e.id = c.extent WHERE c.disk = ?",
+             s64(disk));
+}
+
+// Tasks of disks that have become empty.
+void end_evacuations(Context& c) {
+  auto disks = c.cluster.disks();
+  if (!disks) return;
+  for (const meta::Disk& disk : *disks) {
+    if (!disk.leaving ||
+        ask(c,
+            "SELECT EXISTS(SELECT 1 FROM copy c JOIN extent e ON e.id = c.extent WHERE c.disk = ?)",
+            s64(disk.id.value)) != 0)
+      continue;
+    c.tasks.end("disk evacuate", disk.id.value, disk.node.value, "");
+  }
+}
+
+// Until its node has let go of it, and what nodes had reserved on it is given up, its row stays.
+void forget_removed(Context& c) {
+  constexpr const char* kOver =
+      "state = 'removed' AND life = 0 AND NOT EXISTS (SELECT 1 FROM copy WHERE disk = disk.id)";
+  run(c, (std::string("DELETE FROM quarantine WHERE disk IN (SELECT id FROM disk WHERE ") + kOver +
+          ")")
+             .c_str());
+  run(c, (std::string("DELETE FROM disk WHERE ") + kOver).c_str());
+}
+
+// Its node does not have it open any more.
+Outcome disk_closed(Context& c, const json::object& args) {
+  run(c, "UPDATE disk SET life = 0 WHERE id = ? AND state = 'removed'", s64(number(args, "disk")));
+  forget_removed(c);
   return json::object{};
 }
 
 Outcome disk_remove(Context& c, const json::object& args) {
   const uint64_t disk = number(args, "disk");
-  const uint64_t used = ask(c, "SELECT count(*) FROM copy WHERE disk = ?", s64(disk));
-  if (used != 0)
-    return Error{Code::conflict, "disk " + std::to_string(disk) + " holds " + std::to_string(used) +
-                                     " copies; moving them off comes with the mover"};
-  c.tasks.end("disk add", disk, node_of_disk(c, disk), "it was taken out before it was in use");
-  run(c, "DELETE FROM quarantine WHERE disk = ?", s64(disk));
-  if (run(c, "DELETE FROM disk WHERE id = ?", s64(disk)) != 1) return no_such("disk", disk);
+  auto disks = c.cluster.disks();
+  if (!disks) return disks.error();
+  const auto at = std::find_if(disks->begin(), disks->end(),
+                               [&](const meta::Disk& one) { return one.id.value == disk; });
+  if (at == disks->end() || at->state == "removed") return no_such("disk", disk);
+  if (const uint64_t copies = mapped_copies(c, disk); copies != 0) {
+    const std::string what =
+        "disk " + std::to_string(disk) + " holds " + std::to_string(copies) + " copies; ";
+    if (at->state == "failed" || at->state == "lost")
+      return Error{Code::conflict, what +
+                                       "they are being made anew on other disks, try again when "
+                                       "that is done (scalectl cluster status)"};
+    return Error{Code::conflict,
+                 what + "move them off first: scalectl disk evacuate " + std::to_string(disk)};
+  }
+  const uint64_t node = at->node.value;
+  c.tasks.end("disk add", disk, node, "it was taken out before it was in use");
+  c.tasks.end("disk evacuate", disk, node, "");
+  run(c, "UPDATE disk SET state = 'removed', leaving = 0, since = ? WHERE id = ?", c.now,
+      s64(disk));
+  forget_removed(c);
+  return json::object{};
+}
+
+Outcome set(Context& c, const json::object& args) {
+  const std::string name = text(args, "name");
+  const int64_t value = args.at("value").to_number<int64_t>();
+  const int64_t most = name == "grace_seconds" ? kMaxGraceSeconds : name == "maintenance" ? 1 : -1;
+  if (most < 0) return Error{Code::invalid, "there is no setting '" + name + "'"};
+  if (value < 0 || value > most)
+    return Error{Code::invalid,
+                 name + " is 0 to " + std::to_string(most) + ", not " + std::to_string(value)};
+  run(c, "INSERT INTO setting VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value",
+      name, value);
   return json::object{};
 }
 
@@ -270,7 +367,9 @@ Outcome vsd_delete(Context& c, const json::object& args) {
   const auto row = c.cluster.vsd({vsd});
   if (!row) return row.error();
   if (!*row) return no_such("VSD", vsd);
-  if ((*row)->lease_node && !is_fenced(c, (*row)->lease_node.value, (*row)->lease_life))
+  // A live node that has no device of it only moves its copies, and looks before each.
+  if ((*row)->lease_node && !is_live(c, (*row)->lease_node.value, (*row)->lease_life) &&
+      !is_fenced(c, (*row)->lease_node.value, (*row)->lease_life))
     return Error{Code::conflict,
                  "node " + std::to_string((*row)->lease_node.value) + " holds its lease"};
   const uint64_t task = c.tasks.begin("vsd delete", vsd, (*row)->name, 0);
@@ -349,6 +448,8 @@ Outcome lease_take(Context& c, const json::object& args) {
   if (!is_live(c, node, life)) return not_live(node);
   const meta::Vsd& vsd = **row;
   const bool mine = vsd.lease_node.value == node && vsd.lease_life == life;
+  if (args.contains("free") && mine)
+    return Error{Code::conflict, "node " + std::to_string(node) + " holds the lease already"};
   if (vsd.lease_node && !mine) {
     const std::string holder = "node " + std::to_string(vsd.lease_node.value);
     if (is_live(c, vsd.lease_node.value, vsd.lease_life))
@@ -373,8 +474,9 @@ Result<std::vector<Candidate>> candidates(Context& c) {
   if (!disks) return disks.error();
   std::vector<Candidate> out;
   for (const meta::Disk& disk : *disks) {
-    if (disk.state != "ok" || ask(c, "SELECT count(*) FROM node WHERE id = ? AND state = 'up'",
-                                  s64(disk.node.value)) == 0)
+    if (disk.state != "ok" || disk.leaving ||
+        ask(c, "SELECT count(*) FROM node WHERE id = ? AND state = 'up'", s64(disk.node.value)) ==
+            0)
       continue;
     CORE_TRY(c.slots.load(c.database, disk.id, disk.slots));
     out.push_back({disk.id, disk.node, disk.tier == "ssd", c.slots.free(disk.id), disk.slots});
@@ -411,6 +513,23 @@ Outcome reserve(Context& c, const json::object& args) {
   return json::object{{"extents", std::move(extents)}};
 }
 
+// What a node had reserved and has no use for.
+Outcome unreserve(Context& c, const json::object& args) {
+  uint64_t freed = 0;
+  for (const json::value& value : args.at("extents").as_array()) {
+    const int64_t extent = s64(value.to_number<uint64_t>());
+    if (run(c, "DELETE FROM reservation WHERE extent = ? AND node = ? AND life = ?", extent,
+            s64(number(args, "node")), s64(number(args, "life"))) == 0)
+      continue;
+    run(c, "INSERT INTO quarantine SELECT disk, slot, ? FROM copy WHERE extent = ?", s64(c.index),
+        extent);
+    run(c, "DELETE FROM copy WHERE extent = ?", extent);
+    freed++;
+  }
+  forget_removed(c);
+  return json::object{{"freed", freed}};
+}
+
 Outcome commit(Context& c, const json::object& args) {
   meta::Batch batch{{number(args, "vsd")}, number(args, "epoch"), {}, {}};
   const auto row = c.cluster.vsd(batch.vsd);
@@ -432,6 +551,167 @@ Outcome commit(Context& c, const json::object& args) {
                             {value.as_array().at(1).to_number<uint64_t>()}});
   CORE_TRY(c.map.commit(batch, c.index));
   return json::object{};
+}
+
+// The VSD of a call that only the holder of its lease may make.
+Result<meta::Vsd> leased_vsd(Context& c, const json::object& args) {
+  const core::VsdId id{number(args, "vsd")};
+  const uint64_t node = number(args, "node");
+  auto row = c.cluster.vsd(id);
+  if (!row) return row.error();
+  if (!*row) return no_such("VSD", id.value);
+  if ((*row)->lease_node.value != node || (*row)->lease_life != number(args, "life") ||
+      (*row)->epoch != number(args, "epoch"))
+    return Error{Code::stale, "node " + std::to_string(node) + " does not hold the lease of VSD " +
+                                  (*row)->name + " in that epoch"};
+  return **row;
+}
+
+Result<Places> places(Context& c) {
+  auto disks = c.cluster.disks();
+  if (!disks) return disks.error();
+  auto nodes = c.cluster.nodes();
+  if (!nodes) return nodes.error();
+  return places_of(*disks, *nodes);
+}
+
+bool is_filled_by(Context& c, uint64_t extent, core::VsdId vsd) {
+  return ask(c, "SELECT count(*) FROM extent WHERE id = ? AND vsd = ?", s64(extent),
+             s64(vsd.value)) == 1;
+}
+
+// Where another copy of an extent can lie: apart from those that stay.
+std::vector<Candidate> apart_from(const std::vector<meta::CopyRow>& copies, const Places& homes,
+                                  const std::vector<Candidate>& disks, bool one_node) {
+  std::vector<Candidate> out;
+  for (const Candidate& candidate : disks) {
+    const bool near = std::any_of(copies.begin(), copies.end(), [&](const meta::CopyRow& copy) {
+      if (copy.disk == candidate.disk) return true;
+      const auto home = homes.find(copy.disk);
+      return !one_node && home != homes.end() && copy.stale == 0 &&
+             home->second.node == candidate.node &&
+             (home->second.home == Home::good || home->second.home == Home::away);
+    });
+    if (!near && candidate.free > candidate.total / kHealReserveDivisor) out.push_back(candidate);
+  }
+  return out;
+}
+
+// Copies in the making for extents that need one; how many there was room for.
+Outcome place(Context& c, const json::object& args) {
+  const auto vsd = leased_vsd(c, args);
+  if (!vsd) return vsd.error();
+  const auto homes = places(c);
+  if (!homes) return homes.error();
+  auto disks = candidates(c);
+  if (!disks) return disks.error();
+  const bool one_node = ask(c, "SELECT count(*) FROM node") == 1;
+  uint64_t placed = 0;
+  uint64_t seed = c.index * kMaxReserve;
+  for (const json::value& value : args.at("extents").as_array()) {
+    const auto extent = value.to_number<uint64_t>();
+    const auto copies = c.cluster.copies({extent});
+    if (!copies) return copies.error();
+    if (!is_filled_by(c, extent, vsd->id) ||
+        next_step(*copies, *homes, vsd->replicas).kind != Step::Kind::place)
+      continue;
+    const auto chosen =
+        policy::place(apart_from(*copies, *homes, *disks, one_node), 1, true, seed++);
+    if (chosen.empty()) continue;
+    run(c, "INSERT INTO copy VALUES(?, ?, ?, ?)", s64(chosen.front().value),
+        static_cast<int64_t>(c.slots.take(chosen.front())), s64(extent), s64(c.index));
+    std::find_if(disks->begin(), disks->end(), [&](const Candidate& x) {
+      return x.disk == chosen.front();
+    })->free--;
+    placed++;
+  }
+  return json::object{{"placed", placed}};
+}
+
+void drop_copy(Context& c, uint64_t extent, DiskId disk) {
+  run(c, "INSERT INTO quarantine SELECT disk, slot, ? FROM copy WHERE extent = ? AND disk = ?",
+      s64(c.index), s64(extent), s64(disk.value));
+  run(c, "DELETE FROM copy WHERE extent = ? AND disk = ?", s64(extent), s64(disk.value));
+}
+
+// One copy of an extent was made anew from another, or one too many is not used any more. Whether
+// that holds: it does not where the copy was marked stale again meanwhile, or the source was.
+Result<bool> move_one(Context& c, const meta::Vsd& vsd, const Places& homes,
+                      const json::array& item) {
+  const auto extent = item.at(0).to_number<uint64_t>();
+  const DiskId from{item.at(1).to_number<uint64_t>()};
+  const DiskId to{item.at(2).to_number<uint64_t>()};
+  const auto since = item.at(3).to_number<uint64_t>();
+  const DiskId drop{item.at(4).to_number<uint64_t>()};
+  auto copies = c.cluster.copies({extent});
+  if (!copies) return copies.error();
+  if (!is_filled_by(c, extent, vsd.id)) return false;
+  if (to) {
+    bool source = false;
+    bool target = false;
+    for (meta::CopyRow& copy : *copies) {
+      source = source || (copy.disk == from && copy.stale == 0);
+      if (copy.disk != to || copy.stale == 0 || copy.stale != since) continue;
+      target = true;
+      copy.stale = 0;
+    }
+    if (!source || !target) return false;
+    run(c, "UPDATE copy SET stale = 0 WHERE extent = ? AND disk = ?", s64(extent), s64(to.value));
+  }
+  if (drop && may_drop(*copies, homes, vsd.replicas, drop)) drop_copy(c, extent, drop);
+  return true;
+}
+
+Outcome moved(Context& c, const json::object& args) {
+  const auto vsd = leased_vsd(c, args);
+  if (!vsd) return vsd.error();
+  const auto homes = places(c);
+  if (!homes) return homes.error();
+  json::array done;
+  for (const json::value& item : args.at("items").as_array()) {
+    const auto moved = move_one(c, *vsd, *homes, item.as_array());
+    if (!moved) return moved.error();
+    done.push_back(*moved);
+  }
+  end_evacuations(c);
+  return json::object{{"done", std::move(done)}};
+}
+
+// Takes nothing new from now on, and its copies move to other disks; or that is taken back.
+Outcome disk_leave(Context& c, const json::object& args) {
+  const DiskId id{number(args, "disk")};
+  const bool leaving = args.at("leaving").as_bool();
+  auto disks = c.cluster.disks();
+  if (!disks) return disks.error();
+  const auto at = std::find_if(disks->begin(), disks->end(),
+                               [&](const meta::Disk& disk) { return disk.id == id; });
+  const std::string name = "disk " + std::to_string(id.value);
+  if (at == disks->end() || at->state == "removed") return no_such("disk", id.value);
+  if (at->leaving == leaving) return json::object{{"task", 0}};
+  if (!leaving) {
+    run(c, "UPDATE disk SET leaving = 0 WHERE id = ?", s64(id.value));
+    c.tasks.end("disk evacuate", id.value, at->node.value, "it was taken back");
+    return json::object{{"task", 0}};
+  }
+  if (at->state != "ok")
+    return Error{Code::conflict, name + " is " + at->state +
+                                     ": what it holds is made anew on other disks by itself, or "
+                                     "when it is given up"};
+  const uint64_t copies = mapped_copies(c, id.value);
+  auto others = candidates(c);
+  if (!others) return others.error();
+  uint64_t room = 0;
+  for (const Candidate& other : *others)
+    if (other.disk != id)
+      room += other.free - std::min(other.free, other.total / kHealReserveDivisor);
+  if (room < copies)
+    return Error{Code::no_space, name + " holds " + std::to_string(copies) +
+                                     " MiB, and the other disks have room for " +
+                                     std::to_string(room) + " MiB: add disks first"};
+  run(c, "UPDATE disk SET leaving = 1 WHERE id = ?", s64(id.value));
+  const uint64_t task = c.tasks.begin("disk evacuate", id.value, name, at->node.value);
+  end_evacuations(c);
+  return json::object{{"task", task}};
 }
 
 // Frees slots whose quarantine is over: every live node ended the I/O that it had planned under
@@ -464,6 +744,7 @@ Outcome collect(Context& c, const json::object&) {
       "lease_life = fence.life) AND NOT EXISTS (SELECT 1 FROM node WHERE id = fence.node AND "
       "life = fence.life)");
   c.freed.insert(c.freed.end(), found.begin(), found.end());
+  forget_removed(c);
   return json::object{{"freed", found.size()}};
 }
 
@@ -471,6 +752,7 @@ Outcome reap(Context& c, const json::object&) {
   auto done = c.map.reap(kReapAtOnce, c.index);
   if (!done) return done.error();
   end_deletions(c);
+  end_evacuations(c);
   return json::object{{"rows", *done}};
 }
 
@@ -497,7 +779,12 @@ const std::unordered_map<std::string_view, Handler>& handlers() {
       {"disk_ready", disk_ready},
       {"disk_up", disk_up},
       {"disk_failed", disk_failed},
+      {"disk_absent", disk_absent},
+      {"disk_lost", disk_lost},
+      {"disk_leave", disk_leave},
       {"disk_remove", disk_remove},
+      {"disk_closed", disk_closed},
+      {"set", set},
       {"token_add", token_add},
       {"vsd_create", vsd_create},
       {"vsd_delete", vsd_delete},
@@ -509,6 +796,9 @@ const std::unordered_map<std::string_view, Handler>& handlers() {
       {"lease_take", lease_take},
       {"lease_drop", lease_drop},
       {"reserve", reserve},
+      {"unreserve", unreserve},
+      {"place", place},
+      {"moved", moved},
       {"commit", commit},
       {"collect", collect},
       {"reap", reap},

@@ -40,12 +40,17 @@ using Answer = boost::json::object;
 ///   fenced node life witness                           seen node index
 ///   disk_add node uuid serial tier slots               disk_ready disk
 ///   disk_up disk life slots                            disk_failed disk life
-///   disk_remove disk
+///   disk_absent disk life                              disk_lost disk
+///   disk_leave disk leaving                            disk_remove disk
+///   disk_closed disk
+///   set name value
 ///   token_add hash expires                             vsd_create name sectors replicas
 ///   vsd_delete vsd                                     vsd_resize vsd sectors
 ///   open vsd node                                      opened vsd node state error
 ///   close vsd node                                     closed vsd node
-///   lease_take vsd node life                           lease_drop vsd node epoch
+///   lease_take vsd node life [free]                    lease_drop vsd node epoch
+///   place vsd node life epoch extents                  moved vsd node life epoch items
+///   unreserve node life extents
 ///   reserve node life count                            commit vsd node life epoch ops stales
 ///   collect                                            reap
 ///   audit

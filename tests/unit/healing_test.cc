@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+// What an extent needs next, over all that may have become of its copies.
+#include "policy/healing.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <algorithm>
+
+namespace {
+
+using meta::CopyRow;
+using policy::Home;
+using policy::Place;
+using policy::Places;
+using policy::Step;
+using Kind = policy::Step::Kind;
+
+constexpr uint64_t kStale = 7;
+
+// Disk n is on node n.
+Places homes(std::initializer_list<Home> list) {
+  Places out;
+  uint64_t id = 0;
+  for (const Home home : list) {
+    id++;
+    out[{id}] = {{id}, home};
+  }
+  return out;
+}
+
+CopyRow copy(uint64_t disk, uint64_t stale = 0) { return {{disk}, 5, stale}; }
+
+TEST(Healing, AnExtentWithAllItsCopiesNeedsNothing) {
+  EXPECT_EQ(policy::next_step({copy(1), copy(2)}, homes({Home::good, Home::good}), 2).kind,
+            Kind::none);
+  EXPECT_EQ(policy::next_step({copy(1), copy(2)}, homes({Home::good, Home::away}), 2).kind,
+            Kind::none)
+      << "a node that reboots comes back with its copies";
+}
+
+TEST(Healing, AStaleCopyIsRefreshedInItsPlace) {
+  EXPECT_EQ(policy::next_step({copy(1), copy(2, kStale)}, homes({Home::good, Home::good}), 2),
+            (Step{Kind::move, {1}, {2}, {}}));
+}
+
+TEST(Healing, ACopyOnALostDiskIsMadeAnewAndThenForgotten) {
+  const Places places = homes({Home::good, Home::gone, Home::good});
+  EXPECT_EQ(policy::next_step({copy(1), copy(2)}, places, 2).kind, Kind::place);
+  EXPECT_EQ(policy::next_step({copy(1), copy(2), copy(3, kStale)}, places, 2),
+            (Step{Kind::move, {1}, {3}, {2}}));
+  EXPECT_EQ(policy::next_step({copy(1), copy(2), copy(3)}, places, 2),
+            (Step{Kind::move, {}, {}, {2}}));
+}
+
+TEST(Healing, AStaleCopyThatIsAwayIsNotWaitedFor) {
+  EXPECT_EQ(policy::next_step({copy(1), copy(2, kStale)}, homes({Home::good, Home::away}), 2).kind,
+            Kind::place);
+}
+
+TEST(Healing, ALeavingDiskIsReadAndKeptUntilTheOthersAreWhole) {
+  const Places places = homes({Home::away, Home::leaving, Home::good});
+  EXPECT_EQ(policy::next_step({copy(1), copy(2)}, places, 2).kind, Kind::place);
+  EXPECT_EQ(policy::next_step({copy(1), copy(2), copy(3, kStale)}, places, 2),
+            (Step{Kind::move, {2}, {3}, {}}))
+      << "the other copy cannot be read now, so this one stays";
+  EXPECT_EQ(policy::next_step({copy(1), copy(2), copy(3)},
+                              homes({Home::good, Home::leaving, Home::good}), 2),
+            (Step{Kind::move, {}, {}, {2}}));
+}
+
+TEST(Healing, WithoutACopyThatCanBeReadThereIsOnlyWaiting) {
+  EXPECT_EQ(policy::next_step({copy(1), copy(2, kStale)}, homes({Home::away, Home::good}), 2).kind,
+            Kind::wait);
+  EXPECT_EQ(policy::next_step({copy(1), copy(2)}, homes({Home::gone, Home::gone}), 2).kind,
+            Kind::wait);
+}
+
+TEST(Healing, ADiskThatTheMetadataDoesNotKnowIsGone) {
+  EXPECT_EQ(policy::next_step({copy(1), copy(9)}, homes({Home::good}), 2).kind, Kind::place);
+}
+
+std::vector<CopyRow> some_copies(const Places& places) {
+  std::vector<CopyRow> out;
+  const auto count = *rc::gen::inRange<size_t>(1, policy::kMaxCopies + 1);
+  for (const auto& [disk, place] : places)
+    if (out.size() < count && *rc::gen::arbitrary<bool>())
+      out.push_back({disk, 1, *rc::gen::arbitrary<bool>() ? kStale : 0});
+  return out;
+}
+
+Places some_homes() {
+  Places out;
+  for (uint64_t id = 1; id <= 6; id++)
+    out[{id}] = {{id}, static_cast<Home>(*rc::gen::inRange(0, 4))};
+  return out;
+}
+
+size_t current(const std::vector<CopyRow>& copies, const Places& places, bool gone_too) {
+  return static_cast<size_t>(std::count_if(copies.begin(), copies.end(), [&](const CopyRow& row) {
+    return row.stale == 0 && (gone_too || places.at(row.disk).home != Home::gone);
+  }));
+}
+
+RC_GTEST_PROP(Healing, NoStepTakesACurrentCopyFromAnExtentThatIsNotWholeWithoutIt, ()) {
+  const Places places = some_homes();
+  std::vector<CopyRow> copies = some_copies(places);
+  const auto replicas = *rc::gen::inRange<uint32_t>(2, 4);
+  const Step step = policy::next_step(copies, places, replicas);
+  const size_t before = std::min<size_t>(current(copies, places, false), replicas);
+  for (CopyRow& row : copies)
+    if (row.disk == step.to) row.stale = 0;
+  std::erase_if(copies, [&](const CopyRow& row) { return row.disk == step.drop; });
+  RC_ASSERT(current(copies, places, false) >= before);
+}
+
+RC_GTEST_PROP(Healing, StepsComeToAnEndWhereEveryDiskIsGoodOrGone, ()) {
+  Places places = some_homes();
+  for (auto& [disk, place] : places)
+    if (place.home == Home::away) place.home = Home::good;
+  std::vector<CopyRow> copies = some_copies(places);
+  const auto replicas = *rc::gen::inRange<uint32_t>(2, 4);
+  size_t good = 0;
+  for (const auto& [disk, place] : places) good += place.home == Home::good;
+  for (int steps = 0; steps < 20; steps++) {
+    const Step step = policy::next_step(copies, places, replicas);
+    if (step.kind == Kind::none || step.kind == Kind::wait) break;
+    if (step.kind == Kind::place) {
+      const auto free = std::find_if(places.begin(), places.end(), [&](const auto& place) {
+        return place.second.home == Home::good &&
+               std::none_of(copies.begin(), copies.end(),
+                            [&](const CopyRow& row) { return row.disk == place.first; });
+      });
+      if (free == places.end()) return;
+      copies.push_back({free->first, 1, kStale});
+      continue;
+    }
+    for (CopyRow& row : copies)
+      if (row.disk == step.to) row.stale = 0;
+    std::erase_if(copies, [&](const CopyRow& row) { return row.disk == step.drop; });
+    RC_ASSERT(step.to || step.drop);
+  }
+  const bool readable = std::any_of(copies.begin(), copies.end(), [&](const CopyRow& row) {
+    return row.stale == 0 && places.at(row.disk).home != Home::gone;
+  });
+  if (!readable || good < replicas) return;
+  RC_ASSERT(policy::next_step(copies, places, replicas).kind == Kind::none);
+  RC_ASSERT(copies.size() == replicas);
+}
+
+}  // namespace

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "policy/healing.h"
+
+#include <algorithm>
+
+namespace policy {
+
+namespace {
+
+using meta::CopyRow;
+
+Home home_of(const CopyRow& copy, const Places& places) {
+  const auto at = places.find(copy.disk);
+  return at == places.end() ? Home::gone : at->second.home;
+}
+
+// Current, and on a disk that it may stay on.
+bool is_kept(const CopyRow& copy, const Places& places) {
+  const Home home = home_of(copy, places);
+  return copy.stale == 0 && (home == Home::good || home == Home::away);
+}
+
+size_t count_kept(const std::vector<CopyRow>& copies, const Places& places) {
+  return static_cast<size_t>(std::count_if(
+      copies.begin(), copies.end(), [&](const CopyRow& copy) { return is_kept(copy, places); }));
+}
+
+// Which of those that are too many goes first: what is of no use before what still could be.
+core::DiskId surplus(const std::vector<CopyRow>& copies, const Places& places, uint32_t replicas) {
+  core::DiskId found;
+  int best = 0;
+  for (const CopyRow& copy : copies) {
+    const Home home = home_of(copy, places);
+    int score = 1;
+    if (home == Home::gone)
+      score = copy.stale != 0 ? 6 : 5;
+    else if (copy.stale != 0)
+      score = 4;
+    else if (home == Home::leaving)
+      score = 3;
+    else if (home == Home::away)
+      score = 2;
+    if (score > best && may_drop(copies, places, replicas, copy.disk)) {
+      best = score;
+      found = copy.disk;
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+Places places_of(const std::vector<meta::Disk>& disks, const std::vector<meta::Node>& nodes) {
+  Places out;
+  for (const meta::Disk& disk : disks) {
+    const bool up = std::any_of(nodes.begin(), nodes.end(), [&](const meta::Node& node) {
+      return node.id == disk.node && node.state == "up";
+    });
+    Home home = Home::gone;
+    if (disk.state == "ok" && up)
+      home = disk.leaving ? Home::leaving : Home::good;
+    else if ((disk.state == "ok" || disk.state == "absent") && !disk.leaving)
+      home = Home::away;
+    out[disk.id] = {disk.node, home};
+  }
+  return out;
+}
+
+bool may_drop(const std::vector<CopyRow>& copies, const Places& places, uint32_t replicas,
+              core::DiskId drop) {
+  const auto at = std::find_if(copies.begin(), copies.end(),
+                               [&](const CopyRow& copy) { return copy.disk == drop; });
+  if (at == copies.end()) return false;
+  std::vector<CopyRow> left;
+  std::copy_if(copies.begin(), copies.end(), std::back_inserter(left),
+               [&](const CopyRow& copy) { return copy.disk != drop; });
+  auto current = [&](bool leaving_too) {
+    return static_cast<size_t>(std::count_if(left.begin(), left.end(), [&](const CopyRow& copy) {
+      const Home home = home_of(copy, places);
+      return copy.stale == 0 && (home == Home::good || (leaving_too && home == Home::leaving));
+    }));
+  };
+  const Home home = home_of(*at, places);
+  // Without room for a copy in the making, something goes that is of little use.
+  const bool full = copies.size() >= kMaxCopies;
+  if (at->stale != 0 || home == Home::gone)
+    return count_kept(left, places) >= replicas ||
+           (full && home != Home::good && current(true) >= 1);
+  if (home == Home::away) return count_kept(left, places) >= replicas;
+  // One that can be read goes only when as many others can be.
+  return current(false) >= replicas || (full && home == Home::leaving && current(true) >= replicas);
+}
+
+Step next_step(const std::vector<CopyRow>& copies, const Places& places, uint32_t replicas) {
+  const size_t kept = count_kept(copies, places);
+  if (kept >= replicas) {
+    const core::DiskId drop = surplus(copies, places, replicas);
+    if (drop) return {Step::Kind::move, {}, {}, drop};
+    return {kept == copies.size() ? Step::Kind::none : Step::Kind::wait, {}, {}, {}};
+  }
+  const auto from = std::find_if(copies.begin(), copies.end(), [&](const CopyRow& copy) {
+    const Home home = home_of(copy, places);
+    return copy.stale == 0 && (home == Home::good || home == Home::leaving);
+  });
+  if (from == copies.end()) return {Step::Kind::wait, {}, {}, {}};
+  const auto to = std::find_if(copies.begin(), copies.end(), [&](const CopyRow& copy) {
+    return copy.stale != 0 && home_of(copy, places) == Home::good;
+  });
+  if (to != copies.end()) {
+    std::vector<CopyRow> then = copies;
+    then[static_cast<size_t>(to - copies.begin())].stale = 0;
+    return {Step::Kind::move, from->disk, to->disk, surplus(then, places, replicas)};
+  }
+  if (copies.size() < kMaxCopies) return {Step::Kind::place, {}, {}, {}};
+  if (const core::DiskId drop = surplus(copies, places, replicas); drop)
+    return {Step::Kind::move, {}, {}, drop};
+  return {Step::Kind::wait, {}, {}, {}};
+}
+
+}  // namespace policy

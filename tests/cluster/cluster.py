@@ -77,6 +77,10 @@ def bad_input():
             ("task wait 1 --seconds 61", 2, "60 seconds"),
             ("disk remove 99999", 2, "no disk number"),
             ("disk remove 1000", 4, "no disk"),
+            ("disk evacuate 1000", 4, "no disk"),
+            ("disk evacuate x", 2, "no disk number"),
+            ("cluster set --maintenance perhaps", 2, "on or off"),
+            ("cluster set --grace 99999999", 2, "grace_seconds"),
             ("node list --socket /nowhere", 3, "No such file")):
         lab.fails(1, f"scalectl {command}", code, text)
     lab.fails(1, "curl -sk --fail https://10.12.0.1:7421/rest/v1/vsd", 22)
@@ -187,13 +191,78 @@ def metadata_is_damaged():
     wait_up(lab, 1, (1, 2, 3))
 
 
+def whole(node: int) -> bool:
+    left = ask(lab, node, "cluster status")["redundancy"]
+    return left["stale_copies"] == 0 and left["lost_copies"] == 0
+
+
+def places(name: str) -> set[int]:
+    """The disks that a virtual disk has copies on."""
+    return {d["disk"] for d in ask(lab, 1, f"vsd show {name}")["spread"]}
+
+
+def disk_of(serial: str) -> dict:
+    return next(d for d in ask(lab, 1, "disk list")["disks"] if d["serial"] == serial)
+
+
+def come_back(node: int, name: str, disk: int):
+    """A disk that is empty goes, and comes again as another."""
+    lab.wait(1, f"scalectl disk remove {disk}")
+    lab.fails(1, f"scalectl disk remove {disk}", 4, "no disk")
+    lab.wait(node, f"scalectl disk add {device(node, name)} --wipe n{node}-{name}")
+    wait_disks(lab, 1, 7)
+    assert disk_of(f"n{node}-{name}")["id"] != disk
+
+
+def disk_fails():
+    disk = disk_of("n2-ssd0")["id"]
+    wait_until("it is used", lambda: disk in places("v"))
+    writer = Writer(lab, 1, vsd("w"))
+    writer.read(10)
+    lab.lab("disk", 2, "ssd0", "failwrites")
+    # Whatever it holds is to be written soon, or it would not be noticed.
+    lab.run(1, f"dd if=/dev/urandom of={vsd('v')} bs=1M count=32 seek=200 oflag=direct conv=fsync,notrunc status=none")
+    wait_until("the disk counts as failed", lambda: disk_of("n2-ssd0")["state"] == "failed")
+    wait_until("what it held is made anew", lambda: whole(1) and disk not in places("v") | places("w"))
+    writer.read(10)
+    lab.run(2, f"{WRITER} check {vsd('w')} {writer.end()}")
+    wait_until("its condition says what to do", lambda: f"scalectl disk remove {disk}" in
+               lab.run(2, "scalectl cluster status"))
+    lab.lab("disk", 2, "ssd0", "ok")
+    come_back(2, "ssd0", disk)
+    wait_until("no condition is left", lambda: not ask(lab, 2, "cluster status")["conditions"])
+
+
+def disk_leaves():
+    disk = disk_of("n1-ssd0")["id"]
+    wait_until("it is used", lambda: disk in places("v"))
+    lab.fails(1, f"scalectl disk remove {disk}", 5, "scalectl disk evacuate")
+    lab.run(1, f"dd if={vsd('v')} bs=1M iflag=direct status=none | md5sum > /root/before")
+    writer = Writer(lab, 1, vsd("w"))
+    writer.read(10)
+    task = ask(lab, 1, f"disk evacuate {disk}")["task"]
+    wait_until("it is empty", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
+    writer.read(10)
+    lab.run(2, f"{WRITER} check {vsd('w')} {writer.end()}")
+    wait_until("it stays so", lambda: disk not in places("v") | places("w"))
+    come_back(1, "ssd0", disk)
+    lab.run(1, f"dd if={vsd('v')} bs=1M iflag=direct status=none | md5sum | cmp - /root/before")
+
+
 def replica_holder_dies():
     lab.run(1, "scalectl vsd create v 256MiB && scalectl vsd open v")
+    lab.run(1, "scalectl cluster set --grace 0")
     fio = lab.start(1, FIO.format(vsd("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_until("fio writes", lambda: int(lab.run(1, "dmsetup status scribe-v").split()[9]) > 200)
     lab.kill(3)
     code, out = lab.ended(fio)
     assert code == 0, out[-2000:]
+    theirs = {d["id"] for d in ask(lab, 1, "disk list")["disks"] if d["node"] == 3}
+    wait_until("node 3's disks are given up", lambda: {"lost"} == {
+        d["state"] for d in ask(lab, 1, "disk list")["disks"] if d["id"] in theirs})
+    wait_until("what they held is made anew", lambda: whole(1))
+    assert not theirs & places("v"), "copies on disks that were given up"
+    lab.run(1, "scalectl cluster set --grace 15")
     lab.lab("start", 3)
     wait_up(lab, 1, (1, 2, 3))
     wait_disks(lab, 1, 7)
@@ -237,22 +306,22 @@ def boot(node: int) -> str:
 def partition():
     """The owner is cut off: it may not write any more, another takes over, it comes back with a new life."""
     before = boot(1)
-    # A disk of its own: in the others the power cuts left stale copies, which stay so as yet, and where the only
-    # current one is on node 1 its reader would wait until node 1 is back (roadmap.md).
-    lab.run(1, "scalectl vsd create p 64MiB && scalectl vsd open p --node n1 && scalectl vsd open p --node n2")
-    writer = Writer(lab, 1, vsd("p"))
+    # The power cuts before left copies that lack data. Where the only good one is on node 1, who reads it waits
+    # until node 1 is back.
+    wait_until("every copy is made good", lambda: whole(1))
+    writer = Writer(lab, 1, vsd("w"))
     writer.read(10)
     lab.lab("partition", "1|2,3")
     wait_until("node 1 is down for the others", lambda: states(lab, 2)["n1"] == "down")
     acknowledged = writer.end()
-    lab.run(2, f"{WRITER} check {vsd('p')} {acknowledged} && {WRITER} write {vsd('p')} {acknowledged} 10")
+    lab.run(2, f"{WRITER} check {vsd('w')} {acknowledged} && {WRITER} write {vsd('w')} {acknowledged} 10")
     lab.lab("heal")
     # It hears that it was declared dead.
     wait_until("node 1 has reset itself", lambda: boot(1) != before)
     wait_up(lab, 2, (1, 2, 3))
     wait_disks(lab, 2, 7)
-    lab.wait(1, f"test -e {vsd('p')}")
-    lab.run(1, f"{WRITER} check {vsd('p')} {acknowledged + 10}")
+    lab.wait(1, f"test -e {vsd('w')}")
+    lab.run(1, f"{WRITER} check {vsd('w')} {acknowledged + 10}")
     same_metadata(lab, (1, 2, 3))
 
 
@@ -299,7 +368,10 @@ def main():
     lab.case("two nodes write one disk in turns and see each other's records", ping_pong)
     lab.case("the daemon is killed under a writer, which goes on", daemon_dies)
     lab.case("a node whose metadata is damaged copies another's", metadata_is_damaged)
-    lab.case("a replica holder's power cut under fio verify: no error, no wrong byte", replica_holder_dies)
+    lab.case("a replica holder's power cut under fio verify: no error; when it is given up, all is made anew",
+             replica_holder_dies)
+    lab.case("a disk fails under a writer: what it held is made anew, and it can be replaced", disk_fails)
+    lab.case("a disk is emptied under a writer, leaves the pool and comes back", disk_leaves)
     lab.case("the owner's power cut: node 2 has every acknowledged record and writes on", owner_dies, 0)
     lab.case("the same where the drives had written half of their caches", owner_dies, 50)
     lab.case("the leader's power cut under a writer on another node", leader_dies)

@@ -327,6 +327,9 @@ def owner_dies(s: State, b: Bounds) -> Iterator[Step]:
     ghosts = s.ghosts
     if s.write:
         ghosts = ghosts | {(s.write.extent, d, life, s.write.value) for d, life in s.write.pending}
+    if s.move and not s.move.copied:  # what it read is on its way to the new copy
+        ghosts = ghosts | {(s.move.extent, s.move.new, s.life[s.move.new], s.cached[s.move.extent][d])
+                           for d in s.place[s.move.extent] if d != s.move.new and (s.move.extent, d) not in s.stale}
     lost = {e for e in EXTENTS if s.place[e] and e != s.mapped}
     yield "the owner dies", s._replace(alive=False, write=None, flush=None, dirty=frozenset(), read=None, move=None,
                                        redirecting=False, ghosts=ghosts, freed=s.freed | lost, map=s.mapped,
@@ -428,6 +431,7 @@ WHOLE = {
     "a write, two power cuts, two owners' deaths": Bounds(writes=1, cuts=2, deaths=2),
     "two writes, a power cut, a move": Bounds(writes=2, cuts=1, moves=1),
     "a write, a power cut, an owner's death, a read": Bounds(writes=1, cuts=1, deaths=1, reads=True),
+    "a write, a power cut, an owner's death, a move": Bounds(writes=1, cuts=1, deaths=1, moves=1),
 }
 SHOWS = {
     "all copies": Bounds(cuts=1),

@@ -74,6 +74,17 @@ std::string show_cluster(const json::object& o) {
                     (number(o, "leader") != 0 ? "node " + count(o, "leader") + " leads"
                                               : std::string("no leader: no quorum")) +
                     ", change " + count(o, "log_index") + "\n";
+  const json::object& redundancy = o.at("redundancy").as_object();
+  const uint64_t missing = number(redundancy, "stale_copies") + number(redundancy, "lost_copies");
+  out += missing == 0 ? "all data has its copies"
+                      : std::to_string(missing) + " MiB have too few copies, which are being made";
+  if (number(redundancy, "leaving_copies") != 0)
+    out += ", " + count(redundancy, "leaving_copies") + " MiB leave their disk";
+  if (const uint64_t seconds = number(redundancy, "seconds_left"); seconds != 0)
+    out += ", " + std::to_string(seconds / 60 + 1) + " min left";
+  out += "\na node may be away for " + std::to_string(number(o, "grace_seconds") / 60) +
+         " min before that" + (o.at("maintenance").as_bool() ? "; maintenance: for any time" : "") +
+         "\n";
   const json::array& conditions = list(o, "conditions");
   if (conditions.empty()) out += "no conditions on node " + count(o, "node") + "\n";
   for (const json::value& c : conditions)
@@ -111,7 +122,8 @@ std::string show_disks(const json::object& o) {
   Table table({"ID:", "NODE:", "TIER", "STATE", "SIZE:", "USED:", "SERIAL"});
   for (const json::value& value : list(o, "disks")) {
     const json::object& d = value.as_object();
-    table.add({count(d, "id"), count(d, "node"), text(d, "tier"), text(d, "state"),
+    table.add({count(d, "id"), count(d, "node"), text(d, "tier"),
+               text(d, "state") + (d.at("leaving").as_bool() ? ", leaving" : ""),
                bytes(d, "size_bytes"), bytes(d, "used_bytes"), text(d, "serial")});
   }
   return table.text();
@@ -206,6 +218,11 @@ std::string show_vsd(const json::object& o) {
   return list(o, "spread").empty() ? out : out + table.text();
 }
 
+std::string show_begun(const json::object& o) {
+  if (number(o, "task") == 0) return "done\n";
+  return "begun; wait for its end with: scalectl task wait " + count(o, "task") + "\n";
+}
+
 std::string show_token(const json::object& o) {
   return "On the node that joins, within " + count(o, "hours") +
          " h and once:\n  scalectl cluster join " + text(o, "address") + " " + text(o, "token") +
@@ -245,6 +262,26 @@ std::vector<Command> make_commands() {
        "what the cluster is and what is wrong with it",
        "scalectl cluster status",
        [](const Words&) { return get("cluster"); },
+       show_cluster},
+      {"cluster",
+       "set",
+       {},
+       {{"grace", "MINUTES", "a node or disk that is away for longer is given up; default 15"},
+        {"maintenance", "on|off", "on: nothing is given up, however long it is away"}},
+       "change what holds for the whole cluster",
+       "scalectl cluster set --maintenance on",
+       [](const Words& w) {
+         Call call{"PATCH", std::string(kRoot) + "cluster", {}};
+         if (w.has("grace"))
+           call.body["grace_seconds"] = count_of(w.options.at("grace"), "--grace") * 60;
+         if (w.has("maintenance")) {
+           const std::string& word = w.options.at("maintenance");
+           if (word != "on" && word != "off")
+             throw UsageError{"--maintenance is on or off, not '" + word + "'"};
+           call.body["maintenance"] = word == "on";
+         }
+         return call;
+       },
        show_cluster},
       {"cluster",
        "token",
@@ -325,6 +362,18 @@ std::vector<Command> make_commands() {
          return call;
        },
        show_added_disk},
+      {"disk",
+       "evacuate",
+       {"ID"},
+       {{"cancel", "", "let it stay after all"}},
+       "move all copies off a disk, while everything goes on",
+       "scalectl disk evacuate 4",
+       [](const Words& w) {
+         Call call{"POST", kRoot + ("disk/" + path_word(w.arguments[0]) + "/evacuate"), {}};
+         if (w.has("cancel")) call.body["cancel"] = true;
+         return call;
+       },
+       show_begun},
       {"disk",
        "remove",
        {"ID"},

@@ -39,6 +39,7 @@ constexpr seconds kNoSpaceRest{2};
 // At once: an answer that comes too late leaves them reserved until this life ends, so it is to be
 // quick rather than much.
 constexpr uint64_t kMaxReserve = 64;
+constexpr size_t kMaxUnreserve = 256;  // in one entry
 constexpr const char* kVersion = "0.1.0";
 
 uint8_t tier_number(const std::string& tier) {
@@ -69,12 +70,14 @@ Agent::Agent(const Paths& paths, const Config& config, replica::Replica& replica
       config_(config),
       replica_(replica),
       peers_(peers),
-      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      mover_(paths, config, replica, *this) {}
 
 void Agent::run() {
   threads_.emplace_back([this](const std::stop_token& stop) { serve(stop); });
   threads_.emplace_back([this](const std::stop_token& stop) { keep_house(stop); });
   threads_.emplace_back([this](const std::stop_token& stop) { keep_devices(stop); });
+  threads_.emplace_back([this](const std::stop_token& stop) { mover_.run(stop); });
 }
 
 Agent::~Agent() {
@@ -175,9 +178,34 @@ void Agent::start(Kernel& kernel) {
     }
     return;
   }
+  // What an earlier run of this daemon had the kernel copy has ended then.
+  if (auto ended = kernel.barrier(); !ended) {
+    set_condition("module", ended.error().text);
+    return;
+  }
+  drop_unused_leases(kernel, *life);
   life_ = *life;
   spdlog::info("node {} is up, life {:016x}", config_.node.value, *life);
   poke();
+}
+
+// Leases of this life that the kernel knows nothing of: an earlier run of this daemon minded them,
+// or ended between the kernel's release and saying so.
+void Agent::drop_unused_leases(Kernel& kernel, uint64_t life) {
+  auto database = meta::Database::open_reader(paths_.database());
+  if (!database) return;
+  auto vsds = meta::Cluster(**database).vsds();
+  if (!vsds) return;
+  for (const meta::Vsd& vsd : *vsds) {
+    if (vsd.lease_node != config_.node || vsd.lease_life != life) continue;
+    if (kernel.set_extents(vsd.id, vsd.epoch, {})) continue;
+    if (auto done = propose({{"op", "lease_drop"},
+                             {"vsd", vsd.id.value},
+                             {"node", config_.node.value},
+                             {"epoch", vsd.epoch}});
+        !done)
+      spdlog::info("VSD {}: {}", vsd.name, done.error().text);
+  }
 }
 
 // Whether the others went on without this life of the module: after a daemon's restart, perhaps
@@ -251,6 +279,7 @@ bool Agent::in_use(meta::Database& database) {
 }
 
 void Agent::put_leaf(Kernel& kernel, meta::Database& database, const Work& work) {
+  const std::lock_guard telling(telling_);
   // The row and the leaf from one state of the database.
   auto done = meta::guarded([&]() -> Result<void> {
     const SQLite::Transaction snapshot(database.sql());
@@ -319,6 +348,7 @@ Result<void> Agent::release(VsdId vsd, uint64_t epoch) {
   std::this_thread::sleep_until(since + kLeaseHeldAtLeast);
   auto kernel = Kernel::open();
   if (!kernel) return kernel.error();
+  const auto paused = mover_.pause(vsd);
   auto done = (*kernel)->release_lease(vsd, epoch);
   // Without a device here there is nothing to flush.
   if (!done && done.error().code != Code::not_found) return done;
@@ -386,6 +416,7 @@ void Agent::keep_house(const std::stop_token& stop) {
     meta::Cluster cluster(*database);
     keep_peers(*kernel, cluster);
     keep_disks(*kernel, cluster);
+    keep_stock(*kernel, cluster);
     keep_fences(*kernel, cluster);
     keep_quarantine(*kernel, cluster);
     std::this_thread::sleep_for(kCalm);
@@ -405,12 +436,22 @@ void Agent::keep_disks(Kernel& kernel, meta::Cluster& cluster) {
     const bool known = routed_.contains(disk.id);
     uint64_t& routed = routed_[disk.id];
     if (disk.node == config_.node) {
-      if (routed == 0 && (disk.state == "ok" || disk.state == "absent")) open_disk(kernel, disk);
+      if (routed == 0 && (disk.state == "ok" || disk.state == "absent" || disk.state == "lost"))
+        open_disk(kernel, disk);
       // It is not opened again: what it missed since it failed is not marked on all of its copies.
-      if (disk.state == "failed") {
+      if (disk.state == "failed" || disk.state == "removed") {
         set_condition("disk " + std::to_string(disk.id.value),
-                      "failed (serial " + disk.serial + "): replace it");
-        if (kernel.close_disk(disk.id)) routed = 0;
+                      disk.state == "removed"
+                          ? ""
+                          : "failed (serial " + disk.serial + "): replace it, then say: scalectl " +
+                                "disk remove " + std::to_string(disk.id.value));
+        const auto closed = kernel.close_disk(disk.id);
+        if (closed) routed = 0;
+        if (disk.state == "removed" && disk.life != 0 &&
+            (closed || closed.error().code == Code::not_found)) {
+          if (auto said = propose({{"op", "disk_closed"}, {"disk", disk.id.value}}); !said)
+            spdlog::warn("disk {}: {}", disk.id.value, said.error().text);
+        }
       }
       continue;
     }
@@ -451,6 +492,38 @@ void Agent::open_disk(Kernel& kernel, const meta::Disk& disk) {
     return;
   }
   set_condition(subject, "not found on this node (serial " + disk.serial + ")");
+  if (disk.state == "ok") {
+    if (auto said = propose({{"op", "disk_absent"}, {"disk", disk.id.value}, {"life", disk.life}});
+        !said)
+      spdlog::warn("{}: {}", subject, said.error().text);
+  }
+}
+
+// Reservations on disks that take nothing new are given up, with the slots beside them.
+void Agent::keep_stock(Kernel& kernel, meta::Cluster& cluster) {
+  auto disks = cluster.disks();
+  if (!disks) return;
+  for (const meta::Disk& disk : *disks) {
+    if (!disk.leaving && disk.state != "failed" && disk.state != "lost" && disk.state != "removed")
+      continue;
+    for (;;) {
+      auto ids = kernel.take_back_reservations(disk.id);
+      if (!ids || ids->empty()) break;
+      unused_.insert(ids->begin(), ids->end());
+    }
+  }
+  while (!unused_.empty()) {
+    json::array extents;
+    for (const core::ExtentId id : unused_)
+      if (extents.size() < kMaxUnreserve) extents.push_back(id.value);
+    json::object body{{"op", "unreserve"}, {"node", config_.node.value}, {"life", life_.load()}};
+    body["extents"] = extents;
+    if (auto done = propose(std::move(body)); !done) {
+      spdlog::info("reservations: {}", done.error().text);
+      return;
+    }
+    for (const json::value& id : extents) unused_.erase({id.to_number<uint64_t>()});
+  }
 }
 
 void Agent::keep_peers(Kernel& kernel, meta::Cluster& cluster) {
@@ -505,9 +578,12 @@ void Agent::keep_fences(Kernel& kernel, meta::Cluster& cluster) {
 }
 
 void Agent::keep_quarantine(Kernel& kernel, meta::Cluster& cluster) {
-  const uint64_t index = replica_.applied().index;
+  uint64_t index = 0;
+  // Later, where the mover is at it: it works half of the time only.
+  if (const std::unique_lock looking(looking_, std::try_to_lock); looking)
+    index = replica_.applied().index;
   auto behind = cluster.quarantine_behind(barrier_);
-  if (behind && *behind && kernel.barrier()) {
+  if (index != 0 && behind && *behind && kernel.barrier()) {
     if (propose({{"op", "seen"}, {"node", config_.node.value}, {"index", index}})) barrier_ = index;
   }
   auto garbage = cluster.has_garbage();
@@ -558,6 +634,7 @@ void Agent::keep_device(meta::Cluster& cluster, const meta::Opened& row) {
       json::object drop = about;
       drop["op"] = "lease_drop";
       drop["epoch"] = (*vsd)->epoch;
+      const auto paused = mover_.pause(row.vsd);
       if (!propose(std::move(drop))) return;
     }
     if (auto done = propose(std::move(body)); !done)

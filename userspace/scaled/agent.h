@@ -15,6 +15,7 @@
 #include "config.h"
 #include "control/kernel.h"
 #include "meta/cluster.h"
+#include "mover.h"
 #include "peers.h"
 #include "replica/replica.h"
 
@@ -22,12 +23,13 @@ namespace scaled {
 
 /// Makes the kernel of this node what the metadata says, and gives it what it asks for.
 ///
-/// Three threads, each with its own connections to database and kernel:
+/// Four threads, each with its own connections to database and kernel:
 ///   service      answers the module's list of work: leases, map leaves, batches, reservations.
 ///   Only
 ///                it stands between a guest's flush and its end, so nothing in it waits long.
 ///   housekeeping disks, routes, peers, fences, quarantine.
 ///   devices      device-mapper nodes; removing one waits for the service thread.
+///   mover        gives extents the copies that they should have (mover.h).
 class Agent {
  public:
   Agent(const Paths& paths, const Config& config, replica::Replica& replica, Peers& peers);
@@ -47,6 +49,15 @@ class Agent {
   /// Gives a lease back for another node: flushes, commits, lets go. Blocks.
   Result<void> release(core::VsdId vsd, uint64_t epoch);
 
+  /// Held by whoever acts on slots that it read of in the metadata; as long as it is, this node
+  /// does not say that it has seen later changes, so that none of them is another's.
+  std::mutex& looking() { return looking_; }
+  /// Held from reading what copies extents have until the kernel knows it, so that what is older
+  /// never comes later.
+  std::mutex& telling() { return telling_; }
+
+  Mover::Progress progress() const { return mover_.progress(); }
+
   /// What this node's administrator should know, by subject; empty when all is well.
   std::map<std::string, std::string> conditions() const;
   /// Sets one; "" clears it.
@@ -61,6 +72,7 @@ class Agent {
 
   void start(control::Kernel& kernel);
   bool declared_dead(uint64_t life) const;
+  void drop_unused_leases(control::Kernel& kernel, uint64_t life);
   void serve_work(control::Kernel& kernel, meta::Database& database);
   bool in_use(meta::Database& database);
   void put_leaf(control::Kernel& kernel, meta::Database& database, const control::Work& work);
@@ -73,6 +85,7 @@ class Agent {
 
   void keep_disks(control::Kernel& kernel, meta::Cluster& cluster);
   void open_disk(control::Kernel& kernel, const meta::Disk& disk);
+  void keep_stock(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_peers(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_fences(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_quarantine(control::Kernel& kernel, meta::Cluster& cluster);
@@ -88,6 +101,8 @@ class Agent {
   Peers& peers_;
   std::atomic<uint64_t> life_{0};
 
+  std::mutex looking_;
+  std::mutex telling_;
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
   uint64_t changes_ = 0;
@@ -100,9 +115,11 @@ class Agent {
   std::map<core::NodeId, uint64_t> introduced_;
   std::map<core::NodeId, std::string> remembered_;
   uint64_t barrier_ = 0;
+  std::set<core::ExtentId> unused_;  // taken out of the stock, and still reserved
 
   const int wake_;  // an eventfd: the service thread has something to do
   std::atomic<Clock::rep> no_space_until_{0};
+  Mover mover_;
   std::map<core::VsdId, std::jthread> askers_;
   std::vector<std::jthread> threads_;
 };

@@ -186,12 +186,23 @@ Outcome show_cluster(Call& call) {
   if (!info || !nodes || !disks || !use) return Error{Code::storage, "the metadata is unreadable"};
   uint64_t total = 0;
   uint64_t used = 0;
-  for (const meta::Disk& disk : *disks) total += disk.slots * kSlotBytes;
+  for (const meta::Disk& disk : *disks)
+    if (disk.state != "removed") total += disk.slots * kSlotBytes;
   for (const meta::DiskUse& one : *use) used += one.used * kSlotBytes;
   json::array conditions;
   for (const auto& [subject, text] : call.member().agent().conditions())
     conditions.push_back({{"subject", subject}, {"text", text}});
   auto& replica = call.member().replica();
+  auto left = call.cluster().redundancy();
+  auto grace = call.cluster().setting("grace_seconds", meta::kDefaultGraceSeconds);
+  auto maintenance = call.cluster().setting("maintenance", 0);
+  if (!left || !grace || !maintenance) return Error{Code::storage, "the metadata is unreadable"};
+  const double rate = call.member().agent().progress().copies_per_second;
+  const auto to_do = static_cast<double>(left->stale + left->lost + left->leaving);
+  json::object redundancy{{"stale_copies", left->stale},
+                          {"lost_copies", left->lost},
+                          {"leaving_copies", left->leaving},
+                          {"seconds_left", rate > 0 ? static_cast<uint64_t>(to_do / rate) : 0}};
   return json::object{{"name", *info ? (*info)->name : ""},
                       {"uuid", *info ? (*info)->uuid : ""},
                       {"nodes", nodes->size()},
@@ -202,7 +213,30 @@ Outcome show_cluster(Call& call) {
                       {"leader", replica.leader().value},
                       {"log_index", replica.applied().index},
                       {"log_hash", replica.applied().hash},
+                      {"grace_seconds", *grace},
+                      {"maintenance", *maintenance != 0},
+                      {"redundancy", std::move(redundancy)},
                       {"conditions", std::move(conditions)}};
+}
+
+Outcome set_cluster(Call& call) {
+  Fields fields = call.fields();
+  const uint64_t unset = UINT64_MAX;
+  const uint64_t grace = fields.number("grace_seconds", unset);
+  const bool maintenance = fields.flag("maintenance", false);
+  CORE_TRY(fields.check());
+  if (call.body().contains("maintenance"))
+    if (auto done =
+            call.propose({{"op", "set"}, {"name", "maintenance"}, {"value", maintenance ? 1 : 0}});
+        !done)
+      return done;
+  if (grace != unset)
+    if (auto done = call.propose({{"op", "set"},
+                                  {"name", "grace_seconds"},
+                                  {"value", std::min<uint64_t>(grace, INT64_MAX)}});
+        !done)
+      return done;
+  return show_cluster(call);
 }
 
 // Right after a node became one the answer would be "no quorum".
@@ -293,15 +327,18 @@ Outcome list_disks(Call& call) {
   std::map<DiskId, meta::DiskUse> by_disk;
   for (const meta::DiskUse& one : *use) by_disk[one.disk] = one;
   json::array out;
-  for (const meta::Disk& disk : *disks)
+  for (const meta::Disk& disk : *disks) {
+    if (disk.state == "removed") continue;
     out.push_back({{"id", disk.id.value},
                    {"node", disk.node.value},
                    {"serial", disk.serial},
                    {"tier", disk.tier},
                    {"state", disk.state},
+                   {"leaving", disk.leaving},
                    {"size_bytes", disk.slots * kSlotBytes},
                    {"used_bytes", by_disk[disk.id].used * kSlotBytes},
                    {"quarantined_bytes", by_disk[disk.id].quarantined * kSlotBytes}});
+  }
   return json::object{{"disks", std::move(out)}};
 }
 
@@ -358,7 +395,7 @@ Result<void> no_member(Call& call, const std::string& path) {
   if (!disks) return disks.error();
   const std::string uuid = host::to_string((*label)->uuid);
   for (const meta::Disk& disk : *disks)
-    if (disk.uuid == uuid)
+    if (disk.uuid == uuid && disk.state != "removed")
       return Error{Code::conflict, path + " is disk " + std::to_string(disk.id.value) +
                                        " of this pool (" + disk.state +
                                        "); it is not touched before 'scalectl disk remove'"};
@@ -383,6 +420,8 @@ Outcome add_local_disk(Call& call) {
   const InProgress mine(device->path);
   if (!mine) return Error{Code::conflict, path + " is being taken into the pool by another call"};
   CORE_TRY(no_member(call, path));
+  // Before it gets a number, none of which is given twice.
+  CORE_TRY(host::check_free(device->path));
   if (!device->used_for.empty() && wipe.empty())
     return Error{Code::conflict, path + " holds " + device->used_for +
                                      "; to lose that, say --wipe with its serial number " +
@@ -425,14 +464,29 @@ Outcome add_disk(Call& call) {
   return call.member().peers().call(node->id, "/peer/disk", call.body(), kOpenFor);
 }
 
-Outcome remove_disk(Call& call, const std::string& id) {
+Result<uint64_t> disk_number(const std::string& id) {
   uint64_t number = 0;
   for (const char c : id) {
     if (c < '0' || c > '9' || number > 1023)
       return Error{Code::invalid, "'" + id + "' is no disk number"};
     number = number * 10 + static_cast<uint64_t>(c - '0');
   }
-  return call.propose({{"op", "disk_remove"}, {"disk", number}});
+  return number;
+}
+
+Outcome remove_disk(Call& call, const std::string& id) {
+  const auto number = disk_number(id);
+  if (!number) return number.error();
+  return call.propose({{"op", "disk_remove"}, {"disk", *number}});
+}
+
+Outcome evacuate_disk(Call& call, const std::string& id) {
+  Fields fields = call.fields();
+  const bool cancel = fields.flag("cancel", false);
+  CORE_TRY(fields.check());
+  const auto number = disk_number(id);
+  if (!number) return number.error();
+  return call.propose({{"op", "disk_leave"}, {"disk", *number}, {"leaving", !cancel}});
 }
 
 // Virtual disks
@@ -732,6 +786,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   const std::string key =
       method + " " + noun + (name.empty() ? "" : "/*") + (verb.empty() ? "" : "/" + verb);
   if (key == "GET cluster") return show_cluster(call);
+  if (key == "PATCH cluster") return set_cluster(call);
   if (key == "POST cluster/*" && name == "token") return make_token(call);
   if (key == "POST cluster/*" && name == "audit") return audit_cluster(call);
   if (key == "GET node") return list_nodes(call);
@@ -739,6 +794,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "GET disk/*" && name == "candidates") return list_candidates(call);
   if (key == "POST disk") return add_disk(call);
   if (key == "DELETE disk/*") return remove_disk(call, name);
+  if (key == "POST disk/*/evacuate") return evacuate_disk(call, name);
   if (key == "GET vsd") return list_vsds(call);
   if (key == "POST vsd") return create_vsd(call);
   if (key == "GET vsd/*") return show_vsd(call, name);

@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "mover.h"
+
+#include <scribe_netlink.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <set>
+
+#include "agent.h"
+#include "meta/map.h"
+
+namespace scaled {
+
+namespace json = boost::json;
+using control::ExtentState;
+using control::Kernel;
+using core::Code;
+using core::DiskId;
+using core::Error;
+using core::ExtentId;
+using core::NodeId;
+using core::Result;
+using core::VsdId;
+using policy::Step;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+namespace {
+
+constexpr seconds kProposeFor{15};
+constexpr milliseconds kRest{2'000};       // between two looks
+constexpr milliseconds kLongRest{60'000};  // where nothing that is missing could be made
+constexpr uint64_t kPage = 256;
+constexpr size_t kAtOnce = 16;  // MiB that are frozen at a time
+static_assert(kAtOnce <= control::kMaxSlotCopies);
+constexpr seconds kCountEvery{10};
+
+void sleep_for(const std::stop_token& stop, milliseconds time) {
+  std::mutex mutex;
+  std::condition_variable_any never;
+  std::unique_lock lock(mutex);
+  never.wait_for(lock, stop, time, [] { return false; });
+}
+
+bool drops(const Step& step) { return static_cast<bool>(step.drop); }
+
+// Without its copy on that disk.
+meta::MappedExtent without(meta::MappedExtent extent, DiskId disk) {
+  std::erase_if(extent.copies, [&](const meta::Copy& copy) { return copy.disk == disk; });
+  return extent;
+}
+
+const meta::CopyRow* row_of(const std::vector<meta::CopyRow>& rows, DiskId disk) {
+  const auto at = std::find_if(rows.begin(), rows.end(),
+                               [&](const meta::CopyRow& row) { return row.disk == disk; });
+  return at == rows.end() ? nullptr : &*at;
+}
+
+}  // namespace
+
+Mover::Mover(const Paths& paths, const Config& config, replica::Replica& replica, Agent& agent)
+    : paths_(paths), config_(config), replica_(replica), agent_(agent) {}
+
+Mover::Progress Mover::progress() const {
+  const std::lock_guard lock(progress_mutex_);
+  return progress_;
+}
+
+std::unique_lock<std::mutex> Mover::pause(VsdId vsd) {
+  std::unique_lock lock(moving_);
+  minded_.erase(vsd);
+  return lock;
+}
+
+Result<json::object> Mover::propose(json::object body) {
+  return replica_.propose(std::move(body), Clock::now() + kProposeFor);
+}
+
+json::object Mover::about(const char* op, VsdId vsd, uint64_t epoch) const {
+  return {{"op", op},
+          {"vsd", vsd.value},
+          {"node", config_.node.value},
+          {"life", agent_.life()},
+          {"epoch", epoch}};
+}
+
+void Mover::run(const std::stop_token& stop) {
+  std::unique_ptr<Kernel> kernel;
+  std::unique_ptr<meta::Database> database;
+  bool recovered = false;
+  milliseconds rest = kRest;
+  std::optional<policy::Places> before;
+  while (!stop.stop_requested()) {
+    sleep_for(stop, kRest);
+    if (agent_.life() == 0 || stop.stop_requested()) continue;
+    if (!kernel || !database) {
+      auto opened = Kernel::open();
+      auto reader = meta::Database::open_reader(paths_.database());
+      if (!opened || !reader) continue;
+      kernel = std::move(*opened);
+      database = std::move(*reader);
+    }
+    recovered = recovered || recover(*kernel, *database);
+    settle(*kernel, *database);
+    meta::Cluster cluster(*database);
+    give_up_disks(cluster);
+    // What could not be made is looked at again soon when something has changed, else seldom.
+    const auto disks = cluster.disks();
+    const auto nodes = cluster.nodes();
+    if (!disks || !nodes) continue;
+    auto places = policy::places_of(*disks, *nodes);
+    const bool changed =
+        !before || !std::equal(places.begin(), places.end(), before->begin(), before->end(),
+                               [](const auto& a, const auto& b) {
+                                 return a.first == b.first && a.second.home == b.second.home;
+                               });
+    before = std::move(places);
+    if (!changed && rest > kRest) {
+      rest -= kRest;
+      continue;
+    }
+    const Round done = round(*kernel, *database, stop);
+    report(cluster, done);
+    rest = done.waiting != 0 && done.moved == 0 ? kLongRest : kRest;
+  }
+  const std::lock_guard lock(moving_);
+  give_back_leases();
+}
+
+// What an earlier run of this daemon froze: whether it came to an end is in the metadata, for the
+// daemon's first proposal made an end of all that were under way.
+bool Mover::recover(Kernel& kernel, meta::Database& database) {
+  auto work = kernel.work();
+  if (!work) return false;
+  std::map<VsdId, std::vector<Item>> frozen;
+  for (const control::Work& item : *work)
+    if (item.type == SCRIBE_WORK_FROZEN)
+      frozen[{item.vsd}].push_back({{{item.arg}, false, {}}, {}, {}});
+  for (const auto& [vsd, items] : frozen) {
+    auto row = meta::Cluster(database).vsd(vsd);
+    if (row && *row) thaw(kernel, database, vsd, (*row)->epoch, items);
+  }
+  return true;
+}
+
+// Disks that are away for longer than the grace time. The leader's, for it has the clock.
+void Mover::give_up_disks(meta::Cluster& cluster) {
+  if (!replica_.leading()) return;
+  auto disks = cluster.disks();
+  auto nodes = cluster.nodes();
+  auto grace = cluster.setting("grace_seconds", meta::kDefaultGraceSeconds);
+  auto maintenance = cluster.setting("maintenance", 0);
+  if (!disks || !nodes || !grace || !maintenance || *maintenance != 0) return;
+  const int64_t now =
+      std::chrono::duration_cast<seconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
+  for (const meta::Disk& disk : *disks) {
+    if (disk.state != "ok" && disk.state != "absent") continue;
+    const bool gone = std::any_of(nodes->begin(), nodes->end(), [&](const meta::Node& node) {
+      return node.id == disk.node && node.state == "down" && now - node.since > *grace;
+    });
+    if (!gone && (disk.state != "absent" || now - disk.since <= *grace)) continue;
+    if (auto done = propose({{"op", "disk_lost"}, {"disk", disk.id.value}}); done)
+      spdlog::warn("disk {}: away for {} s, its copies are made anew on other disks", disk.id.value,
+                   *grace);
+  }
+}
+
+Mover::Round Mover::round(Kernel& kernel, meta::Database& database, const std::stop_token& stop) {
+  Round out;
+  meta::Cluster cluster(database);
+  for (meta::AilingAt at; !at.end && !stop.stop_requested();) {
+    auto found = cluster.ailing(at, kPage);
+    if (!found) break;
+    std::map<VsdId, std::set<ExtentId>> by_vsd;
+    for (const meta::Owned& one : *found) by_vsd[one.vsd].insert(one.extent);
+    for (const auto& [vsd, extents] : by_vsd) {
+      for (auto from = extents.begin(); from != extents.end() && !stop.stop_requested();) {
+        std::vector<ExtentId> some;
+        while (from != extents.end() && some.size() < kAtOnce) some.push_back(*from++);
+        const auto began = Clock::now();
+        const Round done = move_some(kernel, database, vsd, some);
+        out.moved += done.moved;
+        out.waiting += done.waiting;
+        if (done.moved == 0) continue;
+        report(cluster, {});
+        sleep_for(stop, std::chrono::duration_cast<milliseconds>(Clock::now() - began));
+      }
+    }
+  }
+  const std::lock_guard lock(moving_);
+  give_back_leases();
+  return out;
+}
+
+// Under moving_.
+void Mover::give_back_leases() {
+  std::erase_if(minded_, [&](const auto& one) {
+    const auto& [vsd, epoch] = one;
+    auto done = propose(
+        {{"op", "lease_drop"}, {"vsd", vsd.value}, {"node", config_.node.value}, {"epoch", epoch}});
+    if (!done) spdlog::info("VSD {}: {}", vsd.value, done.error().text);
+    return done || done.error().code != Code::unknown;
+  });
+}
+
+// Takes a lease for itself.
+std::optional<Mover::Lease> Mover::mind(VsdId vsd) {
+  auto taken = propose({{"op", "lease_take"},
+                        {"vsd", vsd.value},
+                        {"node", config_.node.value},
+                        {"life", agent_.life()},
+                        {"free", true}});
+  if (!taken) return std::nullopt;
+  const auto epoch = taken->at("epoch").to_number<uint64_t>();
+  minded_[vsd] = epoch;
+  return Lease{epoch, true};
+}
+
+// The lease under which this node moves extents of a VSD; none where that is another's work.
+std::optional<Mover::Lease> Mover::hold(meta::Cluster& cluster, VsdId vsd) {
+  auto row = cluster.vsd(vsd);
+  auto nodes = cluster.nodes();
+  if (!row || !*row || !nodes) return std::nullopt;
+  if ((*row)->lease_node == config_.node && (*row)->lease_life == agent_.life()) {
+    const auto at = minded_.find(vsd);
+    if (at != minded_.end() && at->second == (*row)->epoch) return Lease{at->second, true};
+    return Lease{(*row)->epoch, false};
+  }
+  std::vector<NodeId> up;
+  for (const meta::Node& node : *nodes) {
+    if (node.state != "up") continue;
+    if (node.id == (*row)->lease_node && node.life == (*row)->lease_life) return std::nullopt;
+    up.push_back(node.id);
+  }
+  if (up.empty() || up[vsd.value % up.size()] != config_.node) return std::nullopt;
+  return mind(vsd);
+}
+
+Result<std::vector<Mover::Item>> Mover::plan(meta::Database& database, VsdId vsd,
+                                             const std::vector<ExtentId>& extents) {
+  return meta::guarded([&]() -> Result<std::vector<Item>> {
+    const SQLite::Transaction snapshot(database.sql());
+    meta::Cluster cluster(database);
+    meta::Map map(database);
+    const auto disks = cluster.disks();
+    const auto nodes = cluster.nodes();
+    const auto row = cluster.vsd(vsd);
+    if (!disks || !nodes || !row) return Error{Code::storage, "the metadata is unreadable"};
+    if (!*row) return std::vector<Item>{};
+    const policy::Places places = policy::places_of(*disks, *nodes);
+    std::vector<Item> out;
+    for (const ExtentId id : extents) {
+      auto extent = map.extent(id, vsd);
+      auto rows = cluster.copies(id);
+      if (!extent || !rows) continue;  // freed meanwhile
+      Step step = policy::next_step(*rows, places, (*row)->replicas);
+      out.push_back({std::move(*extent), std::move(*rows), step});
+    }
+    return out;
+  });
+}
+
+// Steps 1 and 2 of kernel/freeze.c.
+Result<void> Mover::freeze(Kernel& kernel, VsdId vsd, uint64_t epoch,
+                           const std::vector<Item>& items) {
+  std::vector<ExtentState> states;
+  states.reserve(items.size());
+  for (const Item& item : items) states.push_back({item.extent, true, false, {}});
+  CORE_TRY(kernel.set_extents(vsd, epoch, states));
+  CORE_TRY(kernel.barrier());
+  return kernel.flush_vsd(vsd, epoch);
+}
+
+// Step 3; what is left is what was copied, or needs no copying. What cannot be read from one copy
+// is tried from another.
+std::vector<Mover::Item> Mover::copy(Kernel& kernel, meta::Cluster& cluster,
+                                     std::vector<Item> items) {
+  auto disks = cluster.disks();
+  if (!disks) return {};
+  std::map<DiskId, uint64_t> lives;
+  for (const meta::Disk& disk : *disks) lives[disk.id] = disk.life;
+  std::vector<Item> out;
+  std::map<ExtentId, std::set<DiskId>> tried;
+  while (!items.empty()) {
+    std::vector<control::SlotCopy> slots;
+    std::vector<Item> sent;
+    for (Item& item : items) {
+      const meta::CopyRow* from = row_of(item.rows, item.step.from);
+      const meta::CopyRow* to = row_of(item.rows, item.step.to);
+      if (to == nullptr) {
+        out.push_back(std::move(item));
+      } else if (from != nullptr) {
+        slots.push_back(
+            {from->disk, from->slot, lives[from->disk], to->disk, to->slot, lives[to->disk]});
+        sent.push_back(std::move(item));
+      }
+    }
+    items.clear();
+    if (slots.empty()) break;
+    const auto done = kernel.copy_slots(slots);
+    if (!done) {
+      spdlog::warn("mover: {}", done.error().text);
+      break;
+    }
+    for (size_t i = 0; i < sent.size(); i++) {
+      Item& item = sent[i];
+      if ((*done >> i & 1) != 0) {
+        out.push_back(std::move(item));
+        continue;
+      }
+      auto& sources = tried[item.extent.id];
+      sources.insert(item.step.from);
+      const auto other = std::find_if(
+          item.rows.begin(), item.rows.end(),
+          [&](const meta::CopyRow& row) { return row.stale == 0 && !sources.contains(row.disk); });
+      if (other == item.rows.end()) continue;
+      item.step.from = other->disk;
+      items.push_back(std::move(item));
+    }
+  }
+  return out;
+}
+
+// Step 4; what is left is what may be proposed.
+std::vector<Mover::Item> Mover::let_go(Kernel& kernel, VsdId vsd, uint64_t epoch,
+                                       std::vector<Item> items) {
+  std::vector<Item> out;
+  for (Item& item : items) {
+    const ExtentState state{without(item.extent, item.step.drop), true, true, {}};
+    if (drops(item.step) && !kernel.set_extents(vsd, epoch, std::span(&state, 1))) continue;
+    out.push_back(std::move(item));
+  }
+  return out;
+}
+
+// Step 6: as the metadata says by now.
+void Mover::thaw(Kernel& kernel, meta::Database& database, VsdId vsd, uint64_t epoch,
+                 const std::vector<Item>& items) {
+  std::vector<ExtentState> states;
+  const std::lock_guard telling(agent_.telling());
+  auto read = meta::guarded([&]() -> Result<void> {
+    const SQLite::Transaction snapshot(database.sql());
+    meta::Map map(database);
+    for (const Item& item : items) {
+      auto extent = map.extent(item.extent.id, vsd);
+      // Freed meanwhile: nothing uses it, whatever its copies were.
+      const auto& now = extent && !extent->copies.empty() ? *extent : item.extent;
+      const bool copied = std::any_of(now.copies.begin(), now.copies.end(), [&](const auto& copy) {
+        return copy.disk == item.step.to && !copy.stale;
+      });
+      if (!now.copies.empty())
+        states.push_back({now, false, false, copied ? item.step.to : DiskId{}});
+    }
+    return {};
+  });
+  if (read) read = kernel.set_extents(vsd, epoch, states);
+  // Without a device, or in another epoch, nothing is frozen any more.
+  if (!read && read.error().code != Code::not_found && read.error().code != Code::stale)
+    spdlog::error("VSD {}: {}", vsd.value, read.error().text);
+}
+
+// An outcome that was not known is settled once a later proposal has been answered.
+void Mover::settle(Kernel& kernel, meta::Database& database) {
+  if (unsettled_.empty()) return;
+  const auto answer =
+      propose({{"op", "seen"}, {"node", config_.node.value}, {"index", uint64_t{0}}});
+  if (!answer) return;
+  for (const Unsettled& one : unsettled_) thaw(kernel, database, one.vsd, one.epoch, one.items);
+  unsettled_.clear();
+}
+
+Mover::Round Mover::move_some(Kernel& kernel, meta::Database& database, VsdId vsd,
+                              const std::vector<ExtentId>& extents) {
+  meta::Cluster cluster(database);
+  const std::lock_guard moving(moving_);
+  const auto lease = hold(cluster, vsd);
+  if (!lease) return {};
+  auto needing = plan(database, vsd, extents);
+  if (!needing) return {};
+  json::array homeless;
+  for (const Item& item : *needing)
+    if (item.step.kind == Step::Kind::place) homeless.push_back(item.extent.id.value);
+  if (!homeless.empty()) {
+    json::object body = about("place", vsd, lease->epoch);
+    body["extents"] = std::move(homeless);
+    if (auto placed = propose(std::move(body)); !placed)
+      spdlog::info("VSD {}: {}", vsd.value, placed.error().text);
+  }
+
+  // From here to the end of the copying no slot that it reads of may come to be another's.
+  std::unique_lock looking(agent_.looking());
+  auto planned = plan(database, vsd, extents);
+  if (!planned) return {};
+  Round out;
+  std::vector<Item> items;
+  for (Item& item : *planned) {
+    if (item.step.kind == Step::Kind::move)
+      items.push_back(std::move(item));
+    else if (item.step.kind != Step::Kind::none)
+      out.waiting++;
+  }
+  if (items.empty()) return out;
+  const std::vector<Item> all = items;
+  if (!lease->minded) {
+    if (auto frozen = freeze(kernel, vsd, lease->epoch, all); !frozen) {
+      spdlog::info("VSD {}: {}", vsd.value, frozen.error().text);
+      thaw(kernel, database, vsd, lease->epoch, all);
+      out.waiting += all.size();
+      return out;
+    }
+  }
+  items = copy(kernel, cluster, std::move(items));
+  looking.unlock();
+  if (!lease->minded) items = let_go(kernel, vsd, lease->epoch, std::move(items));
+  out.waiting += all.size() - items.size();
+
+  Result<json::object> answer = json::object{};
+  if (!items.empty()) {
+    json::array list;
+    for (const Item& item : items) {
+      const meta::CopyRow* to = row_of(item.rows, item.step.to);
+      list.push_back(json::array{item.extent.id.value, item.step.from.value, item.step.to.value,
+                                 to != nullptr ? to->stale : 0, item.step.drop.value});
+    }
+    json::object body = about("moved", vsd, lease->epoch);
+    body["items"] = std::move(list);
+    answer = propose(std::move(body));
+  }
+  if (answer) out.moved = items.size();
+  if (!answer) spdlog::info("VSD {}: {}", vsd.value, answer.error().text);
+  if (lease->minded) return out;
+  // A copy that may yet be dropped must not be used again.
+  if (!answer && answer.error().code == Code::unknown)
+    unsettled_.push_back({vsd, lease->epoch, all});
+  else
+    thaw(kernel, database, vsd, lease->epoch, all);
+  return out;
+}
+
+void Mover::report(meta::Cluster& cluster, const Round& round) {
+  const auto now = Clock::now();
+  if (now - counted_ < kCountEvery && round.waiting == 0 && round.moved == 0) return;
+  auto left = cluster.redundancy();
+  if (!left) return;
+  const uint64_t missing = left->stale + left->lost;
+  {
+    const std::lock_guard lock(progress_mutex_);
+    const uint64_t before = progress_.left.stale + progress_.left.lost + progress_.left.leaving;
+    const uint64_t after = missing + left->leaving;
+    const double elapsed = std::chrono::duration<double>(now - counted_).count();
+    const double rate = before > after ? static_cast<double>(before - after) / elapsed : 0;
+    if (elapsed >= 1) {
+      progress_.copies_per_second =
+          after == 0 ? 0 : (progress_.copies_per_second + rate) / (before == 0 ? 1 : 2);
+      counted_ = now;
+    }
+    progress_.left = *left;
+  }
+  if (!replica_.leading()) {
+    agent_.set_condition("redundancy", "");
+    return;
+  }
+  std::string text;
+  if (missing != 0)
+    text = round.waiting != 0 && round.moved == 0
+               ? "some data has too few copies, and they cannot be made now: disks with room on "
+                 "other nodes, or the only good copies, are missing (scalectl disk list)"
+               : "some data has too few copies; they are being made (scalectl cluster status)";
+  agent_.set_condition("redundancy", text);
+}
+
+}  // namespace scaled

@@ -19,6 +19,10 @@
 #define SCRIBE_RESERVE_TARGET		192	/* what it is asked to fill up to */
 #define SCRIBE_RESERVE_MAX		4096
 #define SCRIBE_NOSPACE_MS		10000	/* how long a write waits in a full pool */
+#define SCRIBE_INTENT_IDLE_MS		60000	/* without a write: given up */
+#define SCRIBE_INTENT_SHORT_MS		2000	/* the same where there are many */
+#define SCRIBE_INTENT_MANY		256	/* leaves of one VSD with intent */
+#define SCRIBE_INTENT_SPARE		64	/* fewer to go: all are given up */
 #define SCRIBE_WORK_MAX			1024	/* records in one answer to WORK_GET */
 #define SCRIBE_LEAF_WANTED_MAX		256	/* leaves of one VSD listed there at once */
 #define SCRIBE_RELEASE_MS		30000	/* last flush of a device that is being removed */

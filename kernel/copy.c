@@ -62,8 +62,22 @@ static u32 copy_some(const struct scribe_slot_rec *recs, u32 nr)
 	return written & ~atomic_read(&writes.failed);
 }
 
-/* Flushes each disk that was written, in the life in which it was; mask of what is safe. */
-static u64 flush_written(const struct scribe_slot_rec *recs, u32 nr, u64 written)
+static u32 disk_at(const struct scribe_slot_rec *rec, bool from)
+{
+	return from ? rec->from_disk : rec->to_disk;
+}
+
+static u64 life_at(const struct scribe_slot_rec *rec, bool from)
+{
+	return from ? rec->from_life : rec->to_life;
+}
+
+/*
+ * Flushes the disks at one end of the copies, in the life in which they were used; mask of what
+ * is safe. The sources as well: what was read may be in their caches alone, left by an owner that
+ * died.
+ */
+static u64 flush_ends(const struct scribe_slot_rec *recs, u32 nr, u64 written, bool from)
 {
 	u64 safe = 0;
 	u32 i, j;
@@ -73,14 +87,16 @@ static u64 flush_written(const struct scribe_slot_rec *recs, u32 nr, u64 written
 		u64 same = 0;
 
 		for (j = i; j < nr; j++) {
-			if (written & BIT_ULL(j) && recs[j].to_disk == recs[i].to_disk &&
-			    recs[j].to_life == recs[i].to_life)
+			if (written & BIT_ULL(j) &&
+			    disk_at(&recs[j], from) == disk_at(&recs[i], from) &&
+			    life_at(&recs[j], from) == life_at(&recs[i], from))
 				same |= BIT_ULL(j);
 		}
 		if (!(same & BIT_ULL(i)))
 			continue;
 		scribe_sync_init(&sync);
-		send(&sync, SCRIBE_WIRE_FLUSH, 0, recs[i].to_disk, recs[i].to_life, 0);
+		send(&sync, SCRIBE_WIRE_FLUSH, 0, disk_at(&recs[i], from), life_at(&recs[i], from),
+		     0);
 		scribe_sync_wait(&sync);
 		written &= ~same;
 		if (!atomic_read(&sync.failed))
@@ -111,11 +127,26 @@ int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done)
 		}
 		written |= (u64)copy_some(recs + i, min(BUFFERS, nr - i)) << i;
 	}
-	*done = flush_written(recs, nr, written);
+	*done = flush_ends(recs, nr, flush_ends(recs, nr, written, true), false);
 	scribe_barrier_leave(generation);
 	mutex_unlock(&buffers_lock);
 	atomic64_add(hweight64(*done), &nr_copied);
 	return err;
+}
+
+void scribe_copy_flush_disks(void)
+{
+	struct scribe_sync sync;
+	u32 id;
+
+	scribe_sync_init(&sync);
+	for (id = 1; id <= SCRIBE_DISK_MAX_ID; id++) {
+		struct scribe_disk_view view = scribe_disk_view(id);
+
+		if (scribe_disk_reachable(&view, id))
+			send(&sync, SCRIBE_WIRE_FLUSH, 0, id, view.life, 0);
+	}
+	scribe_sync_wait(&sync);
 }
 
 u64 scribe_copy_count(void)

@@ -23,6 +23,12 @@ void scribe_copy_exit(void);
  */
 int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done);
 
+/*
+ * Flushes all disks that can be reached. One that cannot be flushed has a new life next, and lost
+ * before anybody read it what it had not written. Context: process, sleeps.
+ */
+void scribe_copy_flush_disks(void);
+
 /* Slots copied since the module was loaded. */
 u64 scribe_copy_count(void);
 

@@ -65,14 +65,15 @@ static void show_vsd(struct scribe_vsd *vsd, void *arg)
 	stats = vsd->stats;
 	spin_unlock_irq(&vsd->lock);
 	seq_printf((struct seq_file *)arg,
-		   "vsd %llu epoch %llu leaves %lu active %u frozen %u reads %llu writes %llu "
+		   "vsd %llu epoch %llu leaves %lu intents %u active %u frozen %u reads %llu "
+		   "writes %llu "
 		   "discards %llu "
 		   "flushes %llu in_place %llu allocated %llu redirected %llu rewrites %llu "
 		   "batches %llu ops %llu stales %llu read_retries %llu\n",
-		   vsd->id, vsd->epoch, vsd->nr_leaves, vsd->nr_active, vsd->nr_frozen, stats.reads,
-		   stats.writes, stats.discards, stats.flushes, stats.in_place, stats.allocated,
-		   stats.redirected, stats.rewrites, stats.batches, stats.ops, stats.stales,
-		   stats.read_retries);
+		   vsd->id, vsd->epoch, vsd->nr_leaves, vsd->nr_intents, vsd->nr_active,
+		   vsd->nr_frozen, stats.reads, stats.writes, stats.discards, stats.flushes,
+		   stats.in_place, stats.allocated, stats.redirected, stats.rewrites, stats.batches,
+		   stats.ops, stats.stales, stats.read_retries);
 }
 
 static int vsds_show(struct seq_file *seq, void *unused)

@@ -178,6 +178,7 @@ static bool close_batch(struct scribe_vsd *vsd, struct list_head *waiters)
 	spin_lock_irq(&vsd->lock);
 	list_splice_init(&vsd->flush_waiters, waiters);
 	swap(vsd->open, vsd->closed);
+	vsd->gen++;
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
 		dirty->extent->flags &= ~SCRIBE_EXT_OPEN_DIRTY;
 		dirty->extent->flags |= SCRIBE_EXT_CLOSED_DIRTY;
@@ -364,13 +365,22 @@ void scribe_flush_work(struct work_struct *work)
 	struct scribe_vsd *vsd = container_of(to_delayed_work(work), struct scribe_vsd, flush);
 	struct scribe_flush_waiter *waiter, *next;
 	LIST_HEAD(waiters);
+	bool something;
 	int err = 0;
+	u64 gen;
 
-	if (close_batch(vsd, &waiters))
+	something = close_batch(vsd, &waiters);
+	gen = READ_ONCE(vsd->gen);
+	if (something)
 		err = given_up(vsd) ? -EIO : flush_closed(vsd);
 	else if (READ_ONCE(vsd->lease) == SCRIBE_LEASE_FAILED)
 		err = -EIO;
 	scribe_batch_drop(vsd, vsd->closed);
+	spin_lock_irq(&vsd->lock);
+	/* Batches are closed here alone, so this is the generation that began at the closing. */
+	if (!err)
+		vsd->flushed_gen = gen;
+	spin_unlock_irq(&vsd->lock);
 	list_for_each_entry_safe(waiter, next, &waiters, node) {
 		list_del_init(&waiter->node);
 		waiter->done(waiter, err ? BLK_STS_IOERR : BLK_STS_OK);

@@ -41,8 +41,11 @@ static void leave(struct scribe_io *io)
 	list_del_init(&io->node);
 	scribe_range_wake(vsd, io->chunk);
 	if (io->adding) {
+		struct scribe_leaf *leaf = scribe_vsd_leaf(vsd, io->chunk);
+
 		vsd->nr_adding--;
-		scribe_vsd_leaf(vsd, io->chunk)->pins--;
+		leaf->pins--;
+		scribe_intent_touch(vsd, leaf);
 	}
 	io->adding = false;
 	if (!--vsd->nr_active)
@@ -114,12 +117,17 @@ void scribe_io_leave_and_park(struct scribe_io *io, enum scribe_park why)
 	spin_unlock_irqrestore(&vsd->lock, flags);
 }
 
-/* Its leaf is still to come: the daemon knows, and there may be many like it. */
+/* Its leaf, or its intent, is still to come: the daemon knows, and there may be many like it. */
 static bool still_parked(struct scribe_io *io)
 {
+	struct scribe_leaf *leaf;
+
 	lockdep_assert_held(&io->vsd->lock);
-	return io->park == SCRIBE_PARK_LEAF && io->vsd->lease == SCRIBE_LEASE_OWNED &&
-	       !scribe_vsd_leaf(io->vsd, io->chunk);
+	if (io->vsd->lease != SCRIBE_LEASE_OWNED)
+		return false;
+	leaf = scribe_vsd_leaf(io->vsd, io->chunk);
+	return (io->park == SCRIBE_PARK_LEAF && !leaf) ||
+	       (io->park == SCRIBE_PARK_INTENT && leaf && !leaf->intent);
 }
 
 static bool space_timeout(struct scribe_io *io)
@@ -169,8 +177,10 @@ u32 scribe_io_collect_wants(struct scribe_vsd *vsd, struct scribe_work_rec *recs
 			lease = true;
 			rec.type = SCRIBE_WORK_LEASE_WANTED;
 			recs[nr++] = rec;
-		} else if (io->park == SCRIBE_PARK_LEAF && vsd->lease != SCRIBE_LEASE_NONE) {
-			rec.type = SCRIBE_WORK_LEAF_WANTED;
+		} else if ((io->park == SCRIBE_PARK_LEAF || io->park == SCRIBE_PARK_INTENT) &&
+			   vsd->lease != SCRIBE_LEASE_NONE) {
+			rec.type = io->park == SCRIBE_PARK_LEAF ? SCRIBE_WORK_LEAF_WANTED
+								: SCRIBE_WORK_INTENT_WANTED;
 			rec.arg = io->chunk / SCRIBE_LEAF_CHUNKS;
 			/* From the end: neighbours in the list want the same leaf as a rule. */
 			for (i = nr; i > 0; i--) {
@@ -473,7 +483,7 @@ static void run_io(struct scribe_io *io)
 		break;
 	case SCRIBE_IO_WRITE:
 		vsd->stats.writes++;
-		plan = io->rewrite ? SCRIBE_PLAN_REWRITE : scribe_plan_write(io, segs);
+		plan = io->rewrite ? SCRIBE_PLAN_REWRITE : scribe_plan_write(io, leaf);
 		break;
 	default:
 		vsd->stats.discards++;
@@ -503,6 +513,8 @@ static void run_io(struct scribe_io *io)
 		scribe_io_defer(io, rewrite_first);
 	else if (plan == SCRIBE_PLAN_NO_SPACE)
 		scribe_io_leave_and_park(io, SCRIBE_PARK_SPACE);
+	else if (plan == SCRIBE_PLAN_INTENT)
+		scribe_io_leave_and_park(io, SCRIBE_PARK_INTENT);
 	else if (plan == SCRIBE_PLAN_NOTHING)
 		scribe_io_finish(io, BLK_STS_OK);
 	else if (io->kind == SCRIBE_IO_UNMAP)

@@ -27,6 +27,7 @@ enum scribe_park {
 	SCRIBE_PARK_SPACE,
 	SCRIBE_PARK_BATCH,
 	SCRIBE_PARK_COPY,		/* every current copy is unreachable: one may come back */
+	SCRIBE_PARK_INTENT,		/* its leaf has no intent */
 };
 
 struct scribe_io {

@@ -414,6 +414,8 @@ static void collect_wants(struct scribe_vsd *vsd, void *arg)
 		scribe_io_collect_wants(vsd, wants->recs + wants->nr, SCRIBE_WORK_MAX - wants->nr);
 	wants->nr +=
 		scribe_freeze_collect(vsd, wants->recs + wants->nr, SCRIBE_WORK_MAX - wants->nr);
+	wants->nr +=
+		scribe_intent_collect(vsd, wants->recs + wants->nr, SCRIBE_WORK_MAX - wants->nr);
 }
 
 static int cmd_work_get(struct sk_buff *skb, struct genl_info *info)
@@ -483,6 +485,55 @@ static int cmd_vsd_flush(struct sk_buff *skb, struct genl_info *info)
 	return NEED(info, SCRIBE_A_VSD, SCRIBE_A_EPOCH) ?: with_vsd(info, flush_vsd);
 }
 
+static int add_intent(struct scribe_vsd *vsd, struct genl_info *info)
+{
+	const void *leaves;
+	u32 nr;
+	int err;
+
+	err = get_array(info, SCRIBE_A_IDS, sizeof(u64), &leaves, &nr)
+		      ?: scribe_intent_add(vsd, get_u64(info, SCRIBE_A_EPOCH), leaves, nr);
+	return complain(info, err, err == -ESTALE ? "another epoch holds the lease" : NULL);
+}
+
+static int cmd_intent_add(struct sk_buff *skb, struct genl_info *info)
+{
+	return NEED(info, SCRIBE_A_VSD, SCRIBE_A_EPOCH, SCRIBE_A_IDS) ?: with_vsd(info, add_intent);
+}
+
+static int drop_intent(struct scribe_vsd *vsd, struct genl_info *info)
+{
+	struct sk_buff *reply;
+	const void *leaves;
+	void *header;
+	u64 *copy;
+	u32 nr;
+	int err;
+
+	err = get_array(info, SCRIBE_A_IDS, sizeof(u64), &leaves, &nr);
+	if (err)
+		return err;
+	copy = kmemdup(leaves, nr * sizeof(*copy), GFP_KERNEL);
+	reply = reply_new(info, NLMSG_DEFAULT_SIZE + nr * sizeof(*copy), &header);
+	if (!copy || !reply) {
+		kfree(copy);
+		nlmsg_free(reply);
+		return -ENOMEM;
+	}
+	err = scribe_intent_drop(vsd, get_u64(info, SCRIBE_A_EPOCH), copy, &nr);
+	if (!err)
+		err = nla_put(reply, SCRIBE_A_IDS, nr * sizeof(*copy), copy);
+	kfree(copy);
+	complain(info, err, err == -ESTALE ? "another epoch holds the lease" : NULL);
+	return reply_send(info, reply, header, err);
+}
+
+static int cmd_intent_drop(struct sk_buff *skb, struct genl_info *info)
+{
+	return NEED(info, SCRIBE_A_VSD, SCRIBE_A_EPOCH, SCRIBE_A_IDS)
+		       ?: with_vsd(info, drop_intent);
+}
+
 static int cmd_slots_copy(struct sk_buff *skb, struct genl_info *info)
 {
 	struct sk_buff *reply;
@@ -510,6 +561,12 @@ static int cmd_slots_copy(struct sk_buff *skb, struct genl_info *info)
 	if (nla_put_u64_64bit(reply, SCRIBE_A_DONE, done, SCRIBE_A_UNSPEC))
 		err = -EMSGSIZE;
 	return reply_send(info, reply, header, err);
+}
+
+static int cmd_disks_flush(struct sk_buff *skb, struct genl_info *info)
+{
+	scribe_copy_flush_disks();
+	return 0;
 }
 
 #define OP(name, function)                                                           \
@@ -540,6 +597,9 @@ static const struct genl_small_ops ops[] = {
 	OP(EXTENTS_SET, cmd_extents_set),
 	OP(VSD_FLUSH, cmd_vsd_flush),
 	OP(SLOTS_COPY, cmd_slots_copy),
+	OP(DISKS_FLUSH, cmd_disks_flush),
+	OP(INTENT_ADD, cmd_intent_add),
+	OP(INTENT_DROP, cmd_intent_drop),
 };
 
 static const struct genl_multicast_group groups[] = {

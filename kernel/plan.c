@@ -205,8 +205,9 @@ static void plan_in_place(struct scribe_io *io, const struct scribe_seg *seg)
 	scribe_extent_get(io->target);
 }
 
-enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_segs *segs)
+enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_leaf *leaf)
 {
+	const struct scribe_segs *segs = leaf->segs[io->chunk % SCRIBE_LEAF_CHUNKS];
 	const struct scribe_seg *seg = scribe_segs_cover(segs, io->start, io->len);
 	struct scribe_vsd *vsd = io->vsd;
 	enum scribe_plan growth;
@@ -214,6 +215,8 @@ enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_seg
 	io->in_place = false;
 	io->skipped = 0;
 	if (seg && in_place_ok(vsd, seg->extent, io->lives)) {
+		if (!leaf->intent)
+			return SCRIBE_PLAN_INTENT;
 		plan_in_place(io, seg);
 		vsd->stats.in_place++;
 		return SCRIBE_PLAN_GO;
@@ -224,6 +227,8 @@ enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_seg
 		return SCRIBE_PLAN_GO;
 	}
 	if (seg && degraded_ok(io, seg->extent)) {
+		if (!leaf->intent)
+			return SCRIBE_PLAN_INTENT;
 		plan_in_place(io, seg);
 		vsd->stats.degraded++;
 		return SCRIBE_PLAN_GO;

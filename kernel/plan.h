@@ -13,10 +13,11 @@ enum scribe_plan {
 	SCRIBE_PLAN_REWRITE,	/* the chunk first: it has too many segments */
 	SCRIBE_PLAN_ALONE,	/* without others: together they could make too many */
 	SCRIBE_PLAN_NOTHING,	/* nothing is mapped there */
+	SCRIBE_PLAN_INTENT,	/* in place, and the leaf has no intent (R5) */
 };
 
 /* Plans a write: GO sets io->target, its offset, its disks' lives and io->in_place. */
-enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_segs *segs);
+enum scribe_plan scribe_plan_write(struct scribe_io *io, const struct scribe_leaf *leaf);
 enum scribe_plan scribe_plan_unmap(struct scribe_io *io, const struct scribe_segs *segs);
 
 /* R3: where does a write that is not in place go? Takes a reference for io->target. */

@@ -4,8 +4,10 @@
  *
  *   L0  scribe.h bounds.h shim.h compat.h uapi/ trace
  *   L1  segs wire superblock                 pure
- *   L2  node disk backplane extent reserve sync copy   this node, disks, peers, extents, space
- *   L3  vsd io range plan read flush rewrite freeze    a virtual disk: map and lease, I/O, commit
+ *   L2  node disk backplane extent reserve    this node, disks, peers, extents, space,
+ *       sync copy                             copying between disks
+ *   L3  vsd io range plan read flush rewrite  a virtual disk: map and lease, I/O, commit,
+ *       freeze intent                         what the mover and take-over need
  *   L4  target netlink debugfs               dm, daemon, people
  *   L5  main kunit
  */

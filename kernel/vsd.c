@@ -55,6 +55,7 @@ static void free_leaf(struct scribe_leaf *leaf)
 static void unlink_leaf(struct scribe_vsd *vsd, struct scribe_leaf *leaf)
 {
 	lockdep_assert_held(&vsd->lock);
+	scribe_intent_forget(vsd, leaf);
 	xa_erase(&vsd->leaves, leaf->index);
 	list_del(&leaf->lru);
 	vsd->nr_leaves--;
@@ -104,7 +105,8 @@ unsigned long scribe_vsd_evict(struct scribe_vsd *vsd, unsigned long max)
 	/* A used leaf gets a second turn: once around the list and once more. */
 	while (nr < max && !list_empty(&vsd->lru) && seen++ < 2 * vsd->nr_leaves + nr) {
 		leaf = list_first_entry(&vsd->lru, struct scribe_leaf, lru);
-		if (leaf->pins || leaf->referenced) {
+		/* One with intent stays: the metadata's row would stay, and nobody drop it. */
+		if (leaf->pins || leaf->intent || leaf->referenced) {
 			leaf->referenced = false;
 			list_move_tail(&leaf->lru, &vsd->lru);
 			continue;
@@ -395,6 +397,8 @@ static struct scribe_vsd *alloc_vsd(u64 id)
 	INIT_LIST_HEAD(&vsd->lru);
 	INIT_LIST_HEAD(&vsd->parked);
 	INIT_LIST_HEAD(&vsd->frozen);
+	INIT_LIST_HEAD(&vsd->intents);
+	vsd->gen = 1;
 	INIT_LIST_HEAD(&vsd->flush_waiters);
 	for (i = 0; i < SCRIBE_RANGE_BUCKETS; i++)
 		INIT_LIST_HEAD(&vsd->ranges[i]);

@@ -45,6 +45,10 @@ struct scribe_leaf {
 	struct list_head lru;		/* vsd->lru, oldest first */
 	u32 pins;			/* uncommitted changes and plans under way */
 	bool referenced;
+	bool intent;			/* R5: may be written in place; on vsd->intents */
+	struct list_head intent_node;
+	unsigned long intent_jiffies;	/* of its last write */
+	u64 written_gen;		/* vsd->gen when its last write ended */
 	struct scribe_segs *segs[SCRIBE_LEAF_CHUNKS];
 };
 
@@ -111,6 +115,11 @@ struct scribe_vsd {
 	struct work_struct kick;	/* tries parked I/O again */
 	atomic_t nr_unmaps;		/* from map to end; not under ->lock */
 	wait_queue_head_t unmaps_queue;
+
+	struct list_head intents;	/* leaves with intent, oldest write first */
+	u32 nr_intents;
+	u64 gen;			/* of the open batch; grows when it is closed */
+	u64 flushed_gen;		/* what was written before it is flushed, committed */
 
 	struct list_head frozen;	/* struct scribe_frozen */
 	u32 nr_frozen;
@@ -183,6 +192,36 @@ bool scribe_vsd_copy_ok(struct scribe_vsd *vsd, const struct scribe_extent *exte
 
 /* Under vsd->lock: is this the epoch in which the node has the VSD? */
 bool scribe_vsd_in_epoch(struct scribe_vsd *vsd, u64 epoch);
+
+/* intent.c */
+
+/* Under vsd->lock: a write to the leaf has ended. */
+void scribe_intent_touch(struct scribe_vsd *vsd, struct scribe_leaf *leaf);
+/* Under vsd->lock: the leaf is forgotten. */
+void scribe_intent_forget(struct scribe_vsd *vsd, struct scribe_leaf *leaf);
+
+/**
+ * scribe_intent_add() - the metadata has the intent: these leaves may be written in place
+ * @vsd: virtual disk
+ * @epoch: lease under which that was said
+ * @leaves: their indexes; those that are not loaded are asked for again when they are
+ * @nr: how many
+ *
+ * Context: process. Return: 0, -ESTALE for another epoch.
+ */
+int scribe_intent_add(struct scribe_vsd *vsd, u64 epoch, const u64 *leaves, u32 nr);
+/**
+ * scribe_intent_drop() - no writes in place from now on
+ * @vsd: virtual disk
+ * @epoch: lease
+ * @leaves: their indexes; those whose copies are not durably equal are taken out
+ * @nr: how many; set to how many are left
+ *
+ * Context: process. Return: 0, -ESTALE for another epoch.
+ */
+int scribe_intent_drop(struct scribe_vsd *vsd, u64 epoch, u64 *leaves, u32 *nr);
+/* Leaves whose intent may be dropped, for WORK_GET; returns how many were filled in. */
+u32 scribe_intent_collect(struct scribe_vsd *vsd, struct scribe_work_rec *recs, u32 max);
 
 /* freeze.c */
 

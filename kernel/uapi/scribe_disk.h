@@ -4,7 +4,7 @@
  *
  *   byte 0          4 KiB, untouched: a boot sector or a label of something else shows here
  *   byte 4096       superblock, first copy
- *   byte 1 MiB      intent bitmap, one bit for each SCRIBE_INTENT_REGION_SECTORS of the disk
+ *   byte 1 MiB      reserved, zeros: room for a bit of each SCRIBE_INTENT_REGION_SECTORS
  *   byte 8 MiB      slot 0, slot 1, ... of 1 MiB each
  *   last 4 KiB      superblock, second copy (at the last multiple of 4096 that fits)
  *

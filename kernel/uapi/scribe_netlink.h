@@ -24,6 +24,7 @@
 #define SCRIBE_MAX_NODE		255U
 #define SCRIBE_COPY_SLOTS_MAX	64U	/* slots in one SLOTS_COPY */
 #define SCRIBE_TAKE_BACK_MAX	512U	/* extents in one answer to RESERVE_TAKE_BACK */
+#define SCRIBE_INTENTS_MAX	512U	/* leaves of one VSD with intent */
 #define SCRIBE_FROZEN_MAX	256U	/* extents of one VSD that are frozen at once */
 #define SCRIBE_BATCH_MAX_OPS	2048U	/* map changes in one batch */
 
@@ -109,6 +110,21 @@ enum scribe_cmd {
 	 * flushes them. That nobody writes to them meanwhile is the caller's to see to.
 	 */
 	SCRIBE_CMD_SLOTS_COPY,
+	/*
+	 * INTENT_ADD: VSD, EPOCH, IDS. The metadata knows that copies may differ in these leaves:
+	 * they may be written in place (R5).
+	 */
+	SCRIBE_CMD_INTENT_ADD,
+	/*
+	 * INTENT_DROP: VSD, EPOCH, IDS -> IDS. These leaves are not written in place from now on;
+	 * the answer has those of them whose copies are equal, and durably so.
+	 */
+	SCRIBE_CMD_INTENT_DROP,
+	/*
+	 * DISKS_FLUSH: of all disks that can be reached. Before a VSD is granted whose last holder
+	 * did not flush: what is in caches is read from now on.
+	 */
+	SCRIBE_CMD_DISKS_FLUSH,
 	/* EVENT: multicast only. Ask WORK_GET. */
 	SCRIBE_CMD_EVENT,
 	__SCRIBE_CMD_MAX
@@ -141,7 +157,7 @@ enum scribe_attr {
 	SCRIBE_A_WORK,		/* struct scribe_work_rec[] */
 	SCRIBE_A_SLOTS_MOVE,	/* struct scribe_slot_rec[], at most SCRIBE_COPY_SLOTS_MAX */
 	SCRIBE_A_DONE,		/* u64, bit i: record i is copied and flushed */
-	SCRIBE_A_IDS,		/* u64[], extents */
+	SCRIBE_A_IDS,		/* u64[], extents or leaves */
 	__SCRIBE_A_MAX
 };
 
@@ -217,6 +233,8 @@ enum scribe_work {
 	SCRIBE_WORK_DISK_FAILED,	/* id: disk, arg: its life */
 	SCRIBE_WORK_PEER_LOST,		/* id: node that we have no connection to, arg: its life */
 	SCRIBE_WORK_FROZEN,		/* vsd, arg: extent that was frozen and not set since */
+	SCRIBE_WORK_INTENT_WANTED,	/* vsd, arg: leaf that is to be written in place */
+	SCRIBE_WORK_INTENT_IDLE,	/* vsd, arg: leaf whose intent may be dropped */
 };
 
 struct scribe_work_rec {

@@ -71,6 +71,7 @@ check "the map can be evicted" dmsetup message v1 0 evict
 check "and is the same when it is loaded again" cmp -n $((32 << 20)) /run/old /dev/mapper/v1
 rm -f "$state-3/healed"
 check "everything has two copies on the disks that are left" wait_until test -e "$state-3/healed"
+check "and the two are the same" python3 scribe_agent.py compare 0 "$state-3" "${disks[@]:1}"
 check "slots were copied for that" sh -c "grep -q 'copied [1-9]' /sys/kernel/debug/scribe/node"
 check "nothing stays frozen" refuse grep -q 'frozen [1-9]' /sys/kernel/debug/scribe/vsds
 check "a second disk fails" break_disk f2
@@ -109,7 +110,7 @@ check "it never reads from the copies that missed writes" cmp -n $((8 << 20)) /r
 check "what lies behind is as it was" cmp -n $((24 << 20)) -i $((8 << 20)) /run/old /dev/mapper/v3
 check "the other disk fails" break_disk f2
 check "an error is better than old data" refuse dd if=/dev/mapper/v3 of=/dev/null bs=64k count=1 iflag=direct
-check "what has two good copies is read from the other" cmp -n $((24 << 20)) -i $((8 << 20)) /run/old /dev/mapper/v3
+check "what has two good copies is read from the other" cmp -n $((16 << 20)) -i $((16 << 20)) /run/old /dev/mapper/v3
 check "all end" end_all v3
 check "the disk works again" mend_disk f2 /dev/sdb
 check "the module loads again" load_module
@@ -118,9 +119,30 @@ check "the VSD appears" make_vsd v3 3 64
 check "it is used" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
 touch "$state-2/heal"
 check "stale copies are made good in their place" wait_until test -e "$state-2/healed"
+check "and are the same as the others" python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
+check "all end" end_all v3
+
+# An owner that died while it overwrote something: the copies differ.
+rm -f "$state-2/heal" "$state-2/healed"
+check "the module loads again" load_module
+check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
+check "the VSD appears" make_vsd v3 3 64
+check "something is overwritten in place" dd if=/run/new of=/dev/mapper/v3 bs=64k seek=16 count=4 oflag=direct conv=fsync,notrunc status=none
+check "what is written in place has intent" grep -q 'intents [1-9]' /sys/kernel/debug/scribe/vsds
+check "all end" end_all v3
+check "copies differ" python3 scribe_agent.py spoil 0 "$state-2" "${disks[@]}"
+check "which is seen" refuse python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
+check "the module loads again" load_module
+check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
+check "the VSD appears" make_vsd v3 3 64
+check "it is read" dd if=/dev/mapper/v3 of=/run/first bs=1M count=32 iflag=direct status=none
+touch "$state-2/heal"
+check "one copy of each is chosen, and the others made equal to it" wait_until test -e "$state-2/healed"
+check "they are equal" python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
+check "the map can be evicted" dmsetup message v3 0 evict
+check "what was read before is read again" cmp -n $((32 << 20)) /run/first /dev/mapper/v3
 check "the first disk fails" break_disk f1
-check "the other has all of it" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
-check "and what lies behind" cmp -n $((24 << 20)) -i $((8 << 20)) /run/old /dev/mapper/v3
+check "the other has all of it" cmp -n $((32 << 20)) /run/first /dev/mapper/v3
 check "all end" end_all v3
 for f in f1 f2 f3; do dmsetup remove $f; done
 finish

@@ -4,8 +4,10 @@
 
   scribe_agent.py owner NODE STATE DISK=PATH... [-- NODE@HOST...]
   scribe_agent.py host NODE STATE DISK=PATH...
+  scribe_agent.py spoil|compare 0 STATE DISK=PATH...
 
-Once there is a file STATE/heal, the owner gives what has a stale copy, or one on a failed disk, two
+`compare` fails where the current copies of something mapped differ; `spoil` makes such a difference in a
+leaf with intent, as an owner that dies in the middle of a write leaves it. Once there is a file STATE/heal, the owner gives what has a stale copy, or one on a failed disk, two
 good ones again, and makes a file STATE/healed when nothing is left to do.
 `host` opens disks and serves them over the backplane. `owner` also opens its disks, connects to
 hosts, allocates extents over all disks (two copies, on different nodes where there are hosts), and
@@ -15,10 +17,12 @@ a batch is acknowledged, so an owner that dies can start again from it.
 
 import errno
 import json
+import mmap
 import os
 import random
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -134,6 +138,7 @@ class Owner(Node):
         self.extents = {}  # id -> {"copies": [[disk, slot]...], "stale": [disk...]}
         self.maps = {}  # vsd -> {chunk -> [[start, len, extent, off]...]}
         self.epochs = {}
+        self.intents = {}  # vsd -> leaves that are written in place
         self.next_extent = 1
         self.used = {}  # disk -> slots taken
         self.draw = random.Random(1)
@@ -153,6 +158,7 @@ class Owner(Node):
         self.extents = {int(k): v for k, v in saved["extents"].items()}
         self.maps = {int(v): {int(c): s for c, s in m.items()} for v, m in saved["maps"].items()}
         self.epochs = {int(k): v for k, v in saved["epochs"].items()}
+        self.intents = {int(k): v for k, v in saved.get("intents", {}).items()}
         self.next_extent = saved["next_extent"]
         for extent in self.extents.values():
             for disk, slot in extent["copies"]:
@@ -161,7 +167,7 @@ class Owner(Node):
     def save(self):
         mapped = {s[2] for m in self.maps.values() for segs in m.values() for s in segs}
         saved = {"extents": {k: v for k, v in self.extents.items() if k in mapped}, "maps": self.maps,
-                 "epochs": self.epochs, "next_extent": self.next_extent}
+                 "epochs": self.epochs, "intents": self.intents, "next_extent": self.next_extent}
         with open(f"{self.state}/map.new", "w", encoding="utf-8") as out:
             json.dump(saved, out)
             out.flush()
@@ -267,6 +273,18 @@ class Owner(Node):
                     used.append(extent)
         extents = b"".join(nl.pack_extent(e, self.extents[e]["copies"], stale=self.extents[e]["stale"]) for e in used)
         self.call("LEAF_PUT", VSD=vsd, EPOCH=self.epochs[vsd], LEAF=leaf, SEGS=segs, EXTENTS=extents)
+
+    def recover(self, vsd):
+        """The last owner died: of extents that it may have been writing in place, one copy is chosen."""
+        leaves = self.intents.pop(vsd, [])
+        for leaf in leaves:
+            for chunk in range(leaf * LEAF_CHUNKS, (leaf + 1) * LEAF_CHUNKS):
+                for segment in self.maps.get(vsd, {}).get(chunk, []):
+                    extent = self.extents[segment[2]]
+                    good = [d for d, _ in extent["copies"] if d not in extent["stale"] and d in self.disks]
+                    extent["stale"] = sorted({d for d, _ in extent["copies"] if good and d != good[0]}
+                                             | set(extent["stale"]))
+        return bool(leaves)
 
     # The mover: kernel/freeze.c has its steps.
 
@@ -374,9 +392,21 @@ class Owner(Node):
 
     def serve_record(self, kind, number, vsd, arg, lost):
         if kind == nl.LEASE_WANTED:
+            if self.recover(vsd):
+                self.call("DISKS_FLUSH")
             self.epochs[vsd] = self.epochs.get(vsd, 0) + 1
             self.save()
             self.call("LEASE_GRANT", VSD=vsd, EPOCH=self.epochs[vsd])
+        elif kind == nl.INTENT_WANTED:
+            leaves = self.intents.setdefault(vsd, [])
+            if arg not in leaves:
+                leaves.append(arg)
+                self.save()
+            self.call("INTENT_ADD", VSD=vsd, EPOCH=self.epochs[vsd], IDS=struct.pack("=Q", arg))
+        elif kind == nl.INTENT_IDLE:
+            if self.call("INTENT_DROP", VSD=vsd, EPOCH=self.epochs[vsd], IDS=struct.pack("=Q", arg))["IDS"]:
+                self.intents[vsd].remove(arg)
+                self.save()
         elif kind == nl.LEAF_WANTED:
             self.put_leaf(vsd, arg)
         elif kind == nl.BATCH_READY:
@@ -410,6 +440,53 @@ class Owner(Node):
                     print(f"owner: record {kind}: {err}", flush=True)
 
 
+def read_direct(path, offset, length):
+    """Past the page cache, which does not see what the module writes."""
+    buffer = mmap.mmap(-1, length)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        assert os.preadv(fd, [buffer], offset) == length
+        return bytes(buffer)
+    finally:
+        os.close(fd)
+
+
+def mapped_ranges(state):
+    """VSD, chunk, bytes within the extent, and its current copies, of all that is mapped and committed."""
+    with open(f"{state}/map.json", encoding="utf-8") as data:
+        saved = json.load(data)
+    for vsd, chunks in saved["maps"].items():
+        for chunk, segments in chunks.items():
+            for _, length, extent, off in segments:
+                about = saved["extents"][str(extent)]
+                copies = [(d, s) for d, s in about["copies"] if d not in about["stale"]]
+                intent = int(chunk) // LEAF_CHUNKS in saved["intents"].get(vsd, [])
+                yield vsd, chunk, off * 512, length * 512, copies, intent
+
+
+def slot_offset(slot):
+    return (nl.DATA_START_SECTOR + slot * nl.SLOT_SECTORS) * 512
+
+
+def compare(state, disks):
+    for vsd, chunk, offset, length, copies, _ in mapped_ranges(state):
+        seen = {read_direct(disks[disk], slot_offset(slot) + offset, length) for disk, slot in copies if disk in disks}
+        if len(seen) > 1:
+            sys.exit(f"VSD {vsd}, chunk {chunk}: copies {copies} differ")
+
+
+def spoil(state, disks):
+    for _, _, offset, length, copies, intent in mapped_ranges(state):
+        if intent and len(copies) == 2:
+            disk, slot = copies[1]
+            with open(disks[disk], "r+b", buffering=0) as dev:
+                dev.seek(slot_offset(slot) + offset)
+                dev.write(b"\xee" * min(length, 4096))
+                os.fsync(dev.fileno())
+            return
+    sys.exit("nothing has intent")
+
+
 def parse_disks(words):
     return {int(w.split("=")[0]): w.split("=")[1] for w in words}
 
@@ -421,6 +498,8 @@ def main():
     if role == "format":
         for disk, path in disks.items():
             nl.format_disk(path, disk, CLUSTER, disk_uuid(disk))
+    elif role in ("compare", "spoil"):
+        globals()[role](state, disks)
     elif role == "host":
         Host(int(node), state, disks).serve()
     else:

@@ -69,6 +69,29 @@ TEST(Healing, ALeavingDiskIsReadAndKeptUntilTheOthersAreWhole) {
             (Step{Kind::move, {}, {}, {2}}));
 }
 
+TEST(Healing, ASuspectCopyIsChosenOnlyWhenNoOtherIsAwaited) {
+  CopyRow suspect = copy(2, kStale);
+  suspect.suspect = true;
+  EXPECT_EQ(policy::next_step({copy(1), suspect}, homes({Home::good, Home::good}), 2),
+            (Step{Kind::move, {1}, {2}, {}}));
+  EXPECT_EQ(policy::next_step({copy(1), suspect}, homes({Home::away, Home::good}), 2).kind,
+            Kind::wait);
+  EXPECT_EQ(policy::next_step({copy(1), suspect}, homes({Home::gone, Home::good}), 2),
+            (Step{Kind::move, {}, {2}, {}}));
+  EXPECT_EQ(policy::next_step({copy(1), copy(2, kStale)}, homes({Home::gone, Home::good}), 2).kind,
+            Kind::wait)
+      << "this one lacks what was flushed";
+}
+
+TEST(Healing, OfCopiesThatMayDifferOneThatCanBeReadIsChosen) {
+  EXPECT_EQ(policy::chosen_copy({copy(1), copy(2)}, homes({Home::away, Home::good})),
+            core::DiskId{2});
+  EXPECT_EQ(policy::chosen_copy({copy(1, kStale), copy(2)}, homes({Home::good, Home::gone})),
+            core::DiskId{2});
+  EXPECT_EQ(policy::chosen_copy({copy(1), copy(2)}, homes({Home::good, Home::good})),
+            core::DiskId{1});
+}
+
 TEST(Healing, WithoutACopyThatCanBeReadThereIsOnlyWaiting) {
   EXPECT_EQ(policy::next_step({copy(1), copy(2, kStale)}, homes({Home::away, Home::good}), 2).kind,
             Kind::wait);

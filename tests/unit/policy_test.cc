@@ -565,6 +565,93 @@ TEST_F(Moves, ReservationsThatAreGivenUpFreeTheirSlotsOnceAndOnlyTheirHolders) {
   EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
 }
 
+TEST_F(Moves, AnOwnerThatDiesWritingLeavesOneCopyOfEachExtentThereCurrent) {
+  auto say_intent = [&](json::array add, json::array drop) {
+    json::object body = about("intent");
+    body["add"] = std::move(add);
+    body["drop"] = std::move(drop);
+    return leader.say(std::move(body));
+  };
+  EXPECT_EQ(say_intent({0, 1}, {})->at("added").as_array().size(), 2U);
+  EXPECT_EQ(say_intent({0}, {1})->at("added").as_array().size(), 1U);
+  EXPECT_EQ(say_intent({4}, {}).error().code, Code::invalid) << "behind the end";
+  leader.say({{"op", "node_down"}, {"node", 1}, {"life", 100}}).value();
+  leader.fenced(1, 100, 2).value();
+  leader.fenced(1, 100, 3).value();
+  const auto taken = leader.lease(vsd, 2, 200).value();
+  EXPECT_TRUE(taken.at("recover").as_bool());
+  EXPECT_TRUE(leader.cluster().intents({vsd}, 10)->empty());
+  size_t current = 0;
+  for (const meta::CopyRow& row : copies()) {
+    current += row.stale == 0;
+    EXPECT_EQ(row.suspect, row.stale != 0);
+    if (row.stale == 0) {
+      EXPECT_NE(row.disk.value, 1U) << "node 1 is away";
+    }
+  }
+  EXPECT_EQ(current, 1U);
+  EXPECT_EQ(ailing(), 1U);
+}
+
+TEST_F(Moves, ALeaseThatWasGivenBackCleanLeavesNothingToRecover) {
+  auto add = [&](uint64_t epoch) {
+    json::object body = about("intent", epoch);
+    body["add"] = json::array{0};
+    body["drop"] = json::array{};
+    leader.say(std::move(body)).value();
+  };
+  auto drop = [&](uint64_t epoch, bool clean) {
+    leader
+        .say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", epoch}, {"clean", clean}})
+        .value();
+  };
+  add(1);
+  drop(1, true);
+  EXPECT_FALSE(leader.lease(vsd, 1, 100)->at("recover").as_bool());
+  EXPECT_EQ(ailing(), 0U);
+  add(2);
+  drop(2, false);
+  EXPECT_TRUE(leader.lease(vsd, 1, 100)->at("recover").as_bool());
+  EXPECT_EQ(ailing(), 1U);
+}
+
+TEST_F(Moves, ASuspectCopyIsTakenForTheChosenOneThatIsGoneAndNotBefore) {
+  json::object body = about("intent");
+  body["add"] = json::array{0};
+  body["drop"] = json::array{};
+  leader.say(std::move(body)).value();
+  leader.lease(vsd, 1, 100).value();  // epoch 2: the module failed the lease, say
+  auto promote = [&](uint64_t disk) {
+    json::object item = about("moved", 2);
+    item["items"] = json::array{json::array{extent, 0, disk, since(disk), 0}};
+    return leader.say(std::move(item))->at("done").as_array()[0].as_bool();
+  };
+  const auto rows = copies();
+  const uint64_t chosen = rows[rows[0].stale != 0 ? 1 : 0].disk.value;
+  const uint64_t suspect = rows[rows[0].stale != 0 ? 0 : 1].disk.value;
+  EXPECT_FALSE(promote(suspect));
+  EXPECT_FALSE(promote(chosen));
+  fail(chosen).value();
+  EXPECT_TRUE(promote(suspect));
+  EXPECT_EQ(since(suspect), 0U);
+}
+
+TEST_F(Moves, MoreThanFitsIntoOneEntryIsRecoveredInSeveral) {
+  const uint64_t big =
+      leader.say({{"op", "vsd_create"}, {"name", "b"}, {"sectors", 2048 * 1024}, {"replicas", 2}})
+          ->at("vsd")
+          .to_number<uint64_t>();
+  leader.lease(big, 1, 100).value();
+  json::array leaves;
+  for (int leaf = 0; leaf < 40; leaf++) leaves.push_back(leaf);
+  json::object body{{"op", "intent"}, {"vsd", big}, {"node", 1}, {"life", 100}, {"epoch", 1}};
+  body["add"] = leaves;
+  body["drop"] = json::array{};
+  leader.say(std::move(body)).value();
+  EXPECT_EQ(leader.lease(big, 1, 100)->at("epoch").to_number<int>(), 0);
+  EXPECT_EQ(leader.lease(big, 1, 100)->at("epoch").to_number<int>(), 2);
+}
+
 TEST_F(Moves, SettingsOutOfRangeAreRefused) {
   EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "grace"}, {"value", 1}}), Code::invalid);
   EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "grace_seconds"}, {"value", -1}}),
@@ -579,7 +666,8 @@ TEST_F(Moves, ALeaseThatIsHeldIsNotFreeNotEvenForItsHolder) {
   };
   EXPECT_EQ(mind(1).error().code, Code::conflict);
   EXPECT_EQ(mind(2).error().code, Code::conflict);
-  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}}).value();
+  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}, {"clean", true}})
+      .value();
   EXPECT_EQ(mind(2)->at("epoch").to_number<int>(), 2);
   EXPECT_TRUE(leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}))
       << "a node that only moves its copies does not hold up its deletion";
@@ -646,7 +734,8 @@ TEST_F(TaskRows, ACloseThatIsRefusedFailsWithTheReason) {
 
 TEST_F(TaskRows, ADeletionRunsUntilItsMapIsTakenApart) {
   leader.lease(vsd, 1, 100).value();
-  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}}).value();
+  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}, {"clean", true}})
+      .value();
   leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}).value();
   EXPECT_EQ(last(), "vsd delete v done") << "it had no map";
 
@@ -663,7 +752,8 @@ TEST_F(TaskRows, ADeletionRunsUntilItsMapIsTakenApart) {
             {"ops", json::array{json::array{0, 0, 8, 0, extent}}},
             {"stales", json::array{}}})
       .value();
-  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}}).value();
+  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}, {"clean", true}})
+      .value();
   leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}).value();
   EXPECT_EQ(last(), "vsd delete v running");
   while (leader.say({{"op", "reap"}})->at("rows").to_number<uint64_t>() != 0) {

@@ -288,6 +288,12 @@ Result<void> Kernel::grant_lease(core::VsdId vsd, uint64_t epoch) {
   return {};
 }
 
+Result<void> Kernel::flush_disks() {
+  KERNEL_MESSAGE(DISKS_FLUSH);
+  KERNEL_CALL();
+  return {};
+}
+
 Result<void> Kernel::release_lease(core::VsdId vsd, uint64_t epoch) {
   KERNEL_MESSAGE(LEASE_RELEASE);
   KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch));
@@ -355,6 +361,23 @@ Result<void> Kernel::batch_done(core::VsdId vsd, uint64_t epoch, uint64_t number
              nla_put_u64(msg, SCRIBE_A_BATCH, number));
   KERNEL_CALL();
   return {};
+}
+
+Result<void> Kernel::add_intent(core::VsdId vsd, uint64_t epoch, std::span<const uint64_t> leaves) {
+  KERNEL_MESSAGE(INTENT_ADD);
+  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) |
+             nla_put(msg, SCRIBE_A_IDS, static_cast<int>(leaves.size_bytes()), leaves.data()));
+  KERNEL_CALL();
+  return {};
+}
+
+Result<std::vector<uint64_t>> Kernel::drop_intent(core::VsdId vsd, uint64_t epoch,
+                                                  std::span<const uint64_t> leaves) {
+  KERNEL_MESSAGE(INTENT_DROP);
+  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) |
+             nla_put(msg, SCRIBE_A_IDS, static_cast<int>(leaves.size_bytes()), leaves.data()));
+  KERNEL_CALL();
+  return reply->all<uint64_t>(SCRIBE_A_IDS);
 }
 
 Result<void> Kernel::set_extents(core::VsdId vsd, uint64_t epoch,

@@ -90,6 +90,9 @@ class Kernel {
   Result<void> add_socket(core::NodeId node, uint64_t life, Role role, int fd, bool data_crc);
 
   Result<void> grant_lease(core::VsdId vsd, uint64_t epoch);
+  /// All disks that can be reached, before a VSD is granted whose last holder did not flush.
+  /// Blocks.
+  Result<void> flush_disks();
   /// Blocks until the VSD's last batch is committed, by other calls to another Kernel.
   Result<void> release_lease(core::VsdId vsd, uint64_t epoch);
   Result<void> fail_lease(core::VsdId vsd);
@@ -103,6 +106,11 @@ class Kernel {
   Result<ClosedBatch> get_batch(core::VsdId vsd);
   Result<void> batch_done(core::VsdId vsd, uint64_t epoch, uint64_t number);
 
+  /// These leaves may be written in place from now on.
+  Result<void> add_intent(core::VsdId vsd, uint64_t epoch, std::span<const uint64_t> leaves);
+  /// They may not; the answer has those whose copies are equal, and durably so.
+  Result<std::vector<uint64_t>> drop_intent(core::VsdId vsd, uint64_t epoch,
+                                            std::span<const uint64_t> leaves);
   /// Code::not_found where there is no device of the VSD, Code::stale in another epoch,
   /// Code::conflict where a copy cannot be taken away now.
   Result<void> set_extents(core::VsdId vsd, uint64_t epoch, std::span<const ExtentState> extents);

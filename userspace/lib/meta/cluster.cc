@@ -170,9 +170,13 @@ Result<std::vector<CopyRow>> Cluster::copies(core::ExtentId extent) {
     Query query(database_, "SELECT disk, slot, stale FROM copy WHERE extent = ? ORDER BY disk");
     query.bind(1, static_cast<int64_t>(extent.value));
     std::vector<CopyRow> out;
-    while (query.executeStep())
-      out.push_back(
-          {{u64(query.getColumn(0))}, query.getColumn(1).getUInt(), u64(query.getColumn(2))});
+    while (query.executeStep()) {
+      const int64_t stale = query.getColumn(2).getInt64();
+      out.push_back({{u64(query.getColumn(0))},
+                     query.getColumn(1).getUInt(),
+                     static_cast<uint64_t>(stale < 0 ? -stale : stale),
+                     stale < 0});
+    }
     return out;
   });
 }
@@ -232,6 +236,16 @@ Result<Redundancy> Cluster::redundancy() {
               "c.extent WHERE d.state IN ('lost', 'failed', 'removed')"),
         count("SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
               "c.extent WHERE d.leaving AND d.state NOT IN ('lost', 'failed', 'removed')")};
+  });
+}
+
+Result<std::vector<uint64_t>> Cluster::intents(core::VsdId vsd, uint64_t limit) {
+  return guarded([&]() -> Result<std::vector<uint64_t>> {
+    Query query(database_, "SELECT leaf FROM intent WHERE vsd = ? ORDER BY leaf LIMIT ?");
+    SQLite::bind(*query, static_cast<int64_t>(vsd.value), static_cast<int64_t>(limit));
+    std::vector<uint64_t> out;
+    while (query.executeStep()) out.push_back(u64(query.getColumn(0)));
+    return out;
   });
 }
 

@@ -48,6 +48,10 @@ struct CopyRow {
   core::DiskId disk;
   uint32_t slot = 0;
   uint64_t stale = 0;
+  /// Stale because another was chosen when an owner had died while it wrote: it has all that was
+  /// flushed, and may have other data than the chosen one where nothing was. In the table, `stale`
+  /// is negative then.
+  bool suspect = false;
 };
 
 /// An extent, and the VSD that fills it.
@@ -154,6 +158,8 @@ class Cluster {
   /// and moves `at` behind them. One may be found more than once.
   Result<std::vector<Owned>> ailing(AilingAt& at, uint64_t limit);
   Result<Redundancy> redundancy();
+  /// Leaves of a VSD whose copies may differ, up to a number of them.
+  Result<std::vector<uint64_t>> intents(core::VsdId vsd, uint64_t limit);
   /// Of a setting; `otherwise` where it was never set.
   Result<int64_t> setting(const std::string& name, int64_t otherwise);
 

@@ -46,13 +46,15 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE task(id INTEGER PRIMARY KEY, what TEXT NOT NULL, object INTEGER NOT NULL,
          name TEXT NOT NULL, node INTEGER NOT NULL, state TEXT NOT NULL, error TEXT NOT NULL,
          began INTEGER NOT NULL, ended INTEGER NOT NULL))",
+    R"(CREATE TABLE intent(vsd INTEGER NOT NULL, leaf INTEGER NOT NULL, PRIMARY KEY(vsd, leaf))
+         WITHOUT ROWID)",
     R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
          freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
 };
-constexpr std::array kTables = {"counter",  "cluster", "node",      "disk",   "setting",
-                                "fence",    "token",   "answer",    "opened", "vsd",
-                                "snapshot", "tree",    "extent",    "copy",   "reservation",
-                                "garbage",  "task",    "quarantine"};
+constexpr std::array kTables = {"counter",  "cluster", "node",   "disk",      "setting",
+                                "fence",    "token",   "answer", "opened",    "vsd",
+                                "snapshot", "tree",    "extent", "copy",      "reservation",
+                                "garbage",  "intent",  "task",   "quarantine"};
 static_assert(kReplicated.size() == kTables.size());
 constexpr int kSchemaVersion = 1;
 constexpr int kReaderBusyMs = 10'000;

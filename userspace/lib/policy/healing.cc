@@ -91,6 +91,25 @@ bool may_drop(const std::vector<CopyRow>& copies, const Places& places, uint32_t
   return current(false) >= replicas || (full && home == Home::leaving && current(true) >= replicas);
 }
 
+core::DiskId chosen_copy(const std::vector<CopyRow>& copies, const Places& places) {
+  core::DiskId found;
+  int best = -1;
+  for (const CopyRow& copy : copies) {
+    const Home home = home_of(copy, places);
+    int score = 0;
+    if (home == Home::good)
+      score = 3;
+    else if (home == Home::leaving)
+      score = 2;
+    else if (home == Home::away)
+      score = 1;
+    if (copy.stale != 0 || score <= best) continue;
+    best = score;
+    found = copy.disk;
+  }
+  return found;
+}
+
 Step next_step(const std::vector<CopyRow>& copies, const Places& places, uint32_t replicas) {
   const size_t kept = count_kept(copies, places);
   if (kept >= replicas) {
@@ -102,7 +121,15 @@ Step next_step(const std::vector<CopyRow>& copies, const Places& places, uint32_
     const Home home = home_of(copy, places);
     return copy.stale == 0 && (home == Home::good || home == Home::leaving);
   });
-  if (from == copies.end()) return {Step::Kind::wait, {}, {}, {}};
+  if (from == copies.end()) {
+    // The chosen one is not awaited any more: another that has all that was flushed.
+    const auto suspect = std::find_if(copies.begin(), copies.end(), [&](const CopyRow& copy) {
+      const Home home = home_of(copy, places);
+      return copy.suspect && (home == Home::good || home == Home::leaving);
+    });
+    if (kept == 0 && suspect != copies.end()) return {Step::Kind::move, {}, suspect->disk, {}};
+    return {Step::Kind::wait, {}, {}, {}};
+  }
   const auto to = std::find_if(copies.begin(), copies.end(), [&](const CopyRow& copy) {
     return copy.stale != 0 && home_of(copy, places) == Home::good;
   });

@@ -35,7 +35,9 @@ struct Step {
     none,   ///< nothing: it has all its copies
     wait,   ///< something is missing, and nothing can be done about it now
     place,  ///< a copy in the making, on another disk
-    move    ///< copy `from` to `to`, or nothing where that is 0; then drop `drop`, or nothing
+    /// Copy `from` to `to`, or nothing where that is 0; then drop `drop`, or nothing. With `to`
+    /// alone: that copy is as good as any there is.
+    move
   };
   Kind kind = Kind::none;
   core::DiskId from;
@@ -51,6 +53,11 @@ constexpr size_t kMaxCopies = 4;
 /// What brings an extent closer to `replicas` current copies on disks that are good or away, and
 /// none elsewhere. A function of its arguments: the mover asks it what to do, the leader whether
 /// that is right.
+/// Which of an extent's current copies stays so when they may differ: one that can be read, where
+/// there is one. 0 where there is none.
+[[nodiscard]] core::DiskId chosen_copy(const std::vector<meta::CopyRow>& copies,
+                                       const Places& places);
+
 [[nodiscard]] Step next_step(const std::vector<meta::CopyRow>& copies, const Places& places,
                              uint32_t replicas);
 

@@ -36,6 +36,10 @@ constexpr uint64_t kReapAtOnce = 128;
 constexpr uint64_t kMaxSlots = uint64_t{1} << 32;
 // Copies that are made anew leave so much of a disk to guests: one in 50 slots.
 constexpr uint64_t kHealReserveDivisor = 50;
+// So much of a VSD may be under way in place: 8 GiB. What lies there is looked at when its owner
+// dies, some leaves in an entry, each with at most 1024 extents.
+constexpr uint64_t kMaxIntents = 512;  // SCRIBE_INTENTS_MAX
+constexpr uint64_t kRecoverAtOnce = 32;
 constexpr int64_t kMaxGraceSeconds = int64_t{7} * 86400;
 
 constexpr std::array<std::pair<Code, const char*>, 8> kCodes = {{{Code::invalid, "invalid"},
@@ -374,6 +378,7 @@ Outcome vsd_delete(Context& c, const json::object& args) {
                  "node " + std::to_string((*row)->lease_node.value) + " holds its lease"};
   const uint64_t task = c.tasks.begin("vsd delete", vsd, (*row)->name, 0);
   CORE_TRY(c.map.delete_vsd({vsd}));
+  run(c, "DELETE FROM intent WHERE vsd = ?", s64(vsd));
   end_deletions(c);
   return json::object{{"task", task}};
 }
@@ -439,6 +444,43 @@ Outcome closed(Context& c, const json::object& args) {
   return json::object{};
 }
 
+Result<Places> places(Context& c) {
+  auto disks = c.cluster.disks();
+  if (!disks) return disks.error();
+  auto nodes = c.cluster.nodes();
+  if (!nodes) return nodes.error();
+  return places_of(*disks, *nodes);
+}
+
+// The copies of what lies in a leaf may differ: one of each stays current, so that all who read see
+// the same, and the mover makes the others equal to it.
+Result<void> choose_copies(Context& c, core::VsdId vsd, uint64_t leaf, const Places& homes) {
+  auto found = c.map.leaf(vsd, leaf);
+  if (!found) return found.error();
+  for (const meta::MappedExtent& extent : found->extents) {
+    if (!extent.exclusive) continue;  // what is shared was not written since
+    const auto copies = c.cluster.copies(extent.id);
+    if (!copies) return copies.error();
+    const DiskId chosen = chosen_copy(*copies, homes);
+    run(c, "UPDATE copy SET stale = ? WHERE extent = ? AND disk <> ? AND stale = 0", -s64(c.index),
+        s64(extent.id.value), s64(chosen.value));
+  }
+  return {};
+}
+
+// What the last holder of a lease left undone; false where there is more than fits into an entry.
+Result<bool> recover(Context& c, core::VsdId vsd) {
+  const auto leaves = c.cluster.intents(vsd, kRecoverAtOnce);
+  if (!leaves) return leaves.error();
+  const auto homes = places(c);
+  if (!homes) return homes.error();
+  for (const uint64_t leaf : *leaves) {
+    CORE_TRY(choose_copies(c, vsd, leaf, *homes));
+    run(c, "DELETE FROM intent WHERE vsd = ? AND leaf = ?", s64(vsd.value), s64(leaf));
+  }
+  return leaves->size() < kRecoverAtOnce;
+}
+
 Outcome lease_take(Context& c, const json::object& args) {
   const uint64_t node = number(args, "node");
   const uint64_t life = number(args, "life");
@@ -457,15 +499,27 @@ Outcome lease_take(Context& c, const json::object& args) {
     if (!is_fenced(c, vsd.lease_node.value, vsd.lease_life))
       return Error{Code::conflict, holder + " is being fenced; VSD " + vsd.name + " waits for it"};
   }
+  const auto undone = c.cluster.intents(vsd.id, 1);
+  if (!undone) return undone.error();
+  const auto recovered = recover(c, vsd.id);
+  if (!recovered) return recovered.error();
+  // Asked again, it goes on.
+  if (!*recovered) return json::object{{"epoch", 0}, {"recover", true}};
   auto epoch = c.map.grant_lease(vsd.id, {node}, life);
   if (!epoch) return epoch.error();
-  return json::object{{"epoch", *epoch}};
+  // Data of a holder that did not flush may be in caches alone, also where it was not in place.
+  return json::object{{"epoch", *epoch},
+                      {"recover", vsd.lease_node.value != 0 || !undone->empty()}};
 }
 
+// Clean: everything was flushed.
 Outcome lease_drop(Context& c, const json::object& args) {
-  run(c,
+  const int dropped = run(
+      c,
       "UPDATE vsd SET lease_node = 0, lease_life = 0 WHERE id = ? AND lease_node = ? AND epoch = ?",
       s64(number(args, "vsd")), s64(number(args, "node")), s64(number(args, "epoch")));
+  if (dropped != 0 && args.at("clean").as_bool())
+    run(c, "DELETE FROM intent WHERE vsd = ?", s64(number(args, "vsd")));
   return json::object{};
 }
 
@@ -567,14 +621,6 @@ Result<meta::Vsd> leased_vsd(Context& c, const json::object& args) {
   return **row;
 }
 
-Result<Places> places(Context& c) {
-  auto disks = c.cluster.disks();
-  if (!disks) return disks.error();
-  auto nodes = c.cluster.nodes();
-  if (!nodes) return nodes.error();
-  return places_of(*disks, *nodes);
-}
-
 bool is_filled_by(Context& c, uint64_t extent, core::VsdId vsd) {
   return ask(c, "SELECT count(*) FROM extent WHERE id = ? AND vsd = ?", s64(extent),
              s64(vsd.value)) == 1;
@@ -595,6 +641,35 @@ std::vector<Candidate> apart_from(const std::vector<meta::CopyRow>& copies, cons
     if (!near && candidate.free > candidate.total / kHealReserveDivisor) out.push_back(candidate);
   }
   return out;
+}
+
+// Leaves that are to be written in place, and leaves that are not any more. Those that the VSD may
+// have; the others wait until some are given up.
+Outcome intent(Context& c, const json::object& args) {
+  const auto vsd = leased_vsd(c, args);
+  if (!vsd) return vsd.error();
+  for (const json::value& leaf : args.at("drop").as_array())
+    run(c, "DELETE FROM intent WHERE vsd = ? AND leaf = ?", s64(vsd->id.value),
+        s64(leaf.to_number<uint64_t>()));
+  uint64_t count = ask(c, "SELECT count(*) FROM intent WHERE vsd = ?", s64(vsd->id.value));
+  const uint64_t leaves =
+      (vsd->sectors / core::kChunkSectors + core::kLeafChunks - 1) / core::kLeafChunks;
+  json::array added;
+  for (const json::value& value : args.at("add").as_array()) {
+    const auto leaf = value.to_number<uint64_t>();
+    if (leaf >= leaves)
+      return Error{Code::invalid,
+                   "leaf " + std::to_string(leaf) + " lies behind the end of VSD " + vsd->name};
+    const bool known = ask(c, "SELECT count(*) FROM intent WHERE vsd = ? AND leaf = ?",
+                           s64(vsd->id.value), s64(leaf)) != 0;
+    if (!known && count >= kMaxIntents) continue;
+    if (!known) {
+      run(c, "INSERT INTO intent VALUES(?, ?)", s64(vsd->id.value), s64(leaf));
+      count++;
+    }
+    added.push_back(leaf);
+  }
+  return json::object{{"added", std::move(added)}};
 }
 
 // Copies in the making for extents that need one; how many there was room for.
@@ -646,7 +721,12 @@ Result<bool> move_one(Context& c, const meta::Vsd& vsd, const Places& homes,
   auto copies = c.cluster.copies({extent});
   if (!copies) return copies.error();
   if (!is_filled_by(c, extent, vsd.id)) return false;
-  if (to) {
+  if (to && !from) {
+    // Only where no other is left that could be chosen.
+    const Step step = next_step(*copies, homes, vsd.replicas);
+    if (step.kind != Step::Kind::move || step.from || step.to != to) return false;
+    run(c, "UPDATE copy SET stale = 0 WHERE extent = ? AND disk = ?", s64(extent), s64(to.value));
+  } else if (to) {
     bool source = false;
     bool target = false;
     for (meta::CopyRow& copy : *copies) {
@@ -797,6 +877,7 @@ const std::unordered_map<std::string_view, Handler>& handlers() {
       {"lease_drop", lease_drop},
       {"reserve", reserve},
       {"unreserve", unreserve},
+      {"intent", intent},
       {"place", place},
       {"moved", moved},
       {"commit", commit},

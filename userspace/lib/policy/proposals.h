@@ -49,6 +49,7 @@ using Answer = boost::json::object;
 ///   open vsd node                                      opened vsd node state error
 ///   close vsd node                                     closed vsd node
 ///   lease_take vsd node life [free]                    lease_drop vsd node epoch
+///   intent vsd node life epoch add drop
 ///   place vsd node life epoch extents                  moved vsd node life epoch items
 ///   unreserve node life extents
 ///   reserve node life count                            commit vsd node life epoch ops stales

@@ -282,6 +282,8 @@ def owner_dies(keep: int):
     wait_disks(lab, 2, 7)
     lab.wait(1, f"test -e {vsd('w')}")
     lab.run(1, f"{WRITER} check {vsd('w')} {acknowledged + 11}")
+    # Of what was being overwritten one copy was chosen; the others are made equal to it.
+    wait_until("every copy is made good", lambda: whole(2))
 
 
 def leader_dies():

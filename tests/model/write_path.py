@@ -11,9 +11,8 @@ the log, moves a copy, reads; it may die, and another takes over. What is checke
 
 The rules are RULES below, out of R1, R2, R4, R5, take-over and slot reuse of
 Documentation/architecture.md. With all of them no state within the bounds is bad; with any one left
-out some state is. Not modelled: R3's stock, R6, ranges that overlap, a bit for many ranges, the flush
-of all disks at take-over as a rule of its own. Intent bits and the mover are ahead of the code:
-roadmap.md says what stands.
+out some state is. Not modelled: R3's stock, R6, ranges that overlap, a leaf of many ranges, a suspect
+copy that takes the place of the chosen one.
 
   write_path.py [-v]     TAP; -v prints each counterexample
 """
@@ -36,12 +35,11 @@ RULES = {
     "flush before commit": "R4: the disks are flushed before the map is committed",
     "stale copies": "R4: a copy whose disk cannot be flushed becomes stale in the same log entry",
     "lives": "R4: requests and unflushed writes belong to one life of a disk",
-    "intent": "R5: each copy's disk is marked durably before a write in place",
-    "marks kept to flush": "R5: a mark is let go when its writes are flushed, not when they end",
-    "marks kept to redirect": "R5: a failed write in place keeps its mark until its redirect is committed",
-    "take-over resyncs": "take-over: a marked range's copies are made equal before the first read",
-    "take-over flushes": "take-over: what was resynced is flushed before the mark is let go",
-    "take-over marks stale": "take-over: a marked range's copies out of reach become stale",
+    "intent": "R5: the log has the intent before a write in place",
+    "intent kept to flush": "R5: intent is let go when its writes are flushed, not when they end",
+    "intent kept to redirect": "R5: a failed write in place keeps its intent until its redirect is committed",
+    "take-over chooses": "take-over: where there was intent one copy stays current, in reach or not are the others",
+    "take-over flushes": "take-over: the disks are flushed before the first read",
     "fence": "take-over: requests of the dead owner end before",
     "quarantine": "slots: freed space is reused when the I/O under older maps has ended",
     "move flushes": "mover: a new copy is flushed before the log names it",
@@ -86,8 +84,8 @@ class State(NamedTuple):
     life: tuple = (0,) * 3
     cached: tuple = ((0, 0, GARBAGE), (GARBAGE,) * 3)  # [extent][disk], what a read gives
     stable: tuple = ((0, 0, GARBAGE), (GARBAGE,) * 3)  # what a power cut leaves
-    marks: frozenset = frozenset()  # (extent, disk): intent bits on the disks
     # The log
+    intent: bool = False  # the range is being written in place
     place: tuple = ((0, 1), ())  # [extent]: its disks; () while it is free
     mapped: int = 0
     stale: frozenset = frozenset()  # (extent, disk)
@@ -189,7 +187,6 @@ def redirect(s: State, value: int, what: str) -> Iterator[Step]:
                    s._replace(place=changed(s.place, extent, pair), write=Write(extent, value, pending, False),
                               dirty=frozenset(d for d in s.dirty if d[0] != extent),
                               stale=frozenset(c for c in s.stale if c[0] != extent),
-                              marks=frozenset(m for m in s.marks if m[0] != extent),
                               next_value=max(s.next_value, value + 1)))
 
 
@@ -203,10 +200,9 @@ def start_write(s: State, rules: frozenset, b: Bounds) -> Iterator[Step]:
     if not whole:
         yield from redirect(s, s.next_value, f"write {s.next_value} is redirected")
         return
-    marks = s.marks | {(s.map, d) for d in good} if "intent" in rules else s.marks
     yield (f"write {s.next_value} in place",
-           s._replace(write=Write(s.map, s.next_value, frozenset((d, s.life[d]) for d in good), False), marks=marks,
-                      next_value=s.next_value + 1))
+           s._replace(write=Write(s.map, s.next_value, frozenset((d, s.life[d]) for d in good), False),
+                      intent="intent" in rules, next_value=s.next_value + 1))
 
 
 def go_on_writing(s: State, rules: frozenset) -> Iterator[Step]:
@@ -226,16 +222,14 @@ def go_on_writing(s: State, rules: frozenset) -> Iterator[Step]:
         yield f"write {w.value} is acknowledged", s._replace(write=None, acked=w.value, map=w.extent)
 
 
-def let_marks_go(s: State, rules: frozenset) -> Iterator[Step]:
-    for extent in {e for e, _ in s.marks}:
-        busy = s.write is not None and s.write.extent == extent
-        if "marks kept to flush" in rules:
-            busy = busy or any(e == extent for e, _, _ in unflushed(s))
-        if "marks kept to redirect" in rules:
-            busy = busy or s.redirecting
-        gone = {(e, d) for e, d in s.marks if e == extent and s.up[d]}
-        if gone and not busy:
-            yield f"marks of extent {extent} are let go", s._replace(marks=s.marks - gone)
+def let_intent_go(s: State, rules: frozenset) -> Iterator[Step]:
+    busy = s.write is not None
+    if "intent kept to flush" in rules:
+        busy = busy or bool(unflushed(s))
+    if "intent kept to redirect" in rules:
+        busy = busy or s.redirecting
+    if s.intent and not busy:
+        yield "intent is let go", s._replace(intent=False)
 
 
 def flush(s: State, rules: frozenset) -> Iterator[Step]:
@@ -284,8 +278,7 @@ def reuse_slots(s: State, rules: frozenset) -> Iterator[Step]:
             cached, stable = put(cached, extent, disk, FOREIGN), put(stable, extent, disk, FOREIGN)
         yield (f"extent {extent} is reused",
                s._replace(cached=cached, stable=stable, freed=s.freed - {extent}, place=changed(s.place, extent, ()),
-                          stale=frozenset(c for c in s.stale if c[0] != extent),
-                          marks=frozenset(m for m in s.marks if m[0] != extent)))
+                          stale=frozenset(c for c in s.stale if c[0] != extent)))
 
 
 def read(s: State, rules: frozenset, b: Bounds) -> Iterator[Step]:
@@ -352,21 +345,15 @@ def take_over(s: State, rules: frozenset) -> Iterator[Step]:
     listed = [d for d in s.place[extent] if s.up[d] and (extent, d) not in s.stale]
     if not listed:
         return
-    stable, cached, stale, marks = s.stable, s.cached, s.stale, s.marks
-    for disk in DISKS:
-        if s.up[disk]:
-            stable = flushed(s._replace(stable=stable), disk)
-    if any((extent, d) in marks for d in listed) and "take-over resyncs" in rules:
-        value = cached[extent][listed[0]]
-        for disk in listed:
-            cached = put(cached, extent, disk, value)
-            if "take-over flushes" in rules:
-                stable = put(stable, extent, disk, value)
-        if "take-over marks stale" in rules:
-            stale = stale | {(extent, d) for d in s.place[extent] if d not in listed}
-        marks = marks - {(extent, d) for d in listed}
-    yield "another takes over", s._replace(alive=True, map=extent, acked=cached[extent][listed[0]], cached=cached,
-                                           stable=stable, stale=stale, marks=marks,
+    stable, stale = s.stable, s.stale
+    if "take-over flushes" in rules:
+        for disk in DISKS:
+            if s.up[disk]:
+                stable = flushed(s._replace(stable=stable), disk)
+    if s.intent and "take-over chooses" in rules:
+        stale = stale | {(extent, d) for d in s.place[extent] if d != listed[0]}
+    yield "another takes over", s._replace(alive=True, map=extent, acked=s.cached[extent][listed[0]], stable=stable,
+                                           stale=stale, intent=False,
                                            ghosts=frozenset() if "fence" in rules else s.ghosts)
 
 
@@ -380,7 +367,7 @@ def steps(s: State, rules: frozenset, b: Bounds) -> Iterator[Step]:
         return
     yield from start_write(s, rules, b)
     yield from go_on_writing(s, rules)
-    yield from let_marks_go(s, rules)
+    yield from let_intent_go(s, rules)
     yield from flush(s, rules)
     yield from read(s, rules, b)
     yield from mover(s, rules, b)
@@ -442,12 +429,11 @@ SHOWS = {
     "stale copies": Bounds(cuts=1),
     "lives": Bounds(cuts=1),
     "intent": Bounds(writes=1, deaths=1),
-    "marks kept to flush": Bounds(writes=1, cuts=1, deaths=1),
-    "marks kept to redirect": Bounds(writes=1, cuts=1, deaths=1),
-    "take-over resyncs": Bounds(writes=1, deaths=1),
+    "intent kept to flush": Bounds(writes=1, cuts=1, deaths=1),
+    "intent kept to redirect": Bounds(writes=1, cuts=1, deaths=1),
+    "take-over chooses": Bounds(writes=1, deaths=1),
     "take-over flushes": Bounds(writes=1, cuts=1, deaths=1),
-    "take-over marks stale": Bounds(writes=1, cuts=1, deaths=1),
-    "fence": Bounds(writes=2, deaths=1),
+    "fence": Bounds(writes=1, deaths=1, moves=1),
     "quarantine": Bounds(writes=2, cuts=1, reads=True),
     "move flushes": Bounds(writes=1, cuts=1, moves=1),
 }

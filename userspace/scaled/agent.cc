@@ -85,6 +85,7 @@ Agent::~Agent() {
   changed_.notify_all();
   for (auto& thread : threads_) thread.join();
   askers_.clear();
+  granters_.clear();
   ::close(wake_);
 }
 
@@ -198,11 +199,15 @@ void Agent::drop_unused_leases(Kernel& kernel, uint64_t life) {
   if (!vsds) return;
   for (const meta::Vsd& vsd : *vsds) {
     if (vsd.lease_node != config_.node || vsd.lease_life != life) continue;
-    if (kernel.set_extents(vsd.id, vsd.epoch, {})) continue;
+    if (kernel.set_extents(vsd.id, vsd.epoch, {})) {
+      note_granted(vsd.id, vsd.epoch);
+      continue;
+    }
     if (auto done = propose({{"op", "lease_drop"},
                              {"vsd", vsd.id.value},
                              {"node", config_.node.value},
-                             {"epoch", vsd.epoch}});
+                             {"epoch", vsd.epoch},
+                             {"clean", false}});
         !done)
       spdlog::info("VSD {}: {}", vsd.name, done.error().text);
   }
@@ -232,12 +237,14 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
   bool reserve = false;
   for (const Work& item : *work) {
     if (item.type == SCRIBE_WORK_LEAF_WANTED) put_leaf(kernel, database, item);
-    if (item.type == SCRIBE_WORK_LEASE_WANTED) leases.push_back({item.vsd});
+    if (item.type == SCRIBE_WORK_LEASE_WANTED && !recovering({item.vsd}))
+      leases.push_back({item.vsd});
     if (item.type == SCRIBE_WORK_BATCH_READY) {
       auto batch = kernel.get_batch({item.vsd});
       if (batch) batches.push_back(std::move(*batch));
     }
   }
+  const std::vector<IntentChange> intents = collect_intents(kernel, database, *work);
   bodies.reserve(work->size());
   for (const auto& batch : batches) bodies.push_back(commit_body(batch, config_.node, life_));
   for (const VsdId vsd : leases)
@@ -245,6 +252,14 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
                       {"vsd", vsd.value},
                       {"node", config_.node.value},
                       {"life", life_.load()}});
+  for (const IntentChange& change : intents)
+    bodies.push_back({{"op", "intent"},
+                      {"vsd", change.vsd.value},
+                      {"node", config_.node.value},
+                      {"life", life_.load()},
+                      {"epoch", change.epoch},
+                      {"add", json::value_from(change.add)},
+                      {"drop", json::value_from(change.drop)}});
   for (const Work& item : *work) {
     if (item.type == SCRIBE_WORK_RESERVE_LOW &&
         Clock::now().time_since_epoch().count() >= no_space_until_ && in_use(database)) {
@@ -264,7 +279,44 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
   size_t at = 0;
   for (const auto& batch : batches) commit(kernel, batch, answers[at++]);
   for (const VsdId vsd : leases) take_lease(kernel, vsd, answers[at++]);
+  for (const IntentChange& change : intents) {
+    const auto& answer = answers[at++];
+    Result<void> told;
+    if (answer)
+      told = kernel.add_intent(change.vsd, change.epoch,
+                               json::value_to<std::vector<uint64_t>>(answer->at("added")));
+    // The module asks for what it did not get.
+    if (!answer || !told)
+      spdlog::info("VSD {}: intent: {}", change.vsd.value,
+                   answer ? told.error().text : answer.error().text);
+  }
   if (reserve) add_reservations(kernel, answers[at++]);
+}
+
+// What is dropped is dropped in the module first: it never writes in place where the metadata does
+// not know of it.
+std::vector<Agent::IntentChange> Agent::collect_intents(Kernel& kernel, meta::Database& database,
+                                                        const std::vector<Work>& work) {
+  std::map<VsdId, IntentChange> changes;
+  for (const Work& item : work) {
+    if (item.type == SCRIBE_WORK_INTENT_WANTED) changes[{item.vsd}].add.push_back(item.arg);
+    if (item.type == SCRIBE_WORK_INTENT_IDLE) changes[{item.vsd}].drop.push_back(item.arg);
+  }
+  std::vector<IntentChange> out;
+  meta::Cluster cluster(database);
+  for (auto& [vsd, change] : changes) {
+    auto row = cluster.vsd(vsd);
+    if (!row || !*row || (*row)->lease_node != config_.node || (*row)->lease_life != life_)
+      continue;
+    change.vsd = vsd;
+    change.epoch = (*row)->epoch;
+    if (!change.drop.empty()) {
+      auto dropped = kernel.drop_intent(vsd, change.epoch, change.drop);
+      change.drop = dropped ? std::move(*dropped) : std::vector<uint64_t>{};
+    }
+    if (!change.add.empty() || !change.drop.empty()) out.push_back(std::move(change));
+  }
+  return out;
 }
 
 // Whether this node is to have a VSD open: without one it writes nothing, and in a pool without
@@ -308,12 +360,50 @@ void Agent::take_lease(Kernel& kernel, VsdId vsd, const Result<json::object>& an
   }
   set_condition(subject, "");
   const uint64_t epoch = answer->at("epoch").to_number<uint64_t>();
+  if (epoch == 0) {
+    wake_service();  // more was left undone than fits into one entry
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
-    granted_[vsd] = Clock::now();
+    granted_[vsd].since = Clock::now();
+  }
+  if (answer->at("recover").as_bool()) {
+    grant_recovered(vsd, epoch);
+    return;
   }
   auto done = kernel.grant_lease(vsd, epoch);
+  if (done) note_granted(vsd, epoch);
   if (!done) spdlog::warn("VSD {}: epoch {}: {}", vsd.value, epoch, done.error().text);
+}
+
+void Agent::note_granted(VsdId vsd, uint64_t epoch) {
+  const std::lock_guard lock(mutex_);
+  granted_[vsd].epoch = epoch;
+}
+
+bool Agent::recovering(VsdId vsd) const {
+  const std::lock_guard lock(mutex_);
+  return recovering_.contains(vsd);
+}
+
+// The disks are flushed for it, and one of them may be slow: not in the service thread.
+void Agent::grant_recovered(VsdId vsd, uint64_t epoch) {
+  const std::lock_guard lock(mutex_);
+  recovering_.insert(vsd);
+  // Joins the one before, which has nothing left to do.
+  granters_[vsd] = std::jthread([this, vsd, epoch] {
+    auto kernel = Kernel::open();
+    auto done = kernel ? (*kernel)->flush_disks() : Result<void>(kernel.error());
+    if (done) done = (*kernel)->grant_lease(vsd, epoch);
+    if (!done) spdlog::warn("VSD {}: epoch {}: {}", vsd.value, epoch, done.error().text);
+    if (done) note_granted(vsd, epoch);
+    {
+      const std::lock_guard inner(mutex_);
+      recovering_.erase(vsd);
+    }
+    wake_service();
+  });
 }
 
 // Another live node holds it: any node uses any VSD, one after the other.
@@ -340,20 +430,28 @@ void Agent::ask_for_release(VsdId vsd) {
 }
 
 Result<void> Agent::release(VsdId vsd, uint64_t epoch) {
-  Clock::time_point since;
-  {
+  auto granted = [&] {
     const std::lock_guard lock(mutex_);
-    since = granted_[vsd];
-  }
-  std::this_thread::sleep_until(since + kLeaseHeldAtLeast);
+    return granted_[vsd];
+  };
+  std::this_thread::sleep_until(granted().since + kLeaseHeldAtLeast);
   auto kernel = Kernel::open();
   if (!kernel) return kernel.error();
   const auto paused = mover_.pause(vsd);
+  // Given back before the kernel has it, it would be granted to the kernel behind that.
+  if (paused.minded != epoch && granted().epoch != epoch) {
+    const auto known = (*kernel)->set_extents(vsd, epoch, {});
+    if (!known && known.error().code != Code::not_found)
+      return Error{Code::conflict, "the lease is being taken at this moment"};
+  }
   auto done = (*kernel)->release_lease(vsd, epoch);
-  // Without a device here there is nothing to flush.
+  // Without a device here there is nothing to flush; whether it was, is not known.
   if (!done && done.error().code != Code::not_found) return done;
-  auto dropped = propose(
-      {{"op", "lease_drop"}, {"vsd", vsd.value}, {"node", config_.node.value}, {"epoch", epoch}});
+  auto dropped = propose({{"op", "lease_drop"},
+                          {"vsd", vsd.value},
+                          {"node", config_.node.value},
+                          {"epoch", epoch},
+                          {"clean", static_cast<bool>(done)}});
   if (!dropped) return dropped.error();
   return {};
 }
@@ -626,6 +724,13 @@ void Agent::keep_device(meta::Cluster& cluster, const meta::Opened& row) {
   if (!vsd || !*vsd || !device) return;
   const json::object about{{"vsd", row.vsd.value}, {"node", config_.node.value}};
   if (row.state == "closing") {
+    // First, so that it is known that all was flushed. It is taken anew where the device is in use.
+    if ((*vsd)->lease_node == config_.node && (*vsd)->lease_life == life_) {
+      if (auto done = release(row.vsd, (*vsd)->epoch); !done)
+        spdlog::info("VSD {}: {}", (*vsd)->name, done.error().text);
+      vsd = cluster.vsd(row.vsd);
+      if (!vsd || !*vsd) return;
+    }
     auto gone = host::remove_device(row.vsd);
     json::object body = about;
     body["op"] = "closed";
@@ -634,6 +739,7 @@ void Agent::keep_device(meta::Cluster& cluster, const meta::Opened& row) {
       json::object drop = about;
       drop["op"] = "lease_drop";
       drop["epoch"] = (*vsd)->epoch;
+      drop["clean"] = false;
       const auto paused = mover_.pause(row.vsd);
       if (!propose(std::move(drop))) return;
     }

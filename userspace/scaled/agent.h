@@ -65,6 +65,17 @@ class Agent {
 
  private:
   using Clock = std::chrono::steady_clock;
+  struct Granted {
+    Clock::time_point since;
+    uint64_t epoch = 0;  ///< the last one that the kernel knows of
+  };
+  /// Leaves of a VSD that come to be written in place, and that cease to be.
+  struct IntentChange {
+    core::VsdId vsd;
+    uint64_t epoch = 0;
+    std::vector<uint64_t> add;
+    std::vector<uint64_t> drop;
+  };
 
   void serve(const std::stop_token& stop);
   void keep_house(const std::stop_token& stop);
@@ -79,6 +90,11 @@ class Agent {
   void take_lease(control::Kernel& kernel, core::VsdId vsd,
                   const Result<boost::json::object>& answer);
   void ask_for_release(core::VsdId vsd);
+  void grant_recovered(core::VsdId vsd, uint64_t epoch);
+  bool recovering(core::VsdId vsd) const;
+  void note_granted(core::VsdId vsd, uint64_t epoch);
+  std::vector<IntentChange> collect_intents(control::Kernel& kernel, meta::Database& database,
+                                            const std::vector<control::Work>& work);
   void commit(control::Kernel& kernel, const control::ClosedBatch& batch,
               const Result<boost::json::object>& answer);
   void add_reservations(control::Kernel& kernel, const Result<boost::json::object>& answer);
@@ -107,8 +123,9 @@ class Agent {
   std::condition_variable_any changed_;
   uint64_t changes_ = 0;
   std::map<std::string, std::string> conditions_;
-  std::map<core::VsdId, Clock::time_point> granted_;
-  std::set<core::VsdId> asked_;  // releases under way at other nodes
+  std::map<core::VsdId, Granted> granted_;
+  std::set<core::VsdId> asked_;       // releases under way at other nodes
+  std::set<core::VsdId> recovering_;  // grants under way
 
   // Of the housekeeping thread alone.
   std::map<core::DiskId, uint64_t> routed_;
@@ -121,6 +138,7 @@ class Agent {
   std::atomic<Clock::rep> no_space_until_{0};
   Mover mover_;
   std::map<core::VsdId, std::jthread> askers_;
+  std::map<core::VsdId, std::jthread> granters_;
   std::vector<std::jthread> threads_;
 };
 

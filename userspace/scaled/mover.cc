@@ -68,10 +68,13 @@ Mover::Progress Mover::progress() const {
   return progress_;
 }
 
-std::unique_lock<std::mutex> Mover::pause(VsdId vsd) {
-  std::unique_lock lock(moving_);
-  minded_.erase(vsd);
-  return lock;
+Mover::Paused Mover::pause(VsdId vsd) {
+  Paused out{std::unique_lock(moving_), 0};
+  if (const auto at = minded_.find(vsd); at != minded_.end()) {
+    out.minded = at->second;
+    minded_.erase(at);
+  }
+  return out;
 }
 
 Result<json::object> Mover::propose(json::object body) {
@@ -199,15 +202,18 @@ Mover::Round Mover::round(Kernel& kernel, meta::Database& database, const std::s
 void Mover::give_back_leases() {
   std::erase_if(minded_, [&](const auto& one) {
     const auto& [vsd, epoch] = one;
-    auto done = propose(
-        {{"op", "lease_drop"}, {"vsd", vsd.value}, {"node", config_.node.value}, {"epoch", epoch}});
+    auto done = propose({{"op", "lease_drop"},
+                         {"vsd", vsd.value},
+                         {"node", config_.node.value},
+                         {"epoch", epoch},
+                         {"clean", true}});
     if (!done) spdlog::info("VSD {}: {}", vsd.value, done.error().text);
     return done || done.error().code != Code::unknown;
   });
 }
 
 // Takes a lease for itself.
-std::optional<Mover::Lease> Mover::mind(VsdId vsd) {
+std::optional<Mover::Lease> Mover::mind(Kernel& kernel, VsdId vsd) {
   auto taken = propose({{"op", "lease_take"},
                         {"vsd", vsd.value},
                         {"node", config_.node.value},
@@ -215,12 +221,15 @@ std::optional<Mover::Lease> Mover::mind(VsdId vsd) {
                         {"free", true}});
   if (!taken) return std::nullopt;
   const auto epoch = taken->at("epoch").to_number<uint64_t>();
+  if (epoch == 0) return std::nullopt;  // more was left undone than fits into one entry: later
   minded_[vsd] = epoch;
+  // Who has the lease after this node is not told that there was something to recover.
+  if (taken->at("recover").as_bool() && !kernel.flush_disks()) return std::nullopt;
   return Lease{epoch, true};
 }
 
 // The lease under which this node moves extents of a VSD; none where that is another's work.
-std::optional<Mover::Lease> Mover::hold(meta::Cluster& cluster, VsdId vsd) {
+std::optional<Mover::Lease> Mover::hold(Kernel& kernel, meta::Cluster& cluster, VsdId vsd) {
   auto row = cluster.vsd(vsd);
   auto nodes = cluster.nodes();
   if (!row || !*row || !nodes) return std::nullopt;
@@ -236,7 +245,7 @@ std::optional<Mover::Lease> Mover::hold(meta::Cluster& cluster, VsdId vsd) {
     up.push_back(node.id);
   }
   if (up.empty() || up[vsd.value % up.size()] != config_.node) return std::nullopt;
-  return mind(vsd);
+  return mind(kernel, vsd);
 }
 
 Result<std::vector<Mover::Item>> Mover::plan(meta::Database& database, VsdId vsd,
@@ -290,7 +299,7 @@ std::vector<Mover::Item> Mover::copy(Kernel& kernel, meta::Cluster& cluster,
     for (Item& item : items) {
       const meta::CopyRow* from = row_of(item.rows, item.step.from);
       const meta::CopyRow* to = row_of(item.rows, item.step.to);
-      if (to == nullptr) {
+      if (to == nullptr || !item.step.from) {
         out.push_back(std::move(item));
       } else if (from != nullptr) {
         slots.push_back(
@@ -376,7 +385,7 @@ Mover::Round Mover::move_some(Kernel& kernel, meta::Database& database, VsdId vs
                               const std::vector<ExtentId>& extents) {
   meta::Cluster cluster(database);
   const std::lock_guard moving(moving_);
-  const auto lease = hold(cluster, vsd);
+  const auto lease = hold(kernel, cluster, vsd);
   if (!lease) return {};
   auto needing = plan(database, vsd, extents);
   if (!needing) return {};

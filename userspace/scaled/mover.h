@@ -36,7 +36,11 @@ class Mover {
 
   /// Nothing is copied while the result lives, and the mover does not mind this VSD any more: for
   /// whoever gives up its lease.
-  [[nodiscard]] std::unique_lock<std::mutex> pause(core::VsdId vsd);
+  struct Paused {
+    std::unique_lock<std::mutex> lock;
+    uint64_t minded = 0;  ///< the epoch in which it minded the VSD; 0: it did not
+  };
+  [[nodiscard]] Paused pause(core::VsdId vsd);
 
   struct Progress {
     meta::Redundancy left;
@@ -74,8 +78,8 @@ class Mover {
   void give_back_leases();
   void report(meta::Cluster& cluster, const Round& round);
 
-  std::optional<Lease> hold(meta::Cluster& cluster, core::VsdId vsd);
-  std::optional<Lease> mind(core::VsdId vsd);
+  std::optional<Lease> hold(control::Kernel& kernel, meta::Cluster& cluster, core::VsdId vsd);
+  std::optional<Lease> mind(control::Kernel& kernel, core::VsdId vsd);
   core::Result<std::vector<Item>> plan(meta::Database& database, core::VsdId vsd,
                                        const std::vector<core::ExtentId>& extents);
   Round move_some(control::Kernel& kernel, meta::Database& database, core::VsdId vsd,

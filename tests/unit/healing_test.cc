@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "policy/capacity.h"
+
 namespace {
 
 using meta::CopyRow;
@@ -101,6 +103,34 @@ TEST(Healing, WithoutACopyThatCanBeReadThereIsOnlyWaiting) {
 
 TEST(Healing, ADiskThatTheMetadataDoesNotKnowIsGone) {
   EXPECT_EQ(policy::next_step({copy(1), copy(9)}, homes({Home::good}), 2).kind, Kind::place);
+}
+
+TEST(Capacity, OfThreeNodesEachMustFitOnTheOthers) {
+  std::vector<meta::Disk> disks;
+  std::vector<meta::DiskUse> use;
+  auto add = [&](uint64_t node, uint64_t slots, uint64_t used) {
+    meta::Disk disk;
+    disk.id = {disks.size() + 1};
+    disk.node = {node};
+    disk.slots = slots;
+    disk.state = "ok";
+    disks.push_back(disk);
+    use.push_back({disk.id, used, 0});
+  };
+  add(1, 200, 80);
+  add(2, 100, 60);
+  EXPECT_FALSE(policy::too_big_to_lose(disks, use)) << "two nodes cannot replace each other";
+  add(3, 100, 60);
+  EXPECT_FALSE(policy::too_big_to_lose(disks, use)) << "80 are free beside each";
+  use[0].used = 90;
+  EXPECT_EQ(policy::too_big_to_lose(disks, use), core::NodeId{1});
+  add(2, 10, 0);
+  EXPECT_FALSE(policy::too_big_to_lose(disks, use));
+  disks.back().leaving = true;
+  EXPECT_EQ(policy::too_big_to_lose(disks, use), core::NodeId{1}) << "it takes nothing new";
+  disks.back().leaving = false;
+  disks.back().state = "failed";
+  EXPECT_EQ(policy::too_big_to_lose(disks, use), core::NodeId{1});
 }
 
 std::vector<CopyRow> some_copies(const Places& places) {

@@ -10,6 +10,7 @@
 
 #include "agent.h"
 #include "meta/map.h"
+#include "policy/capacity.h"
 
 namespace scaled {
 
@@ -36,6 +37,7 @@ constexpr uint64_t kPage = 256;
 constexpr size_t kAtOnce = 16;  // MiB that are frozen at a time
 static_assert(kAtOnce <= control::kMaxSlotCopies);
 constexpr seconds kCountEvery{10};
+constexpr seconds kGuardEvery{60};  // it counts all copies
 
 void sleep_for(const std::stop_token& stop, milliseconds time) {
   std::mutex mutex;
@@ -109,6 +111,7 @@ void Mover::run(const std::stop_token& stop) {
     settle(*kernel, *database);
     meta::Cluster cluster(*database);
     give_up_disks(cluster);
+    guard_capacity(cluster);
     // What could not be made is looked at again soon when something has changed, else seldom.
     const auto disks = cluster.disks();
     const auto nodes = cluster.nodes();
@@ -169,6 +172,22 @@ void Mover::give_up_disks(meta::Cluster& cluster) {
       spdlog::warn("disk {}: away for {} s, its copies are made anew on other disks", disk.id.value,
                    *grace);
   }
+}
+
+// Whether the largest node could be lost and all that it holds be made anew on the others.
+void Mover::guard_capacity(meta::Cluster& cluster) {
+  const auto now = Clock::now();
+  if (now - guarded_ < kGuardEvery) return;
+  guarded_ = now;
+  std::string text;
+  auto disks = cluster.disks();
+  auto use = cluster.use();
+  if (replica_.leading() && disks && use)
+    if (const auto node = policy::too_big_to_lose(*disks, *use); node)
+      text = "were node " + std::to_string(node->value) +
+             " lost, the others would have no room for second copies of what it holds: add disks "
+             "or delete virtual disks";
+  agent_.set_condition("capacity", text);
 }
 
 Mover::Round Mover::round(Kernel& kernel, meta::Database& database, const std::stop_token& stop) {

@@ -77,6 +77,7 @@ class Mover {
   void settle(control::Kernel& kernel, meta::Database& database);
   void give_back_leases();
   void report(meta::Cluster& cluster, const Round& round);
+  void guard_capacity(meta::Cluster& cluster);
 
   std::optional<Lease> hold(control::Kernel& kernel, meta::Cluster& cluster, core::VsdId vsd);
   std::optional<Lease> mind(control::Kernel& kernel, core::VsdId vsd);
@@ -106,6 +107,7 @@ class Mover {
   mutable std::mutex progress_mutex_;
   Progress progress_;
   Clock::time_point counted_;
+  Clock::time_point guarded_;
 };
 
 }  // namespace scaled

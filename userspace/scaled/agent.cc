@@ -237,7 +237,7 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
   bool reserve = false;
   for (const Work& item : *work) {
     if (item.type == SCRIBE_WORK_LEAF_WANTED) put_leaf(kernel, database, item);
-    if (item.type == SCRIBE_WORK_LEASE_WANTED && !recovering({item.vsd}))
+    if (item.type == SCRIBE_WORK_LEASE_WANTED && !changes_hands({item.vsd}))
       leases.push_back({item.vsd});
     if (item.type == SCRIBE_WORK_BATCH_READY) {
       auto batch = kernel.get_batch({item.vsd});
@@ -382,9 +382,10 @@ void Agent::note_granted(VsdId vsd, uint64_t epoch) {
   granted_[vsd].epoch = epoch;
 }
 
-bool Agent::recovering(VsdId vsd) const {
+// Whoever wants it meanwhile waits: what is asked for in the middle would count as not flushed.
+bool Agent::changes_hands(VsdId vsd) const {
   const std::lock_guard lock(mutex_);
-  return recovering_.contains(vsd);
+  return recovering_.contains(vsd) || releasing_.contains(vsd);
 }
 
 // The disks are flushed for it, and one of them may be slow: not in the service thread.
@@ -444,7 +445,21 @@ Result<void> Agent::release(VsdId vsd, uint64_t epoch) {
     if (!known && known.error().code != Code::not_found)
       return Error{Code::conflict, "the lease is being taken at this moment"};
   }
-  auto done = (*kernel)->release_lease(vsd, epoch);
+  {
+    const std::lock_guard lock(mutex_);
+    releasing_.insert(vsd);
+  }
+  auto done = give_back(**kernel, vsd, epoch);
+  {
+    const std::lock_guard lock(mutex_);
+    releasing_.erase(vsd);
+  }
+  wake_service();
+  return done;
+}
+
+Result<void> Agent::give_back(Kernel& kernel, VsdId vsd, uint64_t epoch) {
+  auto done = kernel.release_lease(vsd, epoch);
   // Without a device here there is nothing to flush; whether it was, is not known.
   if (!done && done.error().code != Code::not_found) return done;
   auto dropped = propose({{"op", "lease_drop"},

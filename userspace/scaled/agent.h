@@ -91,8 +91,9 @@ class Agent {
                   const Result<boost::json::object>& answer);
   void ask_for_release(core::VsdId vsd);
   void grant_recovered(core::VsdId vsd, uint64_t epoch);
-  bool recovering(core::VsdId vsd) const;
+  bool changes_hands(core::VsdId vsd) const;
   void note_granted(core::VsdId vsd, uint64_t epoch);
+  Result<void> give_back(control::Kernel& kernel, core::VsdId vsd, uint64_t epoch);
   std::vector<IntentChange> collect_intents(control::Kernel& kernel, meta::Database& database,
                                             const std::vector<control::Work>& work);
   void commit(control::Kernel& kernel, const control::ClosedBatch& batch,
@@ -126,6 +127,7 @@ class Agent {
   std::map<core::VsdId, Granted> granted_;
   std::set<core::VsdId> asked_;       // releases under way at other nodes
   std::set<core::VsdId> recovering_;  // grants under way
+  std::set<core::VsdId> releasing_;   // releases under way here
 
   // Of the housekeeping thread alone.
   std::map<core::DiskId, uint64_t> routed_;

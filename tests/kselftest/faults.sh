@@ -98,7 +98,8 @@ check "what is not mapped finds no space, and says so" sh -c \
 	'! dd if=/run/new of=/dev/mapper/v3 bs=1M seek=40 count=1 oflag=direct conv=notrunc 2> /run/err && grep -q "No space left" /run/err'
 check "the new data reads back" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
 touch "$state-2/heal"
-check "a mover that finds no place changes nothing" sleep 3
+check "a mover that finds no place looks again and again" wait_until grep -q '^[5-9]' "$state-2/rounds"
+check "and does not say that all is well" refuse test -e "$state-2/healed"
 check "the new data still reads back" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
 rm "$state-2/heal"
 check "all end" end_all v3

@@ -378,6 +378,7 @@ class Owner(Node):
 
     def keep_healing(self):
         family = nl.Family()
+        rounds = 0
         while True:
             time.sleep(0.2)
             if not os.path.exists(f"{self.state}/heal"):
@@ -387,6 +388,9 @@ class Owner(Node):
             except nl.NetlinkError as err:
                 print(f"owner: mover: {err}", flush=True)
                 continue
+            rounds += 1
+            with open(f"{self.state}/rounds", "w", encoding="utf-8") as out:
+                out.write(f"{rounds}\n")
             if not busy and not any(True for vsd in self.epochs for _ in self.sick(vsd)):
                 open(f"{self.state}/healed", "w", encoding="utf-8").close()
 

@@ -613,6 +613,9 @@ TEST_F(Moves, ALeaseThatWasGivenBackCleanLeavesNothingToRecover) {
   drop(2, false);
   EXPECT_TRUE(leader.lease(vsd, 1, 100)->at("recover").as_bool());
   EXPECT_EQ(ailing(), 1U);
+  drop(3, false);
+  EXPECT_TRUE(leader.lease(vsd, 2, 200)->at("recover").as_bool())
+      << "a daemon that ended before it had flushed the disks";
 }
 
 TEST_F(Moves, ASuspectCopyIsTakenForTheChosenOneThatIsGoneAndNotBefore) {

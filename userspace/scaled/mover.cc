@@ -241,9 +241,17 @@ std::optional<Mover::Lease> Mover::mind(Kernel& kernel, VsdId vsd) {
   if (!taken) return std::nullopt;
   const auto epoch = taken->at("epoch").to_number<uint64_t>();
   if (epoch == 0) return std::nullopt;  // more was left undone than fits into one entry: later
+  // What this node gives back counts as flushed.
+  if (taken->at("recover").as_bool() && !kernel.flush_disks()) {
+    auto dropped = propose({{"op", "lease_drop"},
+                            {"vsd", vsd.value},
+                            {"node", config_.node.value},
+                            {"epoch", epoch},
+                            {"clean", false}});
+    if (!dropped) spdlog::info("VSD {}: {}", vsd.value, dropped.error().text);
+    return std::nullopt;
+  }
   minded_[vsd] = epoch;
-  // Who has the lease after this node is not told that there was something to recover.
-  if (taken->at("recover").as_bool() && !kernel.flush_disks()) return std::nullopt;
   return Lease{epoch, true};
 }
 

@@ -508,18 +508,19 @@ Outcome lease_take(Context& c, const json::object& args) {
   auto epoch = c.map.grant_lease(vsd.id, {node}, life);
   if (!epoch) return epoch.error();
   // Data of a holder that did not flush may be in caches alone, also where it was not in place.
-  return json::object{{"epoch", *epoch},
-                      {"recover", vsd.lease_node.value != 0 || !undone->empty()}};
+  return json::object{{"epoch", *epoch}, {"recover", vsd.lease_life != 0 || !undone->empty()}};
 }
 
-// Clean: everything was flushed.
+// Clean: everything was flushed. Else the life stays in the row, for whoever takes the lease next
+// to know that it was not.
 Outcome lease_drop(Context& c, const json::object& args) {
-  const int dropped = run(
-      c,
-      "UPDATE vsd SET lease_node = 0, lease_life = 0 WHERE id = ? AND lease_node = ? AND epoch = ?",
-      s64(number(args, "vsd")), s64(number(args, "node")), s64(number(args, "epoch")));
-  if (dropped != 0 && args.at("clean").as_bool())
-    run(c, "DELETE FROM intent WHERE vsd = ?", s64(number(args, "vsd")));
+  const bool clean = args.at("clean").as_bool();
+  const int dropped = run(c,
+                          "UPDATE vsd SET lease_node = 0, lease_life = CASE WHEN ? THEN 0 ELSE "
+                          "lease_life END WHERE id = ? AND lease_node = ? AND epoch = ?",
+                          clean ? 1 : 0, s64(number(args, "vsd")), s64(number(args, "node")),
+                          s64(number(args, "epoch")));
+  if (dropped != 0 && clean) run(c, "DELETE FROM intent WHERE vsd = ?", s64(number(args, "vsd")));
   return json::object{};
 }
 

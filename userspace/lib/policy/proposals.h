@@ -48,7 +48,7 @@ using Answer = boost::json::object;
 ///   vsd_delete vsd                                     vsd_resize vsd sectors
 ///   open vsd node                                      opened vsd node state error
 ///   close vsd node                                     closed vsd node
-///   lease_take vsd node life [free]                    lease_drop vsd node epoch
+///   lease_take vsd node life [free]                    lease_drop vsd node epoch clean
 ///   intent vsd node life epoch add drop
 ///   place vsd node life epoch extents                  moved vsd node life epoch items
 ///   unreserve node life extents

@@ -3,7 +3,6 @@
 
 #include <boost/json.hpp>
 #include <ctime>
-#include <iomanip>
 #include <map>
 #include <mutex>
 #include <set>
@@ -709,20 +708,12 @@ Outcome serve_promote(Call& call, NodeId peer) {
   return json::object{};
 }
 
-std::string hex(const std::optional<uint64_t>& value) {
-  if (!value) return "";
-  std::ostringstream out;
-  out << std::hex << std::setw(16) << std::setfill('0') << *value;
-  return out.str();
-}
-
 Outcome serve_status(Call& call) {
   const meta::Position at = call.member().replica().applied();
-  const Audit::Digest audit = call.member().audit().last();
-  return json::object{{"applied", at.index},
-                      {"hash", at.hash},
-                      {"audit_index", audit.index},
-                      {"audit_digest", hex(audit.value)}};
+  json::object out = call.member().audit().status();
+  out["applied"] = at.index;
+  out["hash"] = at.hash;
+  return out;
 }
 
 // All nodes' metadata at one entry, beside each other.
@@ -751,7 +742,7 @@ Outcome audit_cluster(Call& call) {
     out.push_back({{"id", node.id.value},
                    {"name", node.name},
                    {"state", state},
-                   {"digest", at != known.end() ? hex(at->second) : ""}});
+                   {"digest", at != known.end() ? Audit::Digest{index, at->second}.hex() : ""}});
   }
   return json::object{{"log_index", index}, {"nodes", std::move(out)}};
 }

@@ -6,6 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <iomanip>
+#include <sstream>
 
 #include "core/rest.h"
 #include "policy/audit.h"
@@ -27,6 +30,10 @@ constexpr seconds kProposeFor{10};
 constexpr milliseconds kStatusTimeout{2'000};
 constexpr int kNice = 19;
 
+boost::json::object to_json(const Audit::Digest& digest) {
+  return {{"audit_index", digest.index}, {"audit_digest", digest.hex()}};
+}
+
 // Nothing where a node of another version answers what makes no sense here.
 std::optional<Audit::Digest> digest_of(const boost::json::object& status) {
   try {
@@ -41,6 +48,13 @@ std::optional<Audit::Digest> digest_of(const boost::json::object& status) {
 
 }  // namespace
 
+std::string Audit::Digest::hex() const {
+  if (!value) return "";
+  std::ostringstream out;
+  out << std::hex << std::setw(16) << std::setfill('0') << *value;
+  return out.str();
+}
+
 Audit::Audit(const Paths& paths, const Config& config, Peers& peers,
              std::function<void(const std::string&)> note,
              std::function<void(const Error&, const std::vector<NodeId>&)> wrong)
@@ -48,7 +62,17 @@ Audit::Audit(const Paths& paths, const Config& config, Peers& peers,
       config_(config),
       peers_(peers),
       note_(std::move(note)),
-      wrong_(std::move(wrong)) {}
+      wrong_(std::move(wrong)) {
+  // The nodes that asked may not have heard yet what this one found before it copied another's
+  // metadata, for which its daemon was started anew.
+  std::error_code err;
+  if (!std::filesystem::exists(paths_.audited(), err)) return;
+  auto text = read_file(paths_.audited());
+  boost::system::error_code unreadable;
+  const boost::json::value before = text ? boost::json::parse(*text, unreadable) : nullptr;
+  if (const auto* found = before.if_object()) last_ = digest_of(*found).value_or(Digest{});
+  std::filesystem::remove(paths_.audited(), err);
+}
 
 Audit::~Audit() {
   thread_.request_stop();
@@ -124,6 +148,8 @@ Audit::Digest Audit::last() const {
   return last_;
 }
 
+boost::json::object Audit::status() const { return to_json(last()); }
+
 Audit::Digests Audit::collect(uint64_t index, const std::vector<meta::Node>& nodes,
                               steady_clock::time_point deadline, const std::stop_token& stop) {
   Digests out;
@@ -170,6 +196,10 @@ void Audit::judge(uint64_t index, const Digests& digests) {
           "; no majority tells who is right: run 'scalectl cluster audit' when all nodes "
           "are up");
   } else if (std::find(right.begin(), right.end(), config_.node) == right.end()) {
+    if (auto kept = write_file(paths_.audited(),
+                               boost::json::serialize(to_json(*digests.at(config_.node))), 0600);
+        !kept)
+      spdlog::error("{}", kept.error().text);
     wrong_({Code::corrupt, text}, right);
   } else {
     note_(text + ", which is about to copy it from here");

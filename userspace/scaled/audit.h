@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #pragma once
 
+#include <boost/json.hpp>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -26,6 +27,7 @@ class Audit {
   struct Digest {
     uint64_t index = 0;             ///< the entry; 0: none since this daemon started
     std::optional<uint64_t> value;  ///< nothing while it is being computed
+    std::string hex() const;        ///< "" for nothing
   };
   /// What a node answers, nothing where it cannot be reached.
   using Digests = std::map<core::NodeId, std::optional<Digest>>;
@@ -43,6 +45,8 @@ class Audit {
   void run(replica::Replica& replica);
 
   Digest last() const;
+  /// As another node reads it, from a call.
+  boost::json::object status() const;
   /// Asks the nodes that are up until each has a digest of this entry or a later one, and at the
   /// deadline gives what there is.
   Digests collect(uint64_t index, const std::vector<meta::Node>& nodes,

@@ -35,6 +35,8 @@ struct Paths {
   std::filesystem::path refetch() const { return state / "refetch"; }
   /// Such a copy, whole and checked, before it takes the database's place.
   std::filesystem::path copy() const { return state / "meta.copy"; }
+  /// What this node found in the audit for which it asked for that copy.
+  std::filesystem::path audited() const { return state / "audited"; }
   std::filesystem::path etcd() const { return state / "etcd"; }
 };
 

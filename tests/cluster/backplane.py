@@ -72,7 +72,7 @@ def all_hosts_gone(lab: Lab):
     lab.wait(1, "test $(grep -c 'initiators 0' /sys/kernel/debug/scribe/peers) = 2")
     lab.lab("heal")
     writer.read(20)
-    lab.run(1, f"python3 /root/fsync_writer.py check /dev/mapper/v2 {writer.end()}")
+    lab.run(1, f"{Writer.tool()} check /dev/mapper/v2 {writer.end()}")
     lab.wait(1, "dmsetup remove v2")
 
 
@@ -104,9 +104,9 @@ def owner_dies(lab: Lab, keep: int, first: int):
     acknowledged = writer.end()
     lab.lab("start", 1)
     start_owner(lab, fresh=False, hosts="2@n2-bp")
-    lab.run(1, f"python3 /root/fsync_writer.py check /dev/mapper/v1 {acknowledged}")
-    lab.run(1, f"python3 /root/fsync_writer.py write /dev/mapper/v1 {acknowledged} 20")
-    lab.run(1, f"python3 /root/fsync_writer.py check /dev/mapper/v1 {acknowledged + 20}")
+    lab.run(1, f"{Writer.tool()} check /dev/mapper/v1 {acknowledged}")
+    lab.run(1, f"{Writer.tool()} write /dev/mapper/v1 {acknowledged} 20")
+    lab.run(1, f"{Writer.tool()} check /dev/mapper/v1 {acknowledged + 20}")
     return acknowledged + 20
 
 

@@ -4,6 +4,7 @@
 
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from labtest import LAB, Lab
@@ -89,6 +90,30 @@ def disk_faults(lab: Lab):
     lab.wait(1, f"test -b {pulled}")
 
 
+def disk_hangs(lab: Lab):
+    read = f"dd if={device(1, 'hdd0')} of=/dev/null bs=4k count=1 iflag=direct status=none && echo came"
+    lab.run(1, read)
+    lab.lab("disk", 1, "hdd0", "hang")
+    waiting = lab.start(1, read, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    lab.wait(1, "cat /sys/block/sd*/inflight | grep -q [1-9]")
+    assert waiting.poll() is None, "a disk that hangs has answered"
+    lab.lab("disk", 1, "hdd0", "ok")
+    code, out = lab.ended(waiting)
+    assert code == 0 and "came" in out, out
+
+
+def pause(lab: Lab):
+    """Stopped, nothing runs; afterwards the clock that leases are counted with has gone on."""
+    uptime = "cut -d. -f1 /proc/uptime"
+    before, real = int(lab.run(1, uptime)), time.monotonic()
+    lab.lab("pause", 1)
+    lab.run(2, "! ping -c2 -W2 10.12.0.1")
+    lab.lab("resume", 1)
+    lab.wait(2, "ping -c1 -W2 10.12.0.1")
+    passed = int(lab.run(1, uptime)) - before
+    assert passed >= time.monotonic() - real - 3, f"its clock stood still: {passed} s"
+
+
 def reboot(lab: Lab):
     lab.run(1, "touch /run/before")
     lab.lab("reboot", 1)
@@ -133,6 +158,8 @@ def main():
     lab.case("a partition cuts both networks and heals", partition_and_heal, lab)
     lab.case("a link that is down loses its carrier, and the bond goes on", links, lab)
     lab.case("a disk fails, works again, is pulled and put back", disk_faults, lab)
+    lab.case("a disk hangs, and goes on where it was", disk_hangs, lab)
+    lab.case("a machine is paused, and its clock goes on", pause, lab)
     lab.case("a reboot is a new boot", reboot, lab)
     lab.case("bad input is refused with exit code 2", bad_input, lab)
     lab.case("a lab ends with its owner", owner_ends)

@@ -143,10 +143,17 @@ class Lab:
 class Writer:
     """fsync_writer.py on a node: writes records and says which were flushed."""
 
+    run = 0  # of the last one; records of another do not pass for its own
+
     def __init__(self, lab: Lab, node: int, device: str, first: int = 0, count: int = 1000000):
         self.lab, self.last = lab, first - 1
-        self.process = lab.start(node, f"python3 /root/fsync_writer.py write {device} {first} {count}",
+        Writer.run += first == 0
+        self.process = lab.start(node, f"{self.tool()} write {device} {first} {count}",
                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    @staticmethod
+    def tool() -> str:
+        return f"python3 /root/fsync_writer.py --run {Writer.run}"
 
     def read(self, count: int):
         """Waits for so many more records."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from labtest import Lab, Writer
 from scribe_cluster import add_disks, ask, device, vsd, wait_disks, wait_until, wait_up
 
-WRITER = "python3 /root/fsync_writer.py"
 FILES = "cd /mnt/f && find . -type f | sort | xargs md5sum; cd /"
 
 lab = Lab("single", 1, disk_mib=256, debs=True)
@@ -47,7 +46,7 @@ def power_cut():
     wait_disks(lab, 1, 2)
     for name in ("w", "files"):
         lab.wait(1, f"test -e {vsd(name)}")
-    lab.run(1, f"{WRITER} check {vsd('w')} {records}")
+    lab.run(1, f"{Writer.tool()} check {vsd('w')} {records}")
     lab.run(1, f"fsck.ext4 -fp {vsd('files')} && mount {vsd('files')} /mnt/f")
     assert lab.run(1, FILES) == seen["sums"], "other files after the power cut"
     lab.run(1, "umount /mnt/f")
@@ -84,7 +83,7 @@ def disk_fails():
     writer.read(280)
     wait_until("the disk counts as failed", lambda: [d["state"] for d in ask(lab, 1, "disk list")["disks"]].count(
         "failed") == 1)
-    lab.run(1, f"{WRITER} check {vsd('w')} 300")
+    lab.run(1, f"{Writer.tool()} check {vsd('w')} 300")
     lab.run(1, f"mount {vsd('files')} /mnt/f")
     assert lab.run(1, FILES) == seen["sums"], "other files after a disk failed"
     lab.run(1, "umount /mnt/f")
@@ -96,7 +95,7 @@ def disk_fails():
     wait_up(lab, 1, (1,))
     lab.wait(1, f"test -e {vsd('w')}")
     assert [d["state"] for d in ask(lab, 1, "disk list")["disks"]].count("failed") == 1, "a failed disk is back"
-    lab.run(1, f"{WRITER} check {vsd('w')} 300")
+    lab.run(1, f"{Writer.tool()} check {vsd('w')} 300")
     # It holds copies; its serial number says that it is no other disk, not that they may go.
     for wipe in ("", " --wipe n1-hdd0"):
         lab.fails(1, f"scalectl disk add {device(1, 'hdd0')}{wipe}", 5, "it is not touched")

@@ -10,7 +10,7 @@
  *
  * Commands, one line each on the control socket, answered by "ok" or "error: ...":
  *   add NAME FILE SOCKET     export FILE (its size is the disk's size)
- *   fail NAME | failwrites NAME | slow NAME MS | ok NAME
+ *   fail NAME | failwrites NAME | slow NAME MS | hang NAME | ok NAME
  *   cut NAME SEED PERCENT    before a kill: bring a random part of the cache to the file, as a
  *                            drive may have done
  */
@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -58,6 +59,7 @@ struct disk {
 	unsigned int nr_pages;
 	bool fail_reads, fail_writes;
 	unsigned int slow_ms;
+	atomic_bool hangs;
 };
 
 static struct disk *disks[MAX_DISKS];
@@ -293,6 +295,8 @@ static int execute(struct disk *disk, const struct request *req, uint8_t *data)
 
 	if (disk->slow_ms)
 		usleep(disk->slow_ms * 1000);
+	while (disk->hangs)
+		usleep(100000);
 	pthread_mutex_lock(&disk->lock);
 	if ((disk->fail_writes && req->type != 0) || (disk->fail_reads && req->type == 0)) {
 		good = false;
@@ -453,10 +457,15 @@ static const char *command(char *line)
 		disk->slow_ms = atoi(file);
 		return "ok\n";
 	}
+	if (words == 2 && !strcmp(verb, "hang")) {
+		disk->hangs = true;
+		return "ok\n";
+	}
 	if (words == 2 && (!strcmp(verb, "fail") || !strcmp(verb, "failwrites") || !strcmp(verb, "ok"))) {
 		disk->fail_writes = verb[0] == 'f';
 		disk->fail_reads = !strcmp(verb, "fail");
 		disk->slow_ms = 0;
+		disk->hangs = false;
 		return "ok\n";
 	}
 	return "error: unknown command\n";

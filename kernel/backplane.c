@@ -387,6 +387,7 @@ static struct scribe_conn *conn_alloc(struct scribe_peer *peer, u64 life, u8 rol
 	conn->last_tx_jiffies = jiffies;
 	spin_lock_init(&conn->lock);
 	INIT_LIST_HEAD(&conn->queue);
+	INIT_LIST_HEAD(&conn->serving);
 	init_waitqueue_head(&conn->wake);
 	init_waitqueue_head(&conn->served);
 	INIT_WORK(&conn->reap, reap_connection);
@@ -445,6 +446,25 @@ err_free_conn:
 err_put_sock:
 	sockfd_put(sock);
 	return err;
+}
+
+void scribe_backplane_abandon(const struct scribe_disk *disk)
+{
+	struct scribe_conn *conn;
+	u32 node;
+
+	for (node = 1; node <= SCRIBE_MAX_NODE; node++) {
+		struct scribe_peer *peer = peer_find(node);
+
+		if (!peer)
+			continue;
+		spin_lock_irq(&peer->lock);
+		list_for_each_entry(conn, &peer->conns, node) {
+			if (conn->role == SCRIBE_ROLE_TARGET)
+				scribe_target_abandon(conn, disk);
+		}
+		spin_unlock_irq(&peer->lock);
+	}
 }
 
 /* Lives of peers */

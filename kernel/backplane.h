@@ -19,6 +19,7 @@
 
 #include "scribe.h"
 
+struct scribe_disk;
 struct scribe_leg;
 
 int scribe_backplane_init(void);
@@ -59,6 +60,9 @@ int scribe_peer_fence(u32 node, u64 life);
  * life; -ENOSPC beyond SCRIBE_CONNS_PER_PEER.
  */
 int scribe_backplane_add_socket(u32 node, u64 life, u8 role, u32 flags, int fd, const char **why);
+
+/* Answers with an error what peers wait for from this disk of ours, whose life is over. */
+void scribe_backplane_abandon(const struct scribe_disk *disk);
 
 /* Known peers without an initiator connection, for WORK_GET. */
 u32 scribe_peer_collect_lost(struct scribe_work_rec *recs, u32 max);

@@ -10,6 +10,7 @@
 #include "wire.h"
 
 struct scribe_conn;
+struct scribe_disk;
 struct scribe_leg;
 
 struct scribe_peer {
@@ -64,12 +65,16 @@ struct scribe_conn {
 	struct scribe_leg *sent[SCRIBE_CONN_DEPTH];	/* initiator: by tag */
 	DECLARE_BITMAP(tags, SCRIBE_CONN_DEPTH);
 	u32 sending;			/* initiator: 1 + tag of the leg being sent */
+	struct list_head serving;	/* target: requests that are being served */
 	u32 nr_serving;			/* target: requests taken and not answered */
 	wait_queue_head_t served;
 };
 
 extern const struct scribe_conn_ops scribe_initiator_ops;
 extern const struct scribe_conn_ops scribe_target_ops;
+
+/* Answers with an error what waits for this disk. Under peer->lock. */
+void scribe_target_abandon(struct scribe_conn *conn, const struct scribe_disk *disk);
 
 int scribe_target_init(void);
 void scribe_target_exit(void);

@@ -5,11 +5,13 @@
 #include "node.h"
 
 /*
- * One request being served. Its pages are ours, so a connection that ends need not wait for
- * them.
+ * One request being served. Its pages are ours, so neither an answer nor a connection that ends
+ * need wait for a disk that has failed.
  */
 struct target_request {
-	struct list_head node; /* conn->queue, when the answer is ready */
+	struct list_head node; /* conn->serving; conn->queue, when the answer is ready */
+	refcount_t refs; /* whoever serves it, and its answer */
+	atomic_t answered; /* once; conn may be gone after that */
 	struct scribe_conn *conn;
 	struct scribe_disk *disk; /* NULL where no bio was started */
 	struct scribe_msg msg; /* the request, then the answer */
@@ -32,25 +34,50 @@ void scribe_target_exit(void)
 	bioset_exit(&requests);
 }
 
-static void free_request(struct target_request *req)
+static void put_request(struct target_request *req)
 {
+	if (!refcount_dec_and_test(&req->refs))
+		return;
 	bio_free_pages(&req->bio);
 	bio_put(&req->bio);
 }
 
-/* Any context. */
-static void answer(struct target_request *req, u16 status)
+/* Under conn->lock, by whoever set ->answered. */
+static void queue_answer(struct target_request *req, u16 status)
 {
 	struct scribe_conn *conn = req->conn;
-	unsigned long flags;
 
 	req->msg.status = status;
 	req->msg.flags = SCRIBE_WIRE_F_RESPONSE;
-	spin_lock_irqsave(&conn->lock, flags);
-	list_add_tail(&req->node, &conn->queue);
+	list_move_tail(&req->node, &conn->queue);
 	/* Under the lock: once it is dropped, a stop that saw the last answer may free conn. */
 	wake_up(&conn->wake);
 	wake_up(&conn->served);
+}
+
+/* The serving is over; gives the request up. Any context. */
+static void answer(struct target_request *req, u16 status)
+{
+	unsigned long flags;
+
+	if (!atomic_xchg(&req->answered, 1)) {
+		spin_lock_irqsave(&req->conn->lock, flags);
+		queue_answer(req, status);
+		spin_unlock_irqrestore(&req->conn->lock, flags);
+	}
+	put_request(req);
+}
+
+void scribe_target_abandon(struct scribe_conn *conn, const struct scribe_disk *disk)
+{
+	struct target_request *req, *next;
+	unsigned long flags;
+
+	spin_lock_irqsave(&conn->lock, flags);
+	list_for_each_entry_safe(req, next, &conn->serving, node) {
+		if (READ_ONCE(req->disk) == disk && !atomic_xchg(&req->answered, 1))
+			queue_answer(req, SCRIBE_WIRE_IOERR);
+	}
 	spin_unlock_irqrestore(&conn->lock, flags);
 }
 
@@ -66,6 +93,7 @@ static struct target_request *new_request(struct scribe_conn *conn, const struct
 	req = container_of(bio, struct target_request, bio);
 	memset(req, 0, offsetof(struct target_request, bio));
 	INIT_LIST_HEAD(&req->node);
+	refcount_set(&req->refs, 2);
 	req->conn = conn;
 	req->msg = *msg;
 	req->disk_life = msg->expected_life;
@@ -78,7 +106,8 @@ static struct target_request *new_request(struct scribe_conn *conn, const struct
 		struct page *page = alloc_page(GFP_NOIO);
 
 		if (!page) {
-			free_request(req);
+			bio_free_pages(bio);
+			bio_put(bio);
 			return NULL;
 		}
 		__bio_add_page(bio, page, part, 0);
@@ -222,6 +251,7 @@ static int target_receive(struct scribe_conn *conn, const struct scribe_msg *msg
 		return -ENOMEM;
 	spin_lock_irq(&conn->lock);
 	conn->nr_serving++;
+	list_add_tail(&req->node, &conn->serving);
 	spin_unlock_irq(&conn->lock);
 	return serve(conn, req);
 }
@@ -245,7 +275,7 @@ static struct target_request *next_answer(struct scribe_conn *conn)
 
 static void request_done(struct scribe_conn *conn, struct target_request *req)
 {
-	free_request(req);
+	put_request(req);
 	spin_lock_irq(&conn->lock);
 	conn->nr_serving--;
 	wake_up(&conn->served);

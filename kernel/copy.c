@@ -2,6 +2,7 @@
 #include "copy.h"
 
 #include <linux/mutex.h>
+#include <linux/xxhash.h>
 
 #include "node.h"
 #include "sync.h"
@@ -13,16 +14,22 @@ static struct page *buffers[BUFFERS];
 static DEFINE_MUTEX(buffers_lock);
 static atomic64_t nr_copied;
 
-static void send(struct scribe_sync *sync, u8 op, u32 i, u32 disk, u64 life, u32 slot)
+static void send_part(struct scribe_sync *sync, u8 op, u32 i, u32 disk, u64 life, u64 sector,
+		      u32 length_bytes)
 {
 	struct scribe_leg *leg = scribe_leg_alloc(op);
 
 	leg->copy = i;
 	leg->disk = scribe_disk_find(disk);
 	leg->life = life;
-	leg->sector = (u64)slot * SCRIBE_SLOT_SECTORS;
-	scribe_sync_send(sync, leg, op == SCRIBE_WIRE_FLUSH ? NULL : buffers[i], 0,
-			 op == SCRIBE_WIRE_FLUSH ? 0 : SLOT_BYTES);
+	leg->sector = sector;
+	scribe_sync_send(sync, leg, length_bytes ? buffers[i] : NULL, 0, length_bytes);
+}
+
+static void send(struct scribe_sync *sync, u8 op, u32 i, u32 disk, u64 life, u32 slot)
+{
+	send_part(sync, op, i, disk, life, (u64)slot * SCRIBE_SLOT_SECTORS,
+		  op == SCRIBE_WIRE_FLUSH ? 0 : SLOT_BYTES);
 }
 
 /* A request behind the end of a local disk would fail it. The host of a remote one checks. */
@@ -132,6 +139,60 @@ int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done)
 	mutex_unlock(&buffers_lock);
 	atomic64_add(hweight64(*done), &nr_copied);
 	return err;
+}
+
+/* Up to BUFFERS ranges: mask of those that were read; -EAGAIN where a disk is out of reach. */
+static int digest_some(const struct scribe_range_rec *recs, u32 nr, u64 *digests)
+{
+	struct scribe_sync reads;
+	bool reached = true;
+	u32 sent = 0, i;
+
+	scribe_sync_init(&reads);
+	for (i = 0; i < nr && reached; i++) {
+		reached = slot_ok(recs[i].disk, recs[i].slot);
+		if (!reached)
+			break;
+		send_part(&reads, SCRIBE_WIRE_READ, i, recs[i].disk, recs[i].life,
+			  (u64)recs[i].slot * SCRIBE_SLOT_SECTORS + recs[i].start,
+			  SCRIBE_BYTES(recs[i].len));
+		sent |= BIT(i);
+	}
+	scribe_sync_wait(&reads);
+	if (!reached || reads.unanswered)
+		return -EAGAIN;
+	sent &= ~atomic_read(&reads.failed);
+	for (i = 0; i < nr; i++) {
+		if (sent & BIT(i))
+			digests[i] = xxh64(page_address(buffers[i]), SCRIBE_BYTES(recs[i].len), 0);
+	}
+	return sent;
+}
+
+int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests, u64 *done)
+{
+	unsigned int generation;
+	int err = 0;
+	u32 i;
+
+	*done = 0;
+	for (i = 0; i < nr; i++) {
+		if (!recs[i].disk || recs[i].disk > SCRIBE_DISK_MAX_ID || !recs[i].len ||
+		    recs[i].start + recs[i].len > SCRIBE_SLOT_SECTORS)
+			return -EINVAL;
+	}
+	mutex_lock(&buffers_lock);
+	generation = scribe_barrier_enter();
+	for (i = 0; i < nr && err >= 0; i += BUFFERS) {
+		err = scribe_node_expired()
+			      ? -ESTALE
+			      : digest_some(recs + i, min(BUFFERS, nr - i), digests + i);
+		if (err > 0)
+			*done |= (u64)err << i;
+	}
+	scribe_barrier_leave(generation);
+	mutex_unlock(&buffers_lock);
+	return min(err, 0);
 }
 
 void scribe_copy_flush_disks(void)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Copying slots between disks, for the daemon's mover. */
+/* Copying slots between disks and reading them to compare, for the daemon's mover. */
 #ifndef SCRIBE_COPY_H
 #define SCRIBE_COPY_H
 
@@ -22,6 +22,19 @@ void scribe_copy_exit(void);
  * done before in @done.
  */
 int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done);
+
+/**
+ * scribe_copy_digest() - read parts of slots and tell what is there
+ * @recs: what to read
+ * @nr: how many, at most SCRIBE_COPY_SLOTS_MAX
+ * @digests: set to the XXH64 of each, 0 where it could not be read
+ * @done: set to a mask of those that were read
+ *
+ * Context: process, sleeps until the last request has ended.
+ * Return: 0; -EINVAL for a range out of bounds; -EAGAIN where a disk is out of reach, or has another
+ * life; -ESTALE where the node's lease ran out.
+ */
+int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests, u64 *done);
 
 /*
  * Flushes all disks that can be reached. One that cannot be flushed has a new life next, and lost

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "disk.h"
 
+#include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/random.h>
 
@@ -10,6 +11,11 @@
 #include "trace.h"
 
 #define LEG_POOL 512
+
+static unsigned int disk_hang_s = 45;
+module_param(disk_hang_s, uint, 0644);
+MODULE_PARM_DESC(disk_hang_s,
+		 "seconds without an answer after which a disk counts as failed; 0: never");
 
 static struct scribe_disk *disks[SCRIBE_DISK_MAX_ID + 1];
 static DEFINE_MUTEX(disks_lock); /* creation, opening and closing */
@@ -33,7 +39,8 @@ void scribe_disk_exit(void)
 	for (id = 0; id <= SCRIBE_DISK_MAX_ID; id++) {
 		if (!disks[id])
 			continue;
-		scribe_disk_close(id);
+		while (scribe_disk_close(id) == -EAGAIN)
+			pr_warn("disk %u: waiting for requests that its device does not end\n", id);
 		kfree(disks[id]);
 		disks[id] = NULL;
 	}
@@ -134,6 +141,45 @@ void scribe_disk_fail(struct scribe_disk *disk, u64 life)
 	if (changed) {
 		pr_err("disk %u failed, its life %016llx is over\n", disk->id, life);
 		scribe_event();
+	}
+}
+
+/*
+ * Whether bios wait and none has ended for too long. One that is lost while others end is not seen:
+ * for that every bio would have to be on a list.
+ */
+static bool hangs(struct scribe_disk *disk)
+{
+	unsigned long ended = READ_ONCE(disk->ended_jiffies);
+	u32 limit = READ_ONCE(disk_hang_s);
+
+	if (!atomic_read(&disk->inflight) || ended != disk->seen_jiffies)
+		disk->stuck_ticks = 0;
+	else
+		disk->stuck_ticks++;
+	disk->seen_jiffies = ended;
+	return limit && disk->stuck_ticks > limit;
+}
+
+void scribe_disk_tick(void)
+{
+	u32 id;
+
+	for (id = 1; id <= SCRIBE_DISK_MAX_ID; id++) {
+		struct scribe_disk *disk = scribe_disk_find(id);
+
+		if (!disk)
+			continue;
+		if (READ_ONCE(disk->state) == SCRIBE_DISK_LOCAL && hangs(disk)) {
+			pr_err("disk %u: no answer for %u s\n", id, disk->stuck_ticks);
+			scribe_disk_fail(disk, READ_ONCE(disk->life));
+		}
+		/*
+		 * What peers asked for has pages of its own: they need not wait for a device whose
+		 * life is over. What this node's users asked for has theirs, and does.
+		 */
+		if (READ_ONCE(disk->was_local) && atomic_read(&disk->inflight))
+			scribe_backplane_abandon(disk);
 	}
 }
 
@@ -262,25 +308,31 @@ int scribe_disk_close(u32 id)
 {
 	struct scribe_disk *disk;
 	unsigned long flags;
-	bool ours = false;
+	int err = -ENOENT;
 
 	mutex_lock(&disks_lock);
 	disk = disks[id];
 	if (disk) {
 		spin_lock_irqsave(&disk->lock, flags);
-		ours = disk->state == SCRIBE_DISK_LOCAL || disk->was_local;
-		if (ours)
+		if (disk->state == SCRIBE_DISK_LOCAL || disk->was_local) {
+			/* Ours until the handle is closed, whatever comes between. */
+			disk->was_local = true;
 			disk->state = SCRIBE_DISK_ABSENT;
+			err = 0;
+		}
 		spin_unlock_irqrestore(&disk->lock, flags);
 	}
-	if (ours) {
+	if (!err) {
 		smp_mb(); /* state before count; pairs with local_begin() */
-		wait_event(idle_queue, !atomic_read(&disk->inflight));
+		if (!wait_event_timeout(idle_queue, !atomic_read(&disk->inflight), HZ))
+			err = -EAGAIN;
+	}
+	if (!err) {
 		scribe_bdev_close(&disk->handle);
 		disk->was_local = false;
 	}
 	mutex_unlock(&disks_lock);
-	return ours ? 0 : -ENOENT;
+	return err;
 }
 
 int scribe_disk_set_route(u32 id, u32 node, u64 life, u8 tier)
@@ -347,6 +399,7 @@ void scribe_leg_end(struct scribe_leg *leg)
 
 void scribe_disk_end(struct scribe_disk *disk)
 {
+	WRITE_ONCE(disk->ended_jiffies, jiffies);
 	if (atomic_dec_and_test(&disk->inflight))
 		wake_up(&idle_queue);
 }

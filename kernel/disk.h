@@ -3,7 +3,7 @@
  * Disks of the cluster as this node sees them, and requests ("legs") to them.
  *
  *   absent -> local | remote        DISK_OPEN, ROUTE_SET
- *   local  -> failed | absent       a failed write or flush; DISK_CLOSE
+ *   local  -> failed | absent       a failed write or flush, or no answer for long; DISK_CLOSE
  *   remote -> failed | absent       its host says that the disk failed; ROUTE_DEL
  *   failed -> local | remote | absent   only with a new life
  *
@@ -35,6 +35,9 @@ struct scribe_disk {
 	u8 uuid[16];			/* of the open one */
 	u64 slots;
 	atomic_t inflight;		/* bios on the local device */
+	unsigned long ended_jiffies;	/* when one last ended */
+	unsigned long seen_jiffies;	/* the tick's: that value, a second ago */
+	u32 stuck_ticks;		/* seconds in which bios waited and none ended */
 	atomic64_t reads, writes, flushes, errors;
 };
 
@@ -115,8 +118,14 @@ bool scribe_disk_reachable(const struct scribe_disk_view *view, u32 id);
 int scribe_disk_open(u32 id, const u8 *uuid, const char *path, u8 tier, u64 *life, u64 *slots,
 		     const char **why);
 
-/* Ends the local life; returns when its last bio has ended. -ENOENT where it is not open here. */
+/*
+ * Ends the local life; returns when its last bio has ended. -ENOENT where it is not open here;
+ * -EAGAIN where bios are still with the device after a second: the life is over, ask again.
+ */
 int scribe_disk_close(u32 id);
+
+/* Every second: a local disk from which nothing comes back counts as failed. */
+void scribe_disk_tick(void);
 
 /* A disk of a peer and its life. -EBUSY where the disk is open here. */
 int scribe_disk_set_route(u32 id, u32 node, u64 life, u8 tier);

@@ -21,9 +21,10 @@ struct workqueue_struct *scribe_wq;
 static void tick(struct work_struct *work);
 static DECLARE_DELAYED_WORK(tick_work, tick);
 
-/* What waits for time, not for an event: the end of waiting for space, lost kicks. */
+/* What waits for time, not for an event: disks that hang, the end of waiting, lost kicks. */
 static void tick(struct work_struct *work)
 {
+	scribe_disk_tick();
 	scribe_vsd_kick_all();
 	queue_delayed_work(scribe_wq, &tick_work, HZ);
 }

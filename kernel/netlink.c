@@ -43,6 +43,7 @@ static const struct nla_policy policy[SCRIBE_A_MAX + 1] = {
 	[SCRIBE_A_SLOTS_MOVE] = { .type = NLA_BINARY },
 	[SCRIBE_A_DONE] = { .type = NLA_U64 },
 	[SCRIBE_A_IDS] = { .type = NLA_BINARY },
+	[SCRIBE_A_RANGES] = { .type = NLA_BINARY },
 };
 
 /* Attributes that a command cannot do without. */
@@ -192,9 +193,14 @@ static int cmd_disk_open(struct sk_buff *skb, struct genl_info *info)
 
 static int cmd_disk_close(struct sk_buff *skb, struct genl_info *info)
 {
-	return NEED(info, SCRIBE_A_DISK_ID)
-		       ?: complain(info, scribe_disk_close(get_u32(info, SCRIBE_A_DISK_ID)),
-				   "the disk is not open here");
+	int err = NEED(info, SCRIBE_A_DISK_ID);
+
+	if (err)
+		return err;
+	err = scribe_disk_close(get_u32(info, SCRIBE_A_DISK_ID));
+	return complain(info, err,
+			err == -EAGAIN ? "its device has not ended all requests yet"
+				       : "the disk is not open here");
 }
 
 static int cmd_route_set(struct sk_buff *skb, struct genl_info *info)
@@ -563,6 +569,44 @@ static int cmd_slots_copy(struct sk_buff *skb, struct genl_info *info)
 	return reply_send(info, reply, header, err);
 }
 
+static int cmd_slots_digest(struct sk_buff *skb, struct genl_info *info)
+{
+	struct sk_buff *reply;
+	const void *recs;
+	u64 *digests;
+	void *header;
+	u64 done;
+	u32 nr;
+	int err;
+
+	err = NEED(info, SCRIBE_A_RANGES)
+		      ?: get_array(info, SCRIBE_A_RANGES, sizeof(struct scribe_range_rec), &recs,
+				   &nr);
+	if (err)
+		return err;
+	if (nr > SCRIBE_COPY_SLOTS_MAX)
+		return complain(info, -EINVAL, "too many ranges at once");
+	digests = kcalloc(SCRIBE_COPY_SLOTS_MAX, sizeof(*digests), GFP_KERNEL);
+	if (!digests)
+		return -ENOMEM;
+	err = scribe_copy_digest(recs, nr, digests, &done);
+	if (err) {
+		kfree(digests);
+		return complain(info, err,
+				err == -ESTALE	 ? "this node's lease ran out"
+				: err == -EAGAIN ? "a disk is out of reach"
+						 : "a range is not within a slot of a disk");
+	}
+	reply = reply_new(info, NLMSG_DEFAULT_SIZE, &header);
+	if (!reply)
+		err = -ENOMEM;
+	else if (nla_put_u64_64bit(reply, SCRIBE_A_DONE, done, SCRIBE_A_UNSPEC) ||
+		 nla_put(reply, SCRIBE_A_IDS, nr * sizeof(*digests), digests))
+		err = -EMSGSIZE;
+	kfree(digests);
+	return reply ? reply_send(info, reply, header, err) : err;
+}
+
 static int cmd_disks_flush(struct sk_buff *skb, struct genl_info *info)
 {
 	scribe_copy_flush_disks();
@@ -597,6 +641,7 @@ static const struct genl_small_ops ops[] = {
 	OP(EXTENTS_SET, cmd_extents_set),
 	OP(VSD_FLUSH, cmd_vsd_flush),
 	OP(SLOTS_COPY, cmd_slots_copy),
+	OP(SLOTS_DIGEST, cmd_slots_digest),
 	OP(DISKS_FLUSH, cmd_disks_flush),
 	OP(INTENT_ADD, cmd_intent_add),
 	OP(INTENT_DROP, cmd_intent_drop),

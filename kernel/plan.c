@@ -4,18 +4,34 @@
 #include "range.h"
 #include "reserve.h"
 
+/* The copy that people asked to see, counted among those that can be read; as a mask. */
+static u32 only_copy(struct scribe_vsd *vsd, const struct scribe_extent *extent)
+{
+	struct scribe_disk_view view;
+	u8 copies[SCRIBE_MAX_COPIES];
+	u32 i, nr = 0;
+
+	for (i = 0; i < extent->nr_copies; i++) {
+		if (scribe_vsd_copy_ok(vsd, extent, i, &view))
+			copies[nr++] = i;
+	}
+	return nr ? BIT(copies[(vsd->read_copy - 1) % nr]) : 0;
+}
+
 bool scribe_plan_source(struct scribe_vsd *vsd, const struct scribe_extent *extent, u32 tried,
 			struct scribe_source *from)
 {
 	int best_score = -1;
-	u32 i;
+	u32 i, allowed;
 
 	lockdep_assert_held(&vsd->lock);
+	allowed = vsd->read_copy ? only_copy(vsd, extent) : U32_MAX;
 	for (i = 0; i < extent->nr_copies; i++) {
 		struct scribe_disk_view view;
 		int score;
 
-		if (tried & BIT(i) || !scribe_vsd_copy_ok(vsd, extent, i, &view))
+		if (tried & BIT(i) || !(allowed & BIT(i)) ||
+		    !scribe_vsd_copy_ok(vsd, extent, i, &view))
 			continue;
 		/*
 		 * A local copy first, else the SSD; extents are many, so ids spread what is

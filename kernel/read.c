@@ -64,11 +64,13 @@ static void submit_piece(struct scribe_io *io, const struct piece *piece, u8 tri
 
 /*
  * No copy is left to read from. An error only where every current copy's disk has answered with
- * one; as long as one is merely out of reach the read waits for it.
+ * one; as long as one is merely out of reach the read waits for it. Who asked for a certain copy
+ * does not.
  */
 static void fail_piece(struct scribe_io *io, const struct piece *piece, u8 tried)
 {
-	if (READ_ONCE(io->lost_leg) || scribe_plan_may_return(piece->extent, tried)) {
+	if (!READ_ONCE(io->vsd->read_copy) &&
+	    (READ_ONCE(io->lost_leg) || scribe_plan_may_return(piece->extent, tried))) {
 		if (io->status != BLK_STS_IOERR)
 			io->status = BLK_STS_AGAIN;
 		return;

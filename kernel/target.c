@@ -122,6 +122,7 @@ static int scribe_message(struct dm_target *ti, unsigned int argc, char **argv, 
 {
 	struct scribe_vsd *vsd = ti->private;
 	unsigned int sz = 0;
+	u32 copy;
 
 	if (argc == 1 && !strcmp(argv[0], "flush"))
 		return scribe_flush_sync(vsd, 0);
@@ -129,7 +130,12 @@ static int scribe_message(struct dm_target *ti, unsigned int argc, char **argv, 
 		DMEMIT("%lu", scribe_vsd_evict(vsd, ULONG_MAX));
 		return 1;
 	}
-	DMERR("unknown message, expected: flush | evict");
+	if (argc == 2 && !strcmp(argv[0], "copy") && !kstrtou32(argv[1], 10, &copy) &&
+	    copy <= SCRIBE_MAX_COPIES) {
+		WRITE_ONCE(vsd->read_copy, copy);
+		return 0;
+	}
+	DMERR("unknown message, expected: flush | evict | copy 0..%u", SCRIBE_MAX_COPIES);
 	return -EINVAL;
 }
 

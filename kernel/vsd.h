@@ -131,6 +131,7 @@ struct scribe_vsd {
 	wait_queue_head_t committed;
 	struct list_head flush_waiters;	/* for the next closing */
 	struct delayed_work flush;
+	u32 read_copy;			/* 0; n: for people, only the n-th copy is read */
 	struct scribe_vsd_stats stats;
 };
 

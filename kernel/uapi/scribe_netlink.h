@@ -22,7 +22,7 @@
 #define SCRIBE_MAX_SEGS		64U	/* segments in one chunk */
 #define SCRIBE_MAX_COPIES	4U	/* three, and one in the making */
 #define SCRIBE_MAX_NODE		255U
-#define SCRIBE_COPY_SLOTS_MAX	64U	/* slots in one SLOTS_COPY */
+#define SCRIBE_COPY_SLOTS_MAX	64U	/* slots in one SLOTS_COPY or SLOTS_DIGEST */
 #define SCRIBE_TAKE_BACK_MAX	512U	/* extents in one answer to RESERVE_TAKE_BACK */
 #define SCRIBE_INTENTS_MAX	512U	/* leaves of one VSD with intent */
 #define SCRIBE_FROZEN_MAX	256U	/* extents of one VSD that are frozen at once */
@@ -43,7 +43,10 @@ enum scribe_cmd {
 	 * disk, or has failed.
 	 */
 	SCRIBE_CMD_DISK_OPEN,
-	/* DISK_CLOSE: DISK_ID. Returns when its last bio has ended. */
+	/*
+	 * DISK_CLOSE: DISK_ID. Returns when its last bio has ended; -EAGAIN where that takes more
+	 * than a second: nothing new is begun, ask again.
+	 */
 	SCRIBE_CMD_DISK_CLOSE,
 	/*
 	 * ROUTE_SET: DISK_ID, NODE_ID, DISK_LIFE, TIER. A disk of another node, its current
@@ -125,6 +128,11 @@ enum scribe_cmd {
 	 * did not flush: what is in caches is read from now on.
 	 */
 	SCRIBE_CMD_DISKS_FLUSH,
+	/*
+	 * SLOTS_DIGEST: RANGES -> DONE, IDS. XXH64 of parts of slots, as their disks give them; 0
+	 * where a disk answered with an error. -EAGAIN where one is out of reach.
+	 */
+	SCRIBE_CMD_SLOTS_DIGEST,
 	/* EVENT: multicast only. Ask WORK_GET. */
 	SCRIBE_CMD_EVENT,
 	__SCRIBE_CMD_MAX
@@ -156,8 +164,9 @@ enum scribe_attr {
 	SCRIBE_A_STALES,	/* struct scribe_stale_rec[], may repeat */
 	SCRIBE_A_WORK,		/* struct scribe_work_rec[] */
 	SCRIBE_A_SLOTS_MOVE,	/* struct scribe_slot_rec[], at most SCRIBE_COPY_SLOTS_MAX */
-	SCRIBE_A_DONE,		/* u64, bit i: record i is copied and flushed */
-	SCRIBE_A_IDS,		/* u64[], extents or leaves */
+	SCRIBE_A_DONE,		/* u64, bit i: record i is copied and flushed, or was read */
+	SCRIBE_A_IDS,		/* u64[], extents, leaves or digests */
+	SCRIBE_A_RANGES,	/* struct scribe_range_rec[], at most SCRIBE_COPY_SLOTS_MAX */
 	__SCRIBE_A_MAX
 };
 
@@ -223,6 +232,16 @@ struct scribe_slot_rec {
 	__u16 from_disk;
 	__u16 to_disk;
 	__u32 reserved;
+};
+
+/* A part of a slot to read, and the life in which its disk is expected. */
+struct scribe_range_rec {
+	__u64 life;
+	__u32 slot;
+	__u16 disk;
+	__u16 start;		/* in sectors, as len */
+	__u16 len;		/* 1 up to the slot's end */
+	__u16 reserved[3];
 };
 
 enum scribe_work {

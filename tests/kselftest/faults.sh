@@ -29,6 +29,26 @@ fill() { # FILE MIB
 	head -c "$2M" /dev/urandom > "$1"
 }
 
+whole_copies() { # NAME: how many of two have what was written
+	local copy count=0
+	for copy in 1 2; do
+		dmsetup message "$1" 0 copy $copy && blockdev --flushbufs "/dev/mapper/$1"
+		cmp -sn $((32 << 20)) /run/old "/dev/mapper/$1" && count=$((count + 1))
+	done
+	dmsetup message "$1" 0 copy 0
+	echo $count
+}
+
+close_disk() { # ID: says how it went
+	python3 -c '
+import errno, sys, scribe_nl
+try:
+    scribe_nl.Family().call("DISK_CLOSE", DISK_ID=int(sys.argv[1]))
+    print("closed")
+except OSError as err:
+    print(errno.errorcode[err.errno])' "$1"
+}
+
 end_all() { # NAME...: devices, agent and module
 	local name
 	for name in "$@"; do dmsetup remove "$name" || return 1; done
@@ -72,6 +92,7 @@ check "and is the same when it is loaded again" cmp -n $((32 << 20)) /run/old /d
 rm -f "$state-3/healed"
 check "everything has two copies on the disks that are left" wait_until test -e "$state-3/healed"
 check "and the two are the same" python3 scribe_agent.py compare 0 "$state-3" "${disks[@]:1}"
+check "the module reads the same from both" python3 scribe_agent.py digests 0 "$state-3" "${disks[@]:1}"
 check "slots were copied for that" sh -c "grep -q 'copied [1-9]' /sys/kernel/debug/scribe/node"
 check "nothing stays frozen" refuse grep -q 'frozen [1-9]' /sys/kernel/debug/scribe/vsds
 check "a second disk fails" break_disk f2
@@ -145,5 +166,41 @@ check "what was read before is read again" cmp -n $((32 << 20)) /run/first /dev/
 check "the first disk fails" break_disk f1
 check "the other has all of it" cmp -n $((32 << 20)) /run/first /dev/mapper/v3
 check "all end" end_all v3
+
+# A disk that does not answer any more, and does later: what waits on it ends well, nobody else waits.
+check "the first disk works again" mend_disk f1 /dev/sda
+check "the module loads again" load_module
+echo 3 > /sys/module/dm_scribe/parameters/disk_hang_s
+disks=("1=/dev/mapper/f1" "2=/dev/mapper/f2" "3=/dev/mapper/f3")
+for f in f1 f2 f3; do wipefs -qa /dev/mapper/$f; done
+check "three disks are formatted" python3 scribe_agent.py format 1 "$state-4" "${disks[@]}"
+check "the agent opens them" start_agent owner 1 "$state-4" "${disks[@]}"
+check "a VSD appears" make_vsd v4 4 64
+check "it is filled" dd if=/run/old of=/dev/mapper/v4 bs=1M oflag=direct conv=fsync,notrunc status=none
+for copy in 1 2; do
+	dmsetup message v4 0 copy $copy
+	check "copy $copy has all of it" cmp -n $((32 << 20)) /run/old /dev/mapper/v4
+	blockdev --flushbufs /dev/mapper/v4
+done
+check "there is no copy 5 to read" refuse dmsetup message v4 0 copy 5
+dmsetup message v4 0 copy 0
+dmsetup suspend --nolockfs --noflush f1
+dd if=/dev/mapper/v4 of=/run/late bs=1M count=32 iflag=direct status=none 2> /run/late.err &
+late=$!
+check "a disk that does not answer counts as failed" wait_until grep -q 'disk 1 failed' /sys/kernel/debug/scribe/disks
+check "what lies there is read from the others" cmp -n $((32 << 20)) /run/old /dev/mapper/v4
+check "writes go elsewhere" dd if=/run/new of=/dev/mapper/v4 bs=1M seek=40 oflag=direct conv=fsync,notrunc status=none
+check "and are there" cmp -n $((8 << 20)) -i 0:$((40 << 20)) /run/new /dev/mapper/v4
+check "whoever waited for the disk waits still" kill -0 $late
+check "it cannot be closed yet, which is said at once" test "$(close_disk 1)" = EAGAIN
+check "it answers after all" dmsetup resume f1
+wait $late
+check "which ends without an error" test $? -eq 0
+check "and with the right data" cmp -n $((32 << 20)) /run/old /run/late
+check "a copy rots on its disk" python3 scribe_agent.py rot 0 "$state-4" "${disks[@]:1}"
+check "the module sees that" refuse python3 scribe_agent.py digests 0 "$state-4" "${disks[@]:1}"
+check "one copy is as it should be, and the other is not" test "$(whole_copies v4) whole" = "1 whole"
+check "now it can be closed" test "$(close_disk 1)" = closed
+check "all end" end_all v4
 for f in f1 f2 f3; do dmsetup remove $f; done
 finish

@@ -479,6 +479,30 @@ def compare(state, disks):
             sys.exit(f"VSD {vsd}, chunk {chunk}: copies {copies} differ")
 
 
+def digests(state, disks):
+    """The same by the module, which the agent that runs has opened the disks for."""
+    family = nl.Family()
+    lives = {disk: family.call("DISK_OPEN", DISK_ID=disk, DISK_UUID=disk_uuid(disk), PATH=path, TIER=0)["DISK_LIFE"]
+             for disk, path in disks.items()}
+    count = 0
+    for vsd, chunk, offset, length, copies, _ in mapped_ranges(state):
+        recs = [nl.RANGE.pack(lives[disk], slot, disk, offset // 512, length // 512) for disk, slot in copies if disk in disks]
+        reply = family.call("SLOTS_DIGEST", RANGES=b"".join(recs))
+        seen = {reply["IDS"][i:i + 8] for i in range(0, len(reply["IDS"]), 8)}
+        if len(seen) != 1 or reply["DONE"] != (1 << len(recs)) - 1 or seen == {bytes(8)}:
+            sys.exit(f"VSD {vsd}, chunk {chunk}: {copies}: {seen}, read: {reply['DONE']:b}")
+        count += len(recs)
+    for wrong, code in ((nl.RANGE.pack(lives[2] ^ 1, 0, 2, 0, 8), errno.EAGAIN), (nl.RANGE.pack(0, 0, 9, 0, 8), errno.EAGAIN),
+                        (nl.RANGE.pack(lives[2], 0, 2, 2040, 16), errno.EINVAL), (nl.RANGE.pack(1, 0, 0, 0, 8), errno.EINVAL)):
+        try:
+            family.call("SLOTS_DIGEST", RANGES=wrong)
+            sys.exit(f"{wrong} was read")
+        except OSError as err:
+            if err.errno != code:
+                sys.exit(f"{wrong}: {err}")
+    print(f"{count} parts read")
+
+
 def spoil(state, disks):
     for _, _, offset, length, copies, intent in mapped_ranges(state):
         if intent and len(copies) == 2:
@@ -489,6 +513,19 @@ def spoil(state, disks):
                 os.fsync(dev.fileno())
             return
     sys.exit("nothing has intent")
+
+
+def rot(state, disks):
+    """A copy changes on its disk, and nobody is told."""
+    for _, _, offset, _, copies, _ in mapped_ranges(state):
+        if all(disk in disks for disk, _ in copies):
+            disk, slot = copies[0]
+            with open(disks[disk], "r+b", buffering=0) as dev:
+                dev.seek(slot_offset(slot) + offset)
+                dev.write(b"\xee" * 512)
+                os.fsync(dev.fileno())
+            return
+    sys.exit("nothing lies on these disks alone")
 
 
 def parse_disks(words):
@@ -502,7 +539,7 @@ def main():
     if role == "format":
         for disk, path in disks.items():
             nl.format_disk(path, disk, CLUSTER, disk_uuid(disk))
-    elif role in ("compare", "spoil"):
+    elif role in ("compare", "digests", "spoil", "rot"):
         globals()[role](state, disks)
     elif role == "host":
         Host(int(node), state, disks).serve()

@@ -31,8 +31,8 @@ int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done);
  * @done: set to a mask of those that were read
  *
  * Context: process, sleeps until the last request has ended.
- * Return: 0; -EINVAL for a range out of bounds; -EAGAIN where a disk is out of reach, or has another
- * life; -ESTALE where the node's lease ran out.
+ * Return: 0; -EINVAL for a range out of bounds; -EAGAIN where a disk is out of reach, or has
+ * another life; -ESTALE where the node's lease ran out.
  */
 int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests, u64 *done);
 

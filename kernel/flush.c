@@ -535,11 +535,18 @@ int scribe_batch_done(struct scribe_vsd *vsd, u64 epoch, u64 seq)
 	if (vsd->epoch != epoch)
 		err = -ESTALE;
 	else if (vsd->batch_acked == seq)
-		err = 0; /* said twice */
+		goto out; /* said twice */
 	else if (!vsd->closed_ready || vsd->batch_seq != seq)
 		err = -ENOENT;
 	else
 		WRITE_ONCE(vsd->batch_acked, seq);
+	/*
+	 * Not when the worker wakes up: until then the daemon would find the batch ready again, and
+	 * commit it again, perhaps when the lease is another node's already.
+	 */
+	if (!err)
+		vsd->closed_ready = false;
+out:
 	spin_unlock_irq(&vsd->lock);
 	if (!err)
 		wake_up_all(&vsd->committed);

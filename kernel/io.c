@@ -132,7 +132,7 @@ static bool still_parked(struct scribe_io *io)
 
 static bool space_timeout(struct scribe_io *io)
 {
-	if (!scribe_reserve_nospace()) {
+	if (!scribe_reserve_nospace(io->vsd->copies)) {
 		io->parked_jiffies = 0;
 		return false;
 	}

@@ -44,6 +44,7 @@ static const struct nla_policy policy[SCRIBE_A_MAX + 1] = {
 	[SCRIBE_A_DONE] = { .type = NLA_U64 },
 	[SCRIBE_A_IDS] = { .type = NLA_BINARY },
 	[SCRIBE_A_RANGES] = { .type = NLA_BINARY },
+	[SCRIBE_A_COPIES] = NLA_POLICY_RANGE(NLA_U8, SCRIBE_VSD_MIN_COPIES, SCRIBE_VSD_MAX_COPIES),
 };
 
 /* Attributes that a command cannot do without. */
@@ -259,9 +260,16 @@ static int cmd_socket_add(struct sk_buff *skb, struct genl_info *info)
 	return complain(info, err, why);
 }
 
+static u32 get_copies(struct genl_info *info)
+{
+	const struct nlattr *nla = info->attrs[SCRIBE_A_COPIES];
+
+	return nla ? nla_get_u8(nla) : SCRIBE_VSD_MIN_COPIES;
+}
+
 static int grant(struct scribe_vsd *vsd, struct genl_info *info)
 {
-	int err = scribe_vsd_grant(vsd, get_u64(info, SCRIBE_A_EPOCH));
+	int err = scribe_vsd_grant(vsd, get_u64(info, SCRIBE_A_EPOCH), get_copies(info));
 
 	return complain(info, err,
 			err == -ESTALE ? "not a newer epoch" : "the lease is being released");
@@ -288,8 +296,9 @@ static int cmd_lease_release(struct sk_buff *skb, struct genl_info *info)
 
 static int fail_lease(struct scribe_vsd *vsd, struct genl_info *info)
 {
-	scribe_vsd_fail(vsd);
-	return 0;
+	u64 epoch = info->attrs[SCRIBE_A_EPOCH] ? get_u64(info, SCRIBE_A_EPOCH) : 0;
+
+	return complain(info, scribe_vsd_fail(vsd, epoch), "another epoch holds the lease");
 }
 
 static int cmd_lease_fail(struct sk_buff *skb, struct genl_info *info)
@@ -344,7 +353,7 @@ static int cmd_reserve_add(struct sk_buff *skb, struct genl_info *info)
 		if (err && extent)
 			scribe_extent_put(extent);
 	}
-	scribe_reserve_set_nospace(flags & SCRIBE_F_NOSPACE);
+	scribe_reserve_set_nospace(get_copies(info), flags & SCRIBE_F_NOSPACE);
 	scribe_vsd_kick_all();
 	return complain(info, err, err == -ENOSPC ? "the stock is full" : NULL);
 }
@@ -410,18 +419,20 @@ static int cmd_batch_done(struct sk_buff *skb, struct genl_info *info)
 struct wants {
 	struct scribe_work_rec *recs;
 	u32 nr;
+	u32 copies; /* the most that a VSD wants */
 };
+
+/* Of VSDs: the stocks' two records have room behind them. */
+#define WANTS_MAX (SCRIBE_WORK_MAX - 2)
 
 static void collect_wants(struct scribe_vsd *vsd, void *arg)
 {
 	struct wants *wants = arg;
 
-	wants->nr +=
-		scribe_io_collect_wants(vsd, wants->recs + wants->nr, SCRIBE_WORK_MAX - wants->nr);
-	wants->nr +=
-		scribe_freeze_collect(vsd, wants->recs + wants->nr, SCRIBE_WORK_MAX - wants->nr);
-	wants->nr +=
-		scribe_intent_collect(vsd, wants->recs + wants->nr, SCRIBE_WORK_MAX - wants->nr);
+	wants->copies = max(wants->copies, READ_ONCE(vsd->copies));
+	wants->nr += scribe_io_collect_wants(vsd, wants->recs + wants->nr, WANTS_MAX - wants->nr);
+	wants->nr += scribe_freeze_collect(vsd, wants->recs + wants->nr, WANTS_MAX - wants->nr);
+	wants->nr += scribe_intent_collect(vsd, wants->recs + wants->nr, WANTS_MAX - wants->nr);
 }
 
 static int cmd_work_get(struct sk_buff *skb, struct genl_info *info)
@@ -436,8 +447,11 @@ static int cmd_work_get(struct sk_buff *skb, struct genl_info *info)
 		return -ENOMEM;
 	wants.nr = scribe_disk_collect_failed(wants.recs, SCRIBE_WORK_MAX);
 	wants.nr += scribe_peer_collect_lost(wants.recs + wants.nr, SCRIBE_WORK_MAX - wants.nr);
-	wants.nr += scribe_reserve_collect_low(wants.recs + wants.nr, SCRIBE_WORK_MAX - wants.nr);
+	wants.copies = SCRIBE_VSD_MIN_COPIES;
 	scribe_vsd_for_each(collect_wants, &wants);
+	for (; wants.copies >= SCRIBE_VSD_MIN_COPIES; wants.copies--)
+		wants.nr += scribe_reserve_collect_low(wants.copies, wants.recs + wants.nr,
+						       SCRIBE_WORK_MAX - wants.nr);
 
 	reply = reply_new(info, NLMSG_DEFAULT_SIZE + wants.nr * sizeof(*wants.recs), &header);
 	if (!reply)

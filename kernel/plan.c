@@ -94,7 +94,7 @@ static bool degraded_ok(struct scribe_io *io, struct scribe_extent *extent)
 	u32 good = 0, i;
 
 	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE) || extent->flags & SCRIBE_EXT_PARTIAL ||
-	    !scribe_reserve_nospace())
+	    !scribe_reserve_nospace(io->vsd->copies))
 		return false;
 	io->skipped = 0;
 	memset(io->lives, 0, sizeof(io->lives));
@@ -118,7 +118,7 @@ struct scribe_extent *scribe_plan_take(struct scribe_vsd *vsd, u32 start, u32 le
 	struct scribe_extent *extent;
 
 	lockdep_assert_held(&vsd->lock);
-	while ((extent = scribe_reserve_take())) {
+	while ((extent = scribe_reserve_take(vsd->copies))) {
 		if (in_place_ok(vsd, extent, lives)) {
 			extent->flags |= SCRIBE_EXT_OWN;
 			extent->fill = start + len;

@@ -11,21 +11,23 @@
 /* Adds a fresh extent; takes over the caller's reference. -ENOSPC beyond SCRIBE_RESERVE_MAX. */
 int scribe_reserve_add(struct scribe_extent *extent);
 
-/* Whether the pool has no more to give; since when writes wait. */
-void scribe_reserve_set_nospace(bool nospace);
-bool scribe_reserve_nospace(void);
+/* Whether the pool has no more to give for so many copies. */
+void scribe_reserve_set_nospace(u32 copies, bool nospace);
+/* Whether it has nothing for a VSD of so many copies, not even fewer of them; then writes wait. */
+bool scribe_reserve_nospace(u32 copies);
 
 /**
  * scribe_reserve_take() - an extent all of whose copies can be written now
+ * @copies: how many it is to have; it has fewer where the pool has no space for so many
  *
  * Extents of the stock with an unreachable copy stay for when it is back, behind the others.
  *
  * Context: any. Return: an extent with the stock's reference, or NULL.
  */
-struct scribe_extent *scribe_reserve_take(void);
+struct scribe_extent *scribe_reserve_take(u32 copies);
 
-/* For WORK_GET: 1 where the stock is low. */
-u32 scribe_reserve_collect_low(struct scribe_work_rec *recs, u32 max);
+/* For WORK_GET: 1 where the stock of extents with so many copies is low. */
+u32 scribe_reserve_collect_low(u32 copies, struct scribe_work_rec *recs, u32 max);
 
 /**
  * scribe_reserve_take_back() - take what lies on a disk out of the stock

@@ -266,13 +266,15 @@ bool scribe_vsd_copy_ok(struct scribe_vsd *vsd, const struct scribe_extent *exte
 
 /* Lease */
 
-int scribe_vsd_grant(struct scribe_vsd *vsd, u64 epoch)
+int scribe_vsd_grant(struct scribe_vsd *vsd, u64 epoch, u32 copies)
 {
 	int err = 0;
 
 	spin_lock_irq(&vsd->lock);
-	if (vsd->lease == SCRIBE_LEASE_OWNED && vsd->epoch == epoch)
-		goto out; /* said twice */
+	if (vsd->lease == SCRIBE_LEASE_OWNED && vsd->epoch == epoch) {
+		WRITE_ONCE(vsd->copies, copies);
+		goto out;
+	}
 	if (epoch <= vsd->epoch) {
 		err = -ESTALE;
 		goto out;
@@ -280,6 +282,7 @@ int scribe_vsd_grant(struct scribe_vsd *vsd, u64 epoch)
 	err = move_lease(vsd, SCRIBE_LEASE_OWNED);
 	if (!err) {
 		vsd->epoch = epoch;
+		WRITE_ONCE(vsd->copies, copies);
 		vsd->batch_seq = 0;
 		vsd->batch_acked = 0;
 	}
@@ -320,9 +323,13 @@ int scribe_vsd_release(struct scribe_vsd *vsd, u64 epoch)
 	return err;
 }
 
-void scribe_vsd_fail(struct scribe_vsd *vsd)
+int scribe_vsd_fail(struct scribe_vsd *vsd, u64 epoch)
 {
 	spin_lock_irq(&vsd->lock);
+	if (epoch && !scribe_vsd_in_epoch(vsd, epoch)) {
+		spin_unlock_irq(&vsd->lock);
+		return -ESTALE;
+	}
 	move_lease(vsd, SCRIBE_LEASE_FAILED);
 	spin_unlock_irq(&vsd->lock);
 	wake_up_all(&vsd->committed);
@@ -335,6 +342,7 @@ void scribe_vsd_fail(struct scribe_vsd *vsd)
 	drop_map(vsd);
 	/* Flushes that waited get their error from the worker. */
 	scribe_flush_sync(vsd, 0);
+	return 0;
 }
 
 /* Objects */
@@ -382,6 +390,7 @@ static struct scribe_vsd *alloc_vsd(u64 id)
 
 	if (!vsd)
 		return NULL;
+	vsd->copies = SCRIBE_VSD_MIN_COPIES;
 	vsd->open = scribe_batch_alloc();
 	vsd->closed = scribe_batch_alloc();
 	if (!vsd->open || !vsd->closed) {

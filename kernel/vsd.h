@@ -131,6 +131,7 @@ struct scribe_vsd {
 	wait_queue_head_t committed;
 	struct list_head flush_waiters;	/* for the next closing */
 	struct delayed_work flush;
+	u32 copies;			/* that new data has */
 	u32 read_copy;			/* 0; n: for people, only the n-th copy is read */
 	struct scribe_vsd_stats stats;
 };
@@ -161,9 +162,11 @@ void scribe_vsd_put(struct scribe_vsd *vsd);
 void scribe_vsd_for_each(void (*fn)(struct scribe_vsd *vsd, void *arg), void *arg);
 void scribe_vsd_kick_all(void);
 
-int scribe_vsd_grant(struct scribe_vsd *vsd, u64 epoch);
+/* Said again in the same epoch, it changes how many copies new data has. */
+int scribe_vsd_grant(struct scribe_vsd *vsd, u64 epoch, u32 copies);
 int scribe_vsd_release(struct scribe_vsd *vsd, u64 epoch);
-void scribe_vsd_fail(struct scribe_vsd *vsd);
+/* The lease is lost; with an epoch only where it is held in that one, else -ESTALE. */
+int scribe_vsd_fail(struct scribe_vsd *vsd, u64 epoch);
 
 /**
  * scribe_vsd_put_leaf() - install a leaf of the map as the daemon read it

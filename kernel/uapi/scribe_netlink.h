@@ -20,6 +20,8 @@
 #define SCRIBE_CHUNK_SECTORS	2048U	/* a chunk of a VSD, as long as a slot */
 #define SCRIBE_LEAF_CHUNKS	16U	/* chunks that are loaded at once */
 #define SCRIBE_MAX_SEGS		64U	/* segments in one chunk */
+#define SCRIBE_VSD_MIN_COPIES	2U
+#define SCRIBE_VSD_MAX_COPIES	3U
 #define SCRIBE_MAX_COPIES	4U	/* three, and one in the making */
 #define SCRIBE_MAX_NODE		255U
 #define SCRIBE_COPY_SLOTS_MAX	64U	/* slots in one SLOTS_COPY or SLOTS_DIGEST */
@@ -68,8 +70,9 @@ enum scribe_cmd {
 	/* SOCKET_ADD: NODE_ID, LIFE, ROLE, SOCK_FD, [FLAGS]. Takes over a connected TCP socket. */
 	SCRIBE_CMD_SOCKET_ADD,
 	/*
-	 * LEASE_GRANT: VSD, EPOCH. This node may use the VSD; its map is empty and loads on
-	 * demand.
+	 * LEASE_GRANT: VSD, EPOCH, [COPIES]. This node may use the VSD; its map is empty and loads
+	 * on demand. New data has so many copies, 2 where nothing is said. Said again in the same
+	 * epoch, it changes that.
 	 */
 	SCRIBE_CMD_LEASE_GRANT,
 	/*
@@ -78,11 +81,17 @@ enum scribe_cmd {
 	 * batches.
 	 */
 	SCRIBE_CMD_LEASE_RELEASE,
-	/* LEASE_FAIL: VSD. The lease is lost: held and new I/O fails until the next grant. */
+	/*
+	 * LEASE_FAIL: VSD, [EPOCH]. The lease is lost: held and new I/O fails until the next grant.
+	 * -ESTALE where it is not held in that epoch any more.
+	 */
 	SCRIBE_CMD_LEASE_FAIL,
 	/* LEAF_PUT: VSD, EPOCH, LEAF, [SEGS], [EXTENTS]. Answers a LEAF_WANTED. */
 	SCRIBE_CMD_LEAF_PUT,
-	/* RESERVE_ADD: [EXTENTS], [FLAGS & NOSPACE]. Space for writes, to the node's stock. */
+	/*
+	 * RESERVE_ADD: [EXTENTS], [FLAGS & NOSPACE], [COPIES]. Space for writes, to the node's
+	 * stock; NOSPACE is of extents with so many copies, 2 where nothing is said.
+	 */
 	SCRIBE_CMD_RESERVE_ADD,
 	/*
 	 * RESERVE_TAKE_BACK: DISK_ID -> IDS. What lies on that disk leaves the stock: nothing will
@@ -167,6 +176,7 @@ enum scribe_attr {
 	SCRIBE_A_DONE,		/* u64, bit i: record i is copied and flushed, or was read */
 	SCRIBE_A_IDS,		/* u64[], extents, leaves or digests */
 	SCRIBE_A_RANGES,	/* struct scribe_range_rec[], at most SCRIBE_COPY_SLOTS_MAX */
+	SCRIBE_A_COPIES,	/* u8, SCRIBE_VSD_MIN_COPIES to SCRIBE_VSD_MAX_COPIES */
 	__SCRIBE_A_MAX
 };
 
@@ -248,7 +258,7 @@ enum scribe_work {
 	SCRIBE_WORK_LEASE_WANTED = 1,	/* vsd */
 	SCRIBE_WORK_LEAF_WANTED,	/* vsd, arg: leaf */
 	SCRIBE_WORK_BATCH_READY,	/* vsd, arg: batch */
-	SCRIBE_WORK_RESERVE_LOW,	/* id: extents in stock, arg: extents wanted */
+	SCRIBE_WORK_RESERVE_LOW,	/* vsd: copies, id: extents in stock, arg: wanted */
 	SCRIBE_WORK_DISK_FAILED,	/* id: disk, arg: its life */
 	SCRIBE_WORK_PEER_LOST,		/* id: node that we have no connection to, arg: its life */
 	SCRIBE_WORK_FROZEN,		/* vsd, arg: extent that was frozen and not set since */

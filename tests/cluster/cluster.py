@@ -11,12 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from labtest import REPO, Lab, Writer
+from labtest import REPO, BlockWriter, Lab, Writer
 from openapi import answer_schema, problems
-from scribe_cluster import (add_disks, ask, device, found, join, leader, same_metadata, states, vsd, wait_disks,
+from scribe_cluster import (DISKS, add_disks, ask, device, found, join, leader, same_metadata, states, vsd, wait_disks,
                             wait_until, wait_up)
 
-WRITER = "python3 /root/fsync_writer.py"
 FIO = ("fio --name=verify --filename={} --size=24m --rw=randwrite --bs=4k --verify=crc32c --do_verify=1 "
        "--ioengine=libaio --iodepth=8 --direct=1 --end_fsync=1 --time_based=0 --output-format=terse")
 
@@ -62,7 +61,10 @@ def bad_input():
             ("vsd create ../a 1G", 2, "no name"),
             ("vsd create a 99999999P", 2, "no size"),
             ("vsd create a 4P", 2, "2 PiB"),
-            ("vsd create a 1G --copies 3", 2, "copies"),
+            ("vsd create a 1G --copies 4", 2, "2 or 3 copies"),
+            ("vsd create a 1G --copies two", 2, "number"),
+            ("vsd set a", 2, "--copies"),
+            ("vsd set a --copies 3", 4, "no VSD"),
             ("vsd show nothing", 4, "no VSD"),
             ("vsd open nothing", 4, "no VSD"),
             ("vsd delete nothing", 2, "--yes"),
@@ -81,6 +83,13 @@ def bad_input():
             ("disk evacuate x", 2, "no disk number"),
             ("cluster set --maintenance perhaps", 2, "on or off"),
             ("cluster set --grace 99999999", 2, "grace_seconds"),
+            ("cluster set --scrub 366", 2, "scrub_days"),
+            ("cluster set --scrub often", 2, "number"),
+            ("pool repair 1", 2, "--keep"),
+            ("pool rebalance --automatic --stop", 2, "not both"),
+            ("node remove n9", 4, "no node"),
+            ("pool repair x --keep 1", 2, "number"),
+            ("pool repair 1 --keep 1", 4, "not known to be damaged"),
             ("node list --socket /nowhere", 3, "No such file")):
         lab.fails(1, f"scalectl {command}", code, text)
     lab.fails(1, "curl -sk --fail https://10.12.0.1:7421/rest/v1/vsd", 22)
@@ -147,7 +156,8 @@ def busy_is_not_closed():
 def ping_pong():
     lab.run(1, "scalectl vsd create w 64MiB && scalectl vsd open w && scalectl vsd open w --node n2")
     for turn in range(6):
-        lab.run(1 + turn % 2, f"{WRITER} write {vsd('w')} {turn * 5} 5 && {WRITER} check {vsd('w')} {turn * 5 + 5}")
+        lab.run(1 + turn % 2, f"{Writer.tool()} write {vsd('w')} {turn * 5} 5 && "
+                              f"{Writer.tool()} check {vsd('w')} {turn * 5 + 5}")
 
 
 def daemon_dies():
@@ -155,7 +165,7 @@ def daemon_dies():
     writer.read(5)
     lab.run(1, "systemctl kill -s KILL scaled")
     writer.read(20)
-    lab.run(2, f"{WRITER} check {vsd('w')} {writer.end()}")
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {writer.end()}")
 
 
 def audit() -> dict[str, str]:
@@ -214,18 +224,25 @@ def come_back(node: int, name: str, disk: int):
     assert disk_of(f"n{node}-{name}")["id"] != disk
 
 
-def disk_fails():
+def used_anew(disk: int) -> bool:
+    """New data lies on it; what is overwritten stays where it is."""
+    lab.run(1, f"blkdiscard -o 200MiB -l 32MiB {vsd('v')}")
+    lab.run(1, f"dd if=/dev/urandom of={vsd('v')} bs=1M count=32 seek=200 oflag=direct conv=fsync,notrunc status=none")
+    return disk in places("v")
+
+
+def disk_fails(how: str):
     disk = disk_of("n2-ssd0")["id"]
-    wait_until("it is used", lambda: disk in places("v"))
+    wait_until("it is used", lambda: used_anew(disk))
     writer = Writer(lab, 1, vsd("w"))
     writer.read(10)
-    lab.lab("disk", 2, "ssd0", "failwrites")
+    lab.lab("disk", 2, "ssd0", how)
     # Whatever it holds is to be written soon, or it would not be noticed.
     lab.run(1, f"dd if=/dev/urandom of={vsd('v')} bs=1M count=32 seek=200 oflag=direct conv=fsync,notrunc status=none")
     wait_until("the disk counts as failed", lambda: disk_of("n2-ssd0")["state"] == "failed")
     wait_until("what it held is made anew", lambda: whole(1) and disk not in places("v") | places("w"))
     writer.read(10)
-    lab.run(2, f"{WRITER} check {vsd('w')} {writer.end()}")
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {writer.end()}")
     wait_until("its condition says what to do", lambda: f"scalectl disk remove {disk}" in
                lab.run(2, "scalectl cluster status"))
     lab.lab("disk", 2, "ssd0", "ok")
@@ -243,7 +260,7 @@ def disk_leaves():
     task = ask(lab, 1, f"disk evacuate {disk}")["task"]
     wait_until("it is empty", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
     writer.read(10)
-    lab.run(2, f"{WRITER} check {vsd('w')} {writer.end()}")
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {writer.end()}")
     wait_until("it stays so", lambda: disk not in places("v") | places("w"))
     come_back(1, "ssd0", disk)
     lab.run(1, f"dd if={vsd('v')} bs=1M iflag=direct status=none | md5sum | cmp - /root/before")
@@ -268,22 +285,163 @@ def replica_holder_dies():
     wait_disks(lab, 1, 7)
 
 
+def verify() -> int:
+    return ask(lab, 1, "pool verify")["task"]
+
+
+def verified(task: int) -> bool:
+    return ask(lab, 1, f"task show {task}")["state"] != "running"
+
+
+def copies_on_nodes(name: str) -> set[int]:
+    nodes = {d["id"]: d["node"] for d in ask(lab, 1, "disk list")["disks"]}
+    return {nodes[disk] for disk in places(name)}
+
+
+def as_wanted(name: str, copies: int) -> bool:
+    """Every extent has so many copies, all of them good."""
+    left, shown = ask(lab, 1, "cluster status")["redundancy"], ask(lab, 1, f"vsd show {name}")
+    return (left["wanting_extents"] == 0 and whole(1)
+            and sum(d["copies"] for d in shown["spread"]) == copies * shown["extents"])
+
+
+def three_copies():
+    lab.run(1, "scalectl vsd create three 64MiB --copies 3 && scalectl vsd open three && head -c 20M /dev/urandom > "
+               f"/root/three && dd if=/root/three of={vsd('three')} bs=1M oflag=direct conv=fsync,notrunc status=none")
+    assert ask(lab, 1, "vsd show three")["copies"] == 3
+    # Before the mover can have done anything: they were written so.
+    assert as_wanted("three", 3) and copies_on_nodes("three") == {1, 2, 3}
+    for copy in (1, 2, 3):
+        lab.run(1, f"dmsetup message scribe-three 0 copy {copy} && dd if={vsd('three')} bs=1M count=20 iflag=direct "
+                   "status=none | cmp - /root/three")
+    lab.run(1, "dmsetup message scribe-three 0 copy 0")
+    lab.run(1, "scalectl vsd set three --copies 2")
+    wait_until("one of three goes", lambda: as_wanted("three", 2))
+    writer = Writer(lab, 1, vsd("three"), count=100000)
+    writer.read(5)
+    task = ask(lab, 1, "vsd set three --copies 3")["task"]
+    wait_until("there are three again", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
+    writer.read(5)
+    records = writer.end()
+    lab.run(2, f"scalectl vsd open three --node n2 && {Writer.tool()} check {vsd('three')} {records}")
+    wait_until("all are there", lambda: as_wanted("three", 3))
+    for node in (1, 2):
+        lab.run(1, f"scalectl vsd close three --node n{node}")
+    lab.run(1, "scalectl vsd delete three --yes")
+
+
+def compared_under_load():
+    """What is being written looks different on its two disks for a moment; that is not damage."""
+    writer = Writer(lab, 1, vsd("w"))
+    writer.read(5)
+    fio = lab.start(1, FIO.format(vsd("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    task = verify()
+    wait_until("all copies were compared", lambda: verified(task))
+    writer.read(5)
+    code, out = lab.ended(fio)
+    assert code == 0, out[-2000:]
+    assert ask(lab, 1, f"task show {task}")["state"] == "done", ask(lab, 1, f"task show {task}")
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {writer.end()}")
+    assert lab.run(3, "scalectl pool status").count("20") > 1, "no times are shown"
+
+
+def copy_rots():
+    """With two copies nobody can tell which is right, but where it is; people can."""
+    lab.run(1, "scalectl vsd create rot 64MiB && scalectl vsd open rot && dd if=/dev/urandom of=/root/rot bs=1M count=20 "
+               f"status=none && dd if=/root/rot of={vsd('rot')} bs=1M oflag=direct conv=fsync,notrunc status=none")
+    query = ("select c.extent, c.disk, c.slot, d.node, d.serial from copy c join extent e on e.id = c.extent join vsd v "
+             "on v.id = e.vsd join disk d on d.id = c.disk where v.name = \"rot\" and c.stale = 0 "
+             "order by c.extent, c.disk limit 2")
+    good, bad = json.loads(lab.run(1, "python3 -c 'import json, sqlite3; print(json.dumps(sqlite3.connect("
+                                      f"\"/var/lib/scaled/meta.db\").execute(\"\"\"{query}\"\"\").fetchall()))'"))
+    extent, _, slot, node, serial = bad
+    assert extent == good[0], (good, bad)
+    lab.run(node, f"dd if=/dev/urandom of={device(node, serial.split('-')[1])} bs=4096 count=1 oflag=direct "
+                  f"seek={2048 + slot * 256} conv=notrunc status=none")
+    task = verify()
+    wait_until("all copies were compared", lambda: verified(task))
+    lab.fails(1, f"scalectl task wait {task}", 5, "damaged")
+    lab.fails(2, "scalectl pool status", 1, f"extent {extent} of VSD rot")
+    wait_until("there is a condition", lambda: f"extent {extent} of VSD rot" in lab.run(
+        leader(lab, 1), "scalectl cluster status"))
+    lab.fails(1, f"scalectl pool repair {extent}", 2, "--keep")
+    lab.fails(1, f"scalectl pool repair {extent} --keep 1000", 2, "no current copy")
+    lab.fails(1, "scalectl pool repair 999999 --keep 1", 4, "not known to be damaged")
+    lab.run(1, f"scalectl pool repair {extent} --keep {good[1]}")
+    wait_until("nothing is damaged", lambda: lab.run(1, "scalectl pool status"))
+    wait_until("every copy is made good", lambda: whole(1))
+    for copy in (1, 2):
+        lab.run(1, f"dmsetup message scribe-rot 0 copy {copy} && dd if={vsd('rot')} bs=1M count=20 iflag=direct "
+                   "status=none | cmp - /root/rot")
+    task = verify()
+    wait_until("all copies were compared", lambda: verified(task))
+    assert ask(lab, 1, f"task show {task}")["state"] == "done", ask(lab, 1, f"task show {task}")
+    lab.run(1, "scalectl vsd close rot && scalectl vsd delete rot --yes")
+
+
 def owner_dies(keep: int):
     writer = Writer(lab, 1, vsd("w"))
     writer.read(20)
     lab.kill(1, keep)
     cut = time.monotonic()
     acknowledged = writer.end()
-    lab.run(2, f"{WRITER} check {vsd('w')} {acknowledged} && {WRITER} write {vsd('w')} {acknowledged} 1")
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {acknowledged} && {Writer.tool()} write {vsd('w')} {acknowledged} 1")
     print(f"# {acknowledged} records; node 2 wrote {time.monotonic() - cut:.0f} s after the cut", flush=True)
-    lab.run(2, f"{WRITER} write {vsd('w')} {acknowledged + 1} 10 && {WRITER} check {vsd('w')} {acknowledged + 11}")
+    lab.run(2, f"{Writer.tool()} write {vsd('w')} {acknowledged + 1} 10 && "
+               f"{Writer.tool()} check {vsd('w')} {acknowledged + 11}")
     lab.lab("start", 1)
     wait_up(lab, 2, (1, 2, 3))
     wait_disks(lab, 2, 7)
     lab.wait(1, f"test -e {vsd('w')}")
-    lab.run(1, f"{WRITER} check {vsd('w')} {acknowledged + 11}")
+    lab.run(1, f"{Writer.tool()} check {vsd('w')} {acknowledged + 11}")
     # Of what was being overwritten one copy was chosen; the others are made equal to it.
     wait_until("every copy is made good", lambda: whole(2))
+
+
+def same_in_every_copy(blocks: BlockWriter, node: int):
+    """What was flushed is there in each copy, and they are the same."""
+    wait_until("every copy is made good", lambda: whole(node))
+    digests = set()
+    for copy in (1, 2, 0):
+        lab.run(node, f"dmsetup message scribe-blocks 0 copy {copy}")
+        digests.add(blocks.verify(node))
+    assert len(digests) == 1, f"copies differ: {digests}"
+
+
+def blocks_and_the_owners_cut():
+    lab.run(1, "scalectl vsd create blocks 48MiB && scalectl vsd open blocks && scalectl vsd open blocks --node n2")
+    blocks = BlockWriter(lab, 1, vsd("blocks"), 5)
+    wait_until("blocks are flushed", lambda: blocks.flushed() > 300)
+    lab.kill(1, 50)
+    blocks.end()
+    blocks.verify(2)
+    lab.lab("start", 1)
+    wait_up(lab, 2, (1, 2, 3))
+    wait_disks(lab, 2, 7)
+    same_in_every_copy(blocks, 2)
+
+
+def blocks_and_all_that_breaks():
+    """A replica holder's cut, the lease taken away again and again, the daemon killed, then all nodes' cut."""
+    blocks = BlockWriter(lab, 2, vsd("blocks"), 5)
+    wait_until("blocks are flushed", lambda: blocks.flushed() > 100)
+    lab.kill(3, 50)
+    wait_until("blocks are flushed", lambda n=blocks.flushed(): blocks.flushed() > n + 100)
+    lab.lab("start", 3)
+    wait_up(lab, 2, (1, 2, 3))
+    for _ in range(5):
+        lab.run(1, f"dd if={vsd('blocks')} of=/dev/null bs=1M count=4 iflag=direct status=none")
+    lab.run(2, "systemctl kill -s KILL scaled")
+    wait_until("blocks are flushed", lambda n=blocks.flushed(): blocks.flushed() > n + 100)
+    for node in (1, 2, 3):
+        lab.kill(node, 30)
+    blocks.end()
+    for node in (1, 2, 3):
+        lab.lab("start", node)
+    wait_up(lab, 1, (1, 2, 3))
+    wait_disks(lab, 1, 7)
+    lab.wait(1, f"test -e {vsd('blocks')}")
+    same_in_every_copy(blocks, 1)
 
 
 def leader_dies():
@@ -297,7 +455,7 @@ def leader_dies():
     records = writer.end()
     lab.lab("start", first)
     wait_up(lab, other, (1, 2, 3))
-    lab.run(other, f"{WRITER} check {vsd('w')} {records}")
+    lab.run(other, f"{Writer.tool()} check {vsd('w')} {records}")
     same_metadata(lab, (1, 2, 3))
 
 
@@ -316,15 +474,102 @@ def partition():
     lab.lab("partition", "1|2,3")
     wait_until("node 1 is down for the others", lambda: states(lab, 2)["n1"] == "down")
     acknowledged = writer.end()
-    lab.run(2, f"{WRITER} check {vsd('w')} {acknowledged} && {WRITER} write {vsd('w')} {acknowledged} 10")
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {acknowledged} && {Writer.tool()} write {vsd('w')} {acknowledged} 10")
     lab.lab("heal")
     # It hears that it was declared dead.
     wait_until("node 1 has reset itself", lambda: boot(1) != before)
     wait_up(lab, 2, (1, 2, 3))
     wait_disks(lab, 2, 7)
     lab.wait(1, f"test -e {vsd('w')}")
-    lab.run(1, f"{WRITER} check {vsd('w')} {acknowledged + 10}")
+    lab.run(1, f"{Writer.tool()} check {vsd('w')} {acknowledged + 10}")
     same_metadata(lab, (1, 2, 3))
+
+
+def after_a_freeze(before: str, records: int):
+    """Node 1 goes on after others took over: it hears of that, and comes back with a new life."""
+    wait_until("node 1 has reset itself", lambda: boot(1) != before)
+    wait_up(lab, 2, (1, 2, 3))
+    wait_disks(lab, 2, 7)
+    lab.wait(1, f"test -e {vsd('w')}")
+    for node in (1, 2):
+        lab.run(node, f"{Writer.tool()} check {vsd('w')} {records}")
+    same_metadata(lab, (1, 2, 3))
+
+
+def daemon_freezes():
+    wait_until("every copy is made good", lambda: whole(1))
+    before = boot(1)
+    writer = Writer(lab, 1, vsd("w"))
+    writer.read(10)
+    lab.run(1, "systemctl kill -s STOP scaled")
+    wait_until("node 1 is down for the others", lambda: states(lab, 2)["n1"] == "down")
+    acknowledged = writer.end()
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {acknowledged} && {Writer.tool()} write {vsd('w')} {acknowledged} 10")
+    reading = f"dd if={vsd('w')} of=/dev/null bs=4k count=1 iflag=direct status=none & sleep 10; kill -0 $!"
+    lab.run(1, f"({reading}) > /dev/null 2>&1")
+    lab.run(1, "systemctl kill -s CONT scaled")
+    after_a_freeze(before, acknowledged + 10)
+
+
+def machine_freezes():
+    wait_until("every copy is made good", lambda: whole(1))
+    before = boot(1)
+    writer = Writer(lab, 1, vsd("w"))
+    writer.read(10)
+    watch = lab.start(1, f"rm -f /root/seen; exec {Writer.tool()} watch {vsd('w')} /root/seen")
+    wait_until("somebody reads", lambda: int(lab.run(1, "cat /root/seen 2> /dev/null | wc -l")) > 3)
+    lab.lab("pause", 1)
+    wait_until("node 1 is down for the others", lambda: states(lab, 2)["n1"] == "down")
+    watch.kill()
+    acknowledged = writer.end()
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {acknowledged} && {Writer.tool()} write {vsd('w')} {acknowledged} 10")
+    over = time.time()
+    time.sleep(30)  # longer than its reader's or writer's clock could be wrong
+    lab.lab("resume", 1)
+    after_a_freeze(before, acknowledged + 10)
+    seen = [line.split() for line in lab.run(1, "cat /root/seen").splitlines()]
+    late = [(when, count) for when, count in seen if float(when) > over + 15 and int(count) < acknowledged + 10]
+    assert not late, f"old data was read on node 1 after node 2 wrote: {late}"
+
+
+def forgotten(node: int) -> bool:
+    return f"n{node}" not in states(lab, 1)
+
+
+def node_leaves():
+    """Emptied under a writer it leaves; with a new token it is a new node."""
+    wait_until("every copy is made good", lambda: whole(1))
+    lab.fails(1, "scalectl node remove n9", 4, "no node")
+    lab.fails(1, "scalectl node remove n2", 5, "is open on it")
+    writer = Writer(lab, 1, vsd("w"))
+    writer.read(10)
+    task = ask(lab, 1, "node remove n3")["task"]
+    wait_until("it is empty", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
+    wait_until("it is forgotten", lambda: forgotten(3))
+    writer.read(10)
+    lab.run(2, f"{Writer.tool()} check {vsd('w')} {writer.end()}")
+    wait_until("it knows that it is in no cluster",
+               lambda: lab.fails(3, "scalectl node list", 5, "in no cluster") is None)
+    lab.run(3, "test -e /var/lib/scaled/left/node.json && ! systemctl is-active scaled-etcd")
+    assert ask(lab, 1, "cluster status")["disks"] == 4
+    lab.fails(3, f"scalectl cluster join 10.12.0.1 {'0' * 96} --backplane 10.12.0.3", 2, "token")
+    join(lab, 3)
+    wait_up(lab, 1, (1, 2, 3))
+    for name in DISKS:
+        lab.wait(3, f"scalectl disk add {device(3, name)} --wipe n3-{name}")
+    wait_disks(lab, 1, 7)
+    same_metadata(lab, (1, 2, 3))
+    theirs = {d["id"] for d in ask(lab, 1, "disk list")["disks"] if d["serial"].startswith("n3-")}
+    used = lambda: sum(d["used_bytes"] for d in ask(lab, 1, "disk list")["disks"] if d["id"] in theirs)
+    before = used()
+    lab.run(1, "md5sum /dev/mapper/scribe-v > /root/before")
+    task = ask(lab, 1, "pool rebalance")["task"]
+    wait_until("copies have moved to it", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
+    assert used() > before + (20 << 20), f"{before} before, {used()} after"
+    lab.run(1, "md5sum -c /root/before")
+    assert ask(lab, 1, "pool status")["rebalance"] == "off"
+    lab.run(1, "scalectl pool rebalance --automatic && scalectl pool status | grep automatic && "
+               "scalectl pool rebalance --stop && scalectl pool status | grep 'rebalancing: off'")
 
 
 def all_die():
@@ -339,7 +584,7 @@ def all_die():
     wait_disks(lab, 1, 7)
     for node in (1, 2):
         lab.wait(node, f"test -e {vsd('w')}")
-    lab.run(1, f"{WRITER} check {vsd('w')} {acknowledged}")
+    lab.run(1, f"{Writer.tool()} check {vsd('w')} {acknowledged}")
     same_metadata(lab, (1, 2, 3))
 
 
@@ -360,6 +605,7 @@ def main():
     lab.words = sys.argv[1:]
     for node in (1, 2, 3):
         lab.lab("put", node, Path(__file__).with_name("fsync_writer.py"))
+    BlockWriter.install(lab)
     lab.case("three nodes form a cluster with tokens; a used or foreign one is refused", formation, always=True)
     lab.case("disks join; one with a file system only when its serial number is repeated", disks, always=True)
     lab.case("bad input gets a clear error, its exit code, and changes nothing", bad_input)
@@ -372,12 +618,21 @@ def main():
     lab.case("a node whose metadata is damaged copies another's", metadata_is_damaged)
     lab.case("a replica holder's power cut under fio verify: no error; when it is given up, all is made anew",
              replica_holder_dies)
-    lab.case("a disk fails under a writer: what it held is made anew, and it can be replaced", disk_fails)
+    lab.case("a disk fails under a writer: what it held is made anew, and it can be replaced", disk_fails, "failwrites")
+    lab.case("the same with one that does not answer any more", disk_fails, "hang")
     lab.case("a disk is emptied under a writer, leaves the pool and comes back", disk_leaves)
+    lab.case("three copies on three nodes, and two, and three again under a writer", three_copies)
+    lab.case("all copies are compared under writers, and nothing is found wrong", compared_under_load)
+    lab.case("a copy rots: it is found, located, and made anew from the one that is chosen", copy_rots)
     lab.case("the owner's power cut: node 2 has every acknowledged record and writes on", owner_dies, 0)
     lab.case("the same where the drives had written half of their caches", owner_dies, 50)
+    lab.case("blocks that describe themselves: the owner's power cut, each copy read apart", blocks_and_the_owners_cut)
+    lab.case("blocks that describe themselves: all that breaks, one after the other", blocks_and_all_that_breaks)
     lab.case("the leader's power cut under a writer on another node", leader_dies)
     lab.case("an owner that is cut off is replaced, and comes back with a new life", partition)
+    lab.case("the owner's daemon is frozen: another takes over, and the owner serves nothing meanwhile", daemon_freezes)
+    lab.case("the owner's whole machine is frozen for a while, and does no harm when it goes on", machine_freezes)
+    lab.case("a node is emptied under a writer, leaves the cluster and joins again", node_leaves)
     lab.case("all nodes lose power at once: everything acknowledged is there", all_die)
     lab.case("deleted disks give their space back", space_comes_back)
     lab.finish((1, 2, 3))

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -138,6 +139,40 @@ class Lab:
         self.lab("down")
         print(f"1..{self.count}")
         sys.exit(1 if self.failures else 0)
+
+
+class BlockWriter:
+    """blockcheck on a node; what it says was flushed is kept here, outside of the cluster."""
+
+    run = 0
+
+    def __init__(self, lab: Lab, node: int, device: str, tag: int):
+        BlockWriter.run += 1
+        self.lab, self.what = lab, f"{device} {tag} {BlockWriter.run}"
+        self.log = tempfile.NamedTemporaryFile()  # pylint: disable=consider-using-with
+        self.process = lab.start(node, f"exec /root/blockcheck write {self.what}", stdout=self.log,
+                                 stderr=subprocess.DEVNULL)
+
+    @staticmethod
+    def install(lab: Lab):
+        subprocess.run(["ninja", "--quiet", "-C", REPO / "build/release", "blockcheck"], check=True)
+        for node in range(1, lab.nodes + 1):
+            lab.lab("put", node, REPO / "build/release/tests/tools/blockcheck")
+
+    def flushed(self) -> int:
+        """How many times one of its threads has said that everything before is flushed."""
+        return Path(self.log.name).read_bytes().count(b"\n")
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+    def verify(self, node: int) -> str:
+        """Raises where something flushed is missing, torn or from elsewhere; a digest of what is there."""
+        self.lab.lab("put", node, self.log.name, "--to", "/root/blocklog")
+        said = self.lab.run(node, f"/root/blockcheck verify {self.what} < /root/blocklog")
+        print(f"# {said.strip()}", flush=True)
+        return said.split()[-1]
 
 
 class Writer:

@@ -394,6 +394,18 @@ class Owner(Node):
             if not busy and not any(True for vsd in self.epochs for _ in self.sick(vsd)):
                 open(f"{self.state}/healed", "w", encoding="utf-8").close()
 
+    def check_gone(self, vsd, batch):
+        """What is committed is not offered again: the lease may be another's by then."""
+        try:
+            again = self.call("BATCH_GET", VSD=vsd)
+        except OSError as err:
+            if err.errno == errno.ENOENT:
+                return
+            raise
+        if (again["EPOCH"], again["BATCH"]) == (batch["EPOCH"], batch["BATCH"]):
+            print(f"VSD {vsd}: batch {batch['BATCH']} is ready again", flush=True)
+            os._exit(1)
+
     def serve_record(self, kind, number, vsd, arg, lost):
         if kind == nl.LEASE_WANTED:
             if self.recover(vsd):
@@ -417,6 +429,7 @@ class Owner(Node):
             batch = self.call("BATCH_GET", VSD=vsd)
             self.apply(vsd, batch.get("OPS", b""), batch.get("STALES", []))
             self.call("BATCH_DONE", VSD=vsd, EPOCH=batch["EPOCH"], BATCH=batch["BATCH"])
+            self.check_gone(vsd, batch)
         elif kind == nl.RESERVE_LOW:
             extents = [e for e in (self.allocate(lost) for _ in range(min(arg, 256))) if e]
             self.call("RESERVE_ADD", EXTENTS=b"".join(extents), FLAGS=0 if extents else nl.F_NOSPACE)

@@ -21,7 +21,7 @@ ATTRS = {name: (number, kind) for number, (name, kind) in enumerate(
     [tuple(w.split(":")) for w in
      "UNSPEC:b VERSION:I NODE_ID:I LIFE:Q CLUSTER_UUID:b DEADLINE_NS:Q DISK_ID:I DISK_LIFE:Q DISK_UUID:b PATH:s "
      "TIER:B SLOTS:Q ROLE:B SOCK_FD:I FLAGS:I VSD:Q EPOCH:Q LEAF:Q SEGS:b EXTENTS:b BATCH:Q OPS:b STALES:b "
-     "WORK:b SLOTS_MOVE:b DONE:Q IDS:b RANGES:b".split()])}
+     "WORK:b SLOTS_MOVE:b DONE:Q IDS:b RANGES:b COPIES:B".split()])}
 NAMES = {number: (name, kind) for name, (number, kind) in ATTRS.items()}
 
 SEG = struct.Struct("=QHHHH")

@@ -7,7 +7,9 @@
 
 #include <algorithm>
 
+#include "policy/balance.h"
 #include "policy/capacity.h"
+#include "policy/pace.h"
 
 namespace {
 
@@ -101,8 +103,107 @@ TEST(Healing, WithoutACopyThatCanBeReadThereIsOnlyWaiting) {
             Kind::wait);
 }
 
+// Two disks on each node: 1 and 2 on the first, 3 and 4 on the second.
+Places pairs(std::initializer_list<Home> list) {
+  Places out;
+  uint64_t id = 0;
+  for (const Home home : list) {
+    id++;
+    out[{id}] = {{(id + 1) / 2}, home};
+  }
+  return out;
+}
+
+TEST(Healing, TwoCopiesOnOneNodeCountAsOne) {
+  const Places places = pairs({Home::good, Home::good, Home::good, Home::good});
+  EXPECT_EQ(policy::next_step({copy(1), copy(2)}, places, 2).kind, Kind::place);
+  EXPECT_EQ(policy::next_step({copy(1), copy(2), copy(3, kStale)}, places, 2),
+            (Step{Kind::move, {1}, {3}, {1}}))
+      << "then one of those two goes";
+  EXPECT_FALSE(policy::may_drop({copy(1), copy(2), copy(3)}, places, 2, {3}));
+}
+
+TEST(Healing, AStaleCopyBesideACurrentOneOfItsNodeIsNotRefreshedButDropped) {
+  const Places places = pairs({Home::good, Home::good, Home::good, Home::good});
+  // Disk 3 was away while the copy on disk 4 was made.
+  EXPECT_EQ(policy::next_step({copy(1), copy(3, kStale), copy(4)}, places, 2),
+            (Step{Kind::move, {}, {}, {3}}));
+  EXPECT_EQ(policy::next_step({copy(3), copy(4, kStale)}, places, 2).kind, Kind::place);
+}
+
+TEST(Healing, OnASingleNodeDisksCount) {
+  Places places = homes({Home::good, Home::good});
+  for (auto& [disk, place] : places) place.node = {1};
+  EXPECT_EQ(policy::next_step({copy(1), copy(2)}, places, 2).kind, Kind::none);
+  EXPECT_EQ(policy::next_step({copy(1), copy(2, kStale)}, places, 2),
+            (Step{Kind::move, {1}, {2}, {}}));
+}
+
+TEST(Healing, OneTooManyThatCannotGoNowIsNotForgotten) {
+  const Places places = pairs({Home::good, Home::good, Home::away, Home::good});
+  EXPECT_EQ(policy::next_step({copy(1), copy(2), copy(3)}, places, 2).kind, Kind::wait);
+}
+
 TEST(Healing, ADiskThatTheMetadataDoesNotKnowIsGone) {
   EXPECT_EQ(policy::next_step({copy(1), copy(9)}, homes({Home::good}), 2).kind, Kind::place);
+}
+
+using policy::Load;
+using policy::Pace;
+using std::chrono::milliseconds;
+
+TEST(Pacing, NobodyElseThereItHardlyRests) {
+  Pace pace;
+  milliseconds rest{};
+  for (int i = 0; i < 10; i++) rest = pace.rest_after(milliseconds(1000), {});
+  EXPECT_EQ(rest, milliseconds(100));
+  EXPECT_EQ(pace.piece(16), 16U);
+}
+
+TEST(Pacing, ItRestsMoreAndDoesLessAtOnceUntilTheOthersDoNotNoticeIt) {
+  Pace pace;
+  pace.rested({100, 100});
+  milliseconds last{};
+  for (int i = 0; i < 4; i++) {
+    const milliseconds rest = pace.rest_after(milliseconds(100), {100, 400});
+    EXPECT_GT(rest, last);
+    last = rest;
+  }
+  EXPECT_EQ(last, milliseconds(1600));
+  EXPECT_EQ(pace.piece(16), 1U);
+  EXPECT_EQ(pace.rest_after(milliseconds(100), {100, 400}), last) << "there is a slowest";
+  for (int i = 0; i < 30; i++) last = pace.rest_after(milliseconds(100), {100, 100});
+  EXPECT_EQ(last, milliseconds(50)) << "and beside others a fastest";
+  EXPECT_GT(pace.piece(16), 1U);
+}
+
+TEST(Pacing, WhatTheOthersIoTakesWithoutItIsLearntFromItsRests) {
+  Pace pace;
+  EXPECT_EQ(pace.rest_after(milliseconds(100), {100, 5000}), milliseconds(100)) << "not known yet";
+  pace.rested({3, 3000});
+  EXPECT_EQ(pace.rest_after(milliseconds(100), {100, 5000}), milliseconds(100)) << "three are few";
+  for (int i = 0; i < 20; i++) pace.rested({100, 5000});
+  EXPECT_LT(pace.rest_after(milliseconds(100), {100, 5000}), milliseconds(100)) << "slow by itself";
+  EXPECT_LE(pace.rest_after(std::chrono::hours(1), {100, 50000}), milliseconds(10'000));
+}
+
+TEST(Balance, ADiskIsOverfullWhereItsTierIsLessFullByMoreThanAFiftieth) {
+  using policy::Candidate;
+  using policy::evens_out;
+  using policy::overfull;
+  const Candidate full{{1}, {1}, true, 400, 1000};
+  const Candidate less{{2}, {2}, true, 450, 1000};
+  const Candidate empty{{3}, {3}, true, 1000, 1000};
+  const Candidate slow{{4}, {1}, false, 1000, 1000};
+  EXPECT_FALSE(overfull({}));
+  EXPECT_FALSE(overfull({full}));
+  EXPECT_FALSE(overfull({full, slow})) << "another tier is no place to go";
+  EXPECT_EQ(overfull({slow, less, full, empty})->disk.value, 1U) << "the fullest first";
+  EXPECT_FALSE(overfull({full, {{2}, {2}, true, 430, 1000}}));
+  EXPECT_TRUE(evens_out(full, less));
+  EXPECT_FALSE(evens_out(less, full));
+  EXPECT_FALSE(evens_out(full, slow));
+  EXPECT_FALSE(evens_out(full, {{5}, {3}, true, 415, 1000})) << "it would be the fuller one";
 }
 
 TEST(Capacity, OfThreeNodesEachMustFitOnTheOthers) {

@@ -34,7 +34,12 @@ class Cluster {
   Cluster()
       : leader_(Database::open(":memory:").value()),
         follower_(Database::open(":memory:").value()),
-        map_(*leader_) {}
+        map_(*leader_) {
+    for (Database* database : {leader_.get(), follower_.get()})
+      for (const char* disk : {"1", "2"})
+        database->sql().exec(std::string("INSERT INTO disk VALUES(") + disk + ", 1, '" + disk +
+                             "', '', 'ssd', 1000000, 'ok', 1, 0, 0)");
+  }
 
   /// Runs a change as the next entry on both; an error changes neither.
   template <class Function>
@@ -105,6 +110,35 @@ class Cluster {
 
 core::Segments chunk_of(Map& map, VsdId vsd, uint64_t chunk) {
   return map.leaf(vsd, chunk / core::kLeafChunks).value().chunks[chunk % core::kLeafChunks];
+}
+
+TEST(Map, AWalkOverLeavesFindsThoseWithSomethingInThem) {
+  Cluster c;
+  const VsdId vsd = c.vsd("v", 1000000);
+  const auto next = [&](uint64_t from) { return c.map().next_leaf(vsd, from).value(); };
+  EXPECT_EQ(next(0), std::nullopt);
+  for (const uint64_t leaf : {0, 1, 63, 64, 5000, 62499})
+    c.write(vsd, leaf * core::kLeafChunks + 3, {0, 8, 0, c.reserve()}).value();
+  std::vector<uint64_t> found;
+  for (auto leaf = next(0); leaf; leaf = next(*leaf + 1)) found.push_back(*leaf);
+  EXPECT_EQ(found, (std::vector<uint64_t>{0, 1, 63, 64, 5000, 62499}));
+  EXPECT_EQ(next(4097), 5000U);
+  EXPECT_EQ(next(5000), 5000U);
+  EXPECT_EQ(next(UINT64_MAX / 2), std::nullopt);
+  EXPECT_FALSE(c.map().next_leaf({99}, 0));
+}
+
+TEST(Map, ACopyWhereNoDiskIsIsFound) {
+  Cluster c;
+  c.write(c.vsd("v", 16), 0, {0, 8, 0, c.reserve()}).value();
+  c.expect_sound();
+  c.leader().sql().exec("UPDATE disk SET slots = 0 WHERE id = 2");
+  EXPECT_EQ(c.map().verify().value().size(), 1U);
+  c.leader().sql().exec("DELETE FROM disk WHERE id = 2");
+  EXPECT_EQ(c.map().verify().value().size(), 1U);
+  c.leader().sql().exec("UPDATE copy SET disk = 1, slot = 77 WHERE disk = 2");
+  EXPECT_EQ(c.map().verify().value(),
+            std::vector<std::string>{"an extent has two copies on one disk"});
 }
 
 TEST(Map, AWriteIsFoundAgainWithTheCopiesOfItsExtent) {

@@ -10,6 +10,7 @@
 #include "policy/audit.h"
 #include "policy/placement.h"
 #include "policy/proposals.h"
+#include "policy/verdict.h"
 
 namespace {
 
@@ -518,6 +519,12 @@ TEST_F(Moves, ADiskThatLeavesIsEmptyAtTheEndOfItsTaskAndMayGo) {
       << "it is not in the pool any more";
 }
 
+TEST_F(Moves, ADiskThatHasBecomeSmallerDoesNotComeUp) {
+  const json::object body{{"op", "disk_up"}, {"disk", 1}, {"life", 9}, {"slots", 19}};
+  EXPECT_EQ(leader.refusal(body), Code::conflict);
+  EXPECT_EQ(leader.cluster().disks()->at(0).life, 5U);
+}
+
 TEST_F(Moves, AnEvacuationThatIsTakenBackLeavesTheDiskInUse) {
   const uint64_t b = copies()[1].disk.value;
   leave(b).value();
@@ -655,11 +662,437 @@ TEST_F(Moves, MoreThanFitsIntoOneEntryIsRecoveredInSeveral) {
   EXPECT_EQ(leader.lease(big, 1, 100)->at("epoch").to_number<int>(), 2);
 }
 
+class Removal : public Moves {
+ protected:
+  core::Result<json::object> leave_node(uint64_t node, bool leaving = true) {
+    return leader.say({{"op", "node_leave"}, {"node", node}, {"leaving", leaving}});
+  }
+  core::Result<json::object> about_node(const char* op, uint64_t node) {
+    return leader.say({{"op", op}, {"node", node}});
+  }
+  std::string state(uint64_t node) {
+    for (const meta::Node& one : leader.cluster().nodes().value())
+      if (one.id.value == node) return one.state;
+    return "";
+  }
+  void fence(uint64_t node) {
+    for (uint64_t witness = 1; witness <= 3; witness++)
+      if (witness != node)
+        leader.say({{"op", "fenced"}, {"node", node}, {"life", node * 100}, {"witness", witness}})
+            .value();
+  }
+};
+
+TEST_F(Removal, ANodeIsEmptiedThenRemovedThenFencedThenForgotten) {
+  const uint64_t b = copies()[1].disk.value == 1 ? copies()[0].disk.value : copies()[1].disk.value;
+  const uint64_t a = copies()[0].disk.value == b ? copies()[1].disk.value : copies()[0].disk.value;
+  const uint64_t c = other(a, b);
+  EXPECT_NE(leave_node(b)->at("task").to_number<int>(), 0);
+  EXPECT_EQ(leave_node(b)->at("task").to_number<int>(), 0) << "it leaves already";
+  EXPECT_EQ(leave_node(c).error().code, Code::conflict) << "two must stay";
+  EXPECT_EQ(about_node("node_gone", b).error().code, Code::conflict) << "it holds a copy";
+  EXPECT_EQ(about_node("node_forget", b).error().code, Code::not_found);
+  EXPECT_EQ(place()->at("placed").to_number<int>(), 1);
+  EXPECT_TRUE(moved(b, c, since(c), b));
+  about_node("node_gone", b).value();
+  EXPECT_EQ(state(b), "removed");
+  EXPECT_EQ(leader.cluster().tasks()->back().what, "node remove");
+  EXPECT_EQ(leader.cluster().tasks()->back().state, "done");
+  EXPECT_EQ(leader.up(b, b * 100 + 1).error().code, Code::not_found) << "it cannot come back";
+  EXPECT_EQ(leave_node(b).error().code, Code::not_found);
+  EXPECT_EQ(about_node("node_forget", b).error().code, Code::conflict) << "it is not fenced";
+  leader.say({{"op", "token_add"}, {"hash", "t"}, {"expires", leader.now + 10}}).value();
+  const json::object again{{"op", "node_add"},
+                           {"name", "n" + std::to_string(b)},
+                           {"lan", "a"},
+                           {"backplane", "b"},
+                           {"token", "t"}};
+  EXPECT_EQ(leader.say(again).error().code, Code::conflict) << "its name is free later";
+  fence(b);
+  about_node("node_forget", b).value();
+  EXPECT_EQ(state(b), "");
+  EXPECT_EQ(leader.cluster().disks()->size(), 2U);
+  EXPECT_TRUE(leader.cluster().fences()->empty());
+  EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
+  EXPECT_EQ(leader.say(again)->at("node").to_number<uint64_t>(), 4U) << "no number is given twice";
+}
+
+TEST_F(Removal, OfANodeThatIsGoneForGoodEverythingIsMadeAnewAtOnce) {
+  const uint64_t b = copies()[1].disk.value == 1 ? copies()[0].disk.value : copies()[1].disk.value;
+  leader.say({{"op", "node_down"}, {"node", b}, {"life", b * 100}}).value();
+  EXPECT_EQ(ailing(), 0U) << "it is awaited";
+  leave_node(b).value();
+  EXPECT_EQ(ailing(), 1U);
+  EXPECT_EQ(leader.cluster().redundancy()->lost, 1U);
+}
+
+TEST_F(Removal, ANodeWithAnOpenDiskStaysAndOneThatIsTakenBackGoesOn) {
+  leader.say({{"op", "open"}, {"vsd", vsd}, {"node", 2}}).value();
+  EXPECT_EQ(leave_node(2).error().code, Code::conflict);
+  EXPECT_EQ(leave_node(9).error().code, Code::not_found);
+  leave_node(3).value();
+  leave_node(3, false).value();
+  EXPECT_EQ(leader.cluster().tasks()->back().state, "failed");
+  for (const meta::Disk& disk : leader.cluster().disks().value()) EXPECT_FALSE(disk.leaving);
+  EXPECT_EQ(about_node("node_gone", 3).error().code, Code::conflict);
+}
+
+TEST_F(Removal, ALeaseOfARemovedNodeIsForOthersWhoFlushFirst) {
+  // Node 1 has the lease of v. Its disk is emptied.
+  const bool mine = copies()[0].disk.value == 1 || copies()[1].disk.value == 1;
+  leave_node(1).value();
+  if (mine) {
+    const uint64_t b =
+        copies()[0].disk.value == 1 ? copies()[1].disk.value : copies()[0].disk.value;
+    place().value();
+    EXPECT_TRUE(moved(b, other(1, b), since(other(1, b)), 1));
+  }
+  about_node("node_gone", 1).value();
+  EXPECT_EQ(leader.lease(vsd, 2, 200).error().code, Code::conflict) << "it is not fenced";
+  fence(1);
+  about_node("node_forget", 1).value();
+  const auto taken = leader.lease(vsd, 2, 200);
+  ASSERT_TRUE(taken);
+  EXPECT_TRUE(taken->at("recover").as_bool());
+}
+
+class Copies : public Moves {
+ protected:
+  core::Result<json::object> want(uint64_t replicas) {
+    return leader.say({{"op", "vsd_copies"}, {"vsd", vsd}, {"replicas", replicas}});
+  }
+  void widen() {
+    while (leader.say({{"op", "widen"}})->at("left").as_bool()) {
+    }
+  }
+  std::string state() { return leader.cluster().tasks()->back().state; }
+};
+
+TEST(Vsds, APoolThatIsNearlyFullTakesNoNewOneUntilThereIsRoom) {
+  Leader leader;
+  leader.found(2);
+  leader.make_vsd();
+  EXPECT_EQ(leader.say({{"op", "reserve"}, {"node", 1}, {"life", 100}, {"count", 20}})
+                ->at("extents")
+                .as_array()
+                .size(),
+            20U);
+  const json::object more{
+      {"op", "vsd_create"}, {"name", "more"}, {"sectors", 2048}, {"replicas", 2}};
+  EXPECT_EQ(leader.refusal(more), Code::no_space);
+  leader.add_disk(1);
+  EXPECT_TRUE(leader.say(more));
+}
+
+TEST_F(Copies, AThirdIsMadeOfWhatIsThereAndTheTaskEndsWithIt) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  EXPECT_EQ(want(4).error().code, Code::invalid);
+  EXPECT_EQ(want(1).error().code, Code::invalid);
+  EXPECT_EQ(want(2)->at("task").to_number<int>(), 0) << "it has two";
+  EXPECT_NE(want(3)->at("task").to_number<int>(), 0);
+  EXPECT_EQ(ailing(), 0U) << "nobody has looked at it yet";
+  widen();
+  EXPECT_EQ(ailing(), 1U);
+  EXPECT_EQ(leader.cluster().redundancy()->wanting, 1U);
+  EXPECT_EQ(place()->at("placed").to_number<int>(), 1);
+  EXPECT_EQ(state(), "running");
+  EXPECT_TRUE(moved(a, other(a, b), since(other(a, b))));
+  EXPECT_EQ(lie(), (std::set<int64_t>{1, 2, 3}));
+  EXPECT_EQ(ailing(), 0U);
+  EXPECT_EQ(state(), "done");
+}
+
+TEST_F(Copies, ACopyTooManyOfADiskThatStaysAfterAllGoes) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  const uint64_t c = other(a, b);
+  leader.say({{"op", "disk_leave"}, {"disk", a}, {"leaving", true}}).value();
+  EXPECT_EQ(place()->at("placed").to_number<int>(), 1);
+  EXPECT_TRUE(moved(b, c, since(c)));
+  leader.say({{"op", "disk_leave"}, {"disk", a}, {"leaving", false}}).value();
+  EXPECT_EQ(copies().size(), 3U);
+  EXPECT_EQ(ailing(), 0U) << "nobody has looked at it yet";
+  widen();
+  EXPECT_EQ(ailing(), 1U);
+  EXPECT_TRUE(moved(0, 0, 0, a));
+  EXPECT_EQ(copies().size(), 2U);
+  EXPECT_EQ(ailing(), 0U);
+}
+
+TEST_F(Copies, OneTooManyGoesAndWhoHasEnoughIsNotLookedAtAgain) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t c = other(a, copies()[1].disk.value);
+  want(3).value();
+  widen();
+  place().value();
+  EXPECT_TRUE(moved(a, c, since(c)));
+  want(2).value();
+  widen();
+  EXPECT_EQ(ailing(), 1U);
+  EXPECT_TRUE(moved(0, 0, 0, c));
+  EXPECT_EQ(copies().size(), 2U);
+  EXPECT_EQ(state(), "done");
+  want(3).value();
+  want(2).value();
+  widen();
+  EXPECT_EQ(ailing(), 0U) << "it has what it should";
+  EXPECT_EQ(state(), "done");
+}
+
+TEST_F(Copies, WhatWasWrittenWithTwoWhereThreeAreWantedIsNoted) {
+  want(3).value();
+  widen();
+  place().value();
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  for (const meta::CopyRow& copy : copies()) {
+    if (copy.stale == 0) continue;
+    EXPECT_TRUE(moved(a == copy.disk.value ? b : a, copy.disk.value, copy.stale));
+  }
+  EXPECT_EQ(ailing(), 0U);
+  const uint64_t two = leader.reserve(1, 1)[0].as_array()[0].to_number<uint64_t>();
+  json::object body = about("commit");
+  body["ops"] = json::array{json::array{5, 0, 8, 0, two}};
+  body["stales"] = json::array{};
+  leader.say(std::move(body)).value();
+  EXPECT_EQ(ailing(), 1U);
+  leader.say({{"op", "vsd_delete"}, {"vsd", vsd}});
+}
+
+TEST_F(Copies, ReservationsHaveAsManyAsAreAskedForOnDifferentNodes) {
+  json::object body{{"op", "reserve"}, {"node", 1}, {"life", 100}, {"count", 4}, {"copies", 3}};
+  const auto extents = leader.say(body)->at("extents").as_array();
+  EXPECT_EQ(extents.size(), 4U);
+  for (const json::value& one : extents) EXPECT_EQ(one.as_array()[1].as_array().size(), 3U);
+  body["copies"] = 4;
+  EXPECT_EQ(leader.refusal(body), Code::invalid);
+  body["copies"] = 3;
+  leader.say({{"op", "node_down"}, {"node", 3}, {"life", 300}}).value();
+  EXPECT_TRUE(leader.say(body)->at("extents").as_array().empty());
+  EXPECT_EQ(leader.reserve(1, 1).size(), 1U) << "two are better than none";
+}
+
+class Rebalancing : public Moves {
+ protected:
+  uint64_t mark() {
+    return leader.say({{"op", "rebalance_some"}})->at("marked").to_number<uint64_t>();
+  }
+  core::Result<json::object> mode(int how) {
+    return leader.say({{"op", "rebalance"}, {"mode", how}});
+  }
+  meta::Task task() { return leader.cluster().tasks()->back(); }
+  /// Three more extents beside the first; nothing lies on the third disk.
+  Rebalancing() {
+    const uint64_t a = copies()[0].disk.value;
+    const uint64_t b = copies()[1].disk.value;
+    for (uint64_t chunk = 1; chunk < 4;) {
+      const json::array got = leader.reserve(1, 1)[0].as_array();
+      const json::array& at = got[1].as_array();
+      const uint64_t sum =
+          at[0].as_array()[0].to_number<uint64_t>() + at[1].as_array()[0].to_number<uint64_t>();
+      if (sum != a + b) {
+        leader
+            .say(
+                {{"op", "unreserve"}, {"node", 1}, {"life", 100}, {"extents", json::array{got[0]}}})
+            .value();
+        for (uint64_t node = 1; node <= 3; node++)
+          leader.say({{"op", "seen"}, {"node", node}, {"index", leader.index()}}).value();
+        leader.say({{"op", "collect"}}).value();
+        continue;
+      }
+      json::object body = about("commit");
+      body["ops"] = json::array{json::array{chunk++, 0, 8, 0, got[0]}};
+      body["stales"] = json::array{};
+      leader.say(std::move(body)).value();
+    }
+  }
+  static constexpr uint64_t fullest = 4;
+};
+
+TEST_F(Rebalancing, ACopyOfAFullDiskGoesToAnEmptyOneAndIsThereAllTheTime) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  const uint64_t c = other(a, b);
+  EXPECT_EQ(mark(), 0U) << "nobody has asked for it";
+  EXPECT_EQ(mode(7).error().code, Code::invalid);
+  mode(1).value();
+  EXPECT_EQ(mark(), fullest);
+  EXPECT_EQ(mark(), 0U) << "one batch after the other";
+  EXPECT_EQ(ailing(), fullest);
+  EXPECT_EQ(place()->at("placed").to_number<int>(), 1);
+  const uint64_t goes = copies()[0].leaving ? copies()[0].disk.value : copies()[1].disk.value;
+  EXPECT_TRUE(moved(0, 0, 0, goes));
+  EXPECT_EQ(copies().size(), 3U) << "there is no other yet";
+  EXPECT_TRUE(moved(a + b - goes, c, since(c), goes));
+  EXPECT_EQ(lie(),
+            (std::set<int64_t>{static_cast<int64_t>(a + b - goes), static_cast<int64_t>(c)}));
+  EXPECT_EQ(ailing(), fullest - 1);
+  EXPECT_EQ(task().state, "running");
+}
+
+TEST_F(Rebalancing, ItEndsWhenNothingCanBeEvenedOut) {
+  mode(1).value();
+  EXPECT_EQ(mark(), fullest);
+  const uint64_t third = other(copies()[0].disk.value, copies()[1].disk.value);
+  leader.say({{"op", "node_down"}, {"node", third}, {"life", third * 100}}).value();
+  json::object body = about("place");
+  json::array all;
+  meta::AilingAt at;
+  for (const meta::Owned& one : leader.cluster().ailing(at, 100).value())
+    all.push_back(one.extent.value);
+  body["extents"] = std::move(all);
+  EXPECT_EQ(leader.say(std::move(body))->at("placed").to_number<int>(), 0);
+  EXPECT_EQ(ailing(), 0U) << "what has nowhere to go stays";
+  EXPECT_FALSE(leader.cluster().rebalancing().value());
+  EXPECT_EQ(mark(), 0U);
+  EXPECT_EQ(task().state, "done") << "the disks that are left are as full as each other";
+}
+
+TEST_F(Rebalancing, WhereItIsStoppedEverythingStaysWhereItIs) {
+  mode(1).value();
+  EXPECT_EQ(mark(), fullest);
+  mode(0).value();
+  EXPECT_EQ(task().state, "failed") << "it was stopped";
+  EXPECT_FALSE(leader.cluster().rebalancing().value());
+  place().value();
+  EXPECT_EQ(mark(), 0U);
+}
+
+TEST(CopiesOfTwoNodes, AreTwo) {
+  Leader leader;
+  leader.found(2);
+  EXPECT_EQ(
+      leader.refusal({{"op", "vsd_create"}, {"name", "x"}, {"sectors", 2048}, {"replicas", 3}}),
+      Code::conflict);
+}
+
+class Scrubs : public Moves {
+ protected:
+  core::Result<json::object> scrubbed(json::array wrong, json::array damaged = {},
+                                      json::array good = {}, bool end = false, uint64_t epoch = 1) {
+    json::object body = about("scrubbed", epoch);
+    body["began"] = leader.now;
+    body["next"] = 7;
+    body["end"] = end;
+    body["wrong"] = std::move(wrong);
+    body["damaged"] = std::move(damaged);
+    body["good"] = std::move(good);
+    return leader.say(std::move(body));
+  }
+  json::array copy_on(uint64_t disk) { return json::array{json::array{extent, disk}}; }
+  meta::Scrub scrub() { return leader.cluster().scrubs().value().at(0); }
+  meta::Task task() { return leader.cluster().tasks()->back(); }
+};
+
+TEST_F(Scrubs, AWrongCopyBecomesStaleButNeverTheLast) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  EXPECT_EQ(scrubbed(copy_on(b), {}, {}, false, 2).error().code, Code::stale) << "another epoch";
+  EXPECT_EQ(scrubbed(copy_on(b))->at("marked").to_number<int>(), 1);
+  EXPECT_EQ(ailing(), 1U);
+  EXPECT_EQ(scrubbed(copy_on(a))->at("marked").to_number<int>(), 0);
+  EXPECT_EQ(since(a), 0U);
+  EXPECT_TRUE(moved(a, b, since(b))) << "it is made anew like any other";
+}
+
+TEST_F(Scrubs, ACopyIsNotMarkedWhereTheOtherCannotBeReachedNow) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  leader.say({{"op", "disk_absent"}, {"disk", a}, {"life", 5}}).value();
+  EXPECT_EQ(scrubbed(copy_on(b))->at("marked").to_number<int>(), 0);
+}
+
+TEST_F(Scrubs, DamageStaysUntilItIsGoneOrSettled) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  const json::array here{json::array{extent, 0}};
+  scrubbed({}, here).value();
+  leader.now += 5;
+  scrubbed({}, here).value();
+  ASSERT_EQ(leader.cluster().damage()->size(), 1U);
+  EXPECT_EQ(leader.cluster().damage()->at(0).found, leader.now - 5) << "when it was found first";
+  auto repair = [&](uint64_t which, uint64_t disk) {
+    return leader.say({{"op", "repair"}, {"extent", which}, {"disk", disk}});
+  };
+  EXPECT_EQ(repair(extent + 1, a).error().code, Code::not_found);
+  EXPECT_EQ(repair(extent, other(a, b)).error().code, Code::invalid) << "there is no copy";
+  repair(extent, a).value();
+  EXPECT_EQ(leader.cluster().damage()->at(0).keep.value, a);
+  scrubbed(copy_on(b), {}, json::array{extent}).value();
+  EXPECT_TRUE(leader.cluster().damage()->empty());
+  EXPECT_EQ(repair(extent, a).error().code, Code::not_found);
+  // Overwritten elsewhere, the extent is gone.
+  scrubbed({}, here).value();
+  const uint64_t fresh = leader.reserve(1, 1)[0].as_array()[0].to_number<uint64_t>();
+  json::object body = about("commit");
+  body["ops"] = json::array{json::array{0, 0, 8, 0, fresh}};
+  body["stales"] = json::array{};
+  leader.say(std::move(body)).value();
+  scrubbed({}).value();
+  EXPECT_TRUE(leader.cluster().damage()->empty());
+}
+
+TEST_F(Scrubs, APassCountsFromItsBeginningAndAnOlderOneDoesNotPutItBack) {
+  EXPECT_EQ(scrub().done, leader.now) << "a new disk has nothing to be compared";
+  leader.now += 100;
+  scrubbed({}).value();
+  EXPECT_EQ(scrub().next, 7U);
+  EXPECT_EQ(scrub().began, leader.now);
+  leader.now -= 50;
+  scrubbed({}, {}, {}, true).value();
+  EXPECT_EQ(scrub().next, 7U) << "of an older pass";
+  leader.now += 50;
+  scrubbed({}, {}, {}, true).value();
+  EXPECT_EQ(scrub().next, 0U);
+  EXPECT_EQ(scrub().done, leader.now);
+}
+
+TEST_F(Scrubs, AVerificationIsOneTaskThatEndsWithWhatWasFound) {
+  const auto first = leader.say({{"op", "verify"}})->at("task").to_number<uint64_t>();
+  EXPECT_EQ(leader.say({{"op", "verify"}})->at("task").to_number<uint64_t>(), first);
+  leader.say({{"op", "verified"}, {"error", "wrong"}}).value();
+  EXPECT_EQ(task().state, "failed");
+  EXPECT_EQ(task().error, "wrong");
+  EXPECT_NE(leader.say({{"op", "verify"}})->at("task").to_number<uint64_t>(), first);
+  leader.say({{"op", "verified"}, {"error", ""}}).value();
+  EXPECT_EQ(task().state, "done");
+}
+
+TEST_F(Scrubs, NothingIsLeftOfThemWithTheirDisk) {
+  scrubbed({}, json::array{json::array{extent, 0}}).value();
+  leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}, {"clean", true}})
+      .value();
+  leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}).value();
+  EXPECT_TRUE(leader.cluster().scrubs()->empty());
+  EXPECT_TRUE(leader.cluster().damage()->empty());
+}
+
+TEST(Verdicts, WhatCannotBeReadIsMadeAnewFromWhatCan) {
+  using policy::judge;
+  using policy::Verdict;
+  EXPECT_EQ(judge({{{1}, 5}, {{2}, 5}}), Verdict{});
+  EXPECT_EQ(judge({{{1}, 5}}), Verdict{});
+  EXPECT_EQ(judge({}), Verdict{}) << "no copy could be asked";
+  EXPECT_EQ(judge({{{1}, 5}, {{2}, {}}}), (Verdict{{{2}}, false}));
+  EXPECT_EQ(judge({{{1}, {}}, {{2}, {}}}), (Verdict{{}, true}));
+}
+
+TEST(Verdicts, AMajorityIsRightAndTwoAloneAreNone) {
+  using policy::judge;
+  using policy::Verdict;
+  EXPECT_EQ(judge({{{1}, 5}, {{2}, 6}}), (Verdict{{}, true}));
+  EXPECT_EQ(judge({{{1}, 5}, {{2}, 6}, {{3}, 6}}), (Verdict{{{1}}, false}));
+  EXPECT_EQ(judge({{{1}, 5}, {{2}, 6}, {{3}, {}}}), (Verdict{{{3}}, true}));
+  EXPECT_EQ(judge({{{1}, 5}, {{2}, 6}, {{3}, 7}}), (Verdict{{}, true}));
+}
+
 TEST_F(Moves, SettingsOutOfRangeAreRefused) {
   EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "grace"}, {"value", 1}}), Code::invalid);
   EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "grace_seconds"}, {"value", -1}}),
             Code::invalid);
   EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "maintenance"}, {"value", 2}}), Code::invalid);
+  EXPECT_EQ(leader.refusal({{"op", "set"}, {"name", "scrub_days"}, {"value", 366}}), Code::invalid);
 }
 
 TEST_F(Moves, ALeaseThatIsHeldIsNotFreeNotEvenForItsHolder) {

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdio>
+#include <set>
 #include <sstream>
 
 #include "scalectl/commands.h"
@@ -40,8 +41,9 @@ Said run(const std::vector<std::string>& words) {
 }
 
 std::string value_for(const std::string& name) {
+  static const std::set<std::string> numbers{"SECONDS", "N", "DISK", "EXTENT", "2|3"};
   if (name == "SIZE") return "1GiB";
-  return name == "SECONDS" || name == "N" ? "7" : "x1";
+  return numbers.contains(name) ? "7" : "x1";
 }
 
 /// The command with arguments that are right, and what it insists on.
@@ -49,7 +51,9 @@ std::vector<std::string> good(const Command& c) {
   std::vector<std::string> words{c.noun, c.verb};
   for (const auto& argument : c.arguments) words.push_back(value_for(argument));
   for (const auto& option : c.options)
-    if (option.name == "yes") words.emplace_back("--yes");
+    if (option.needed)
+      words.push_back("--" + option.name +
+                      (option.value.empty() ? "" : "=" + value_for(option.value)));
   words.insert(words.end(), {"--socket", "/nowhere/scaled.sock"});
   return words;
 }

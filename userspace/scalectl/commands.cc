@@ -78,6 +78,8 @@ std::string show_cluster(const json::object& o) {
   const uint64_t missing = number(redundancy, "stale_copies") + number(redundancy, "lost_copies");
   out += missing == 0 ? "all data has its copies"
                       : std::to_string(missing) + " MiB have too few copies, which are being made";
+  if (number(redundancy, "wanting_extents") != 0)
+    out += ", " + count(redundancy, "wanting_extents") + " MiB get more copies, or lose some";
   if (number(redundancy, "leaving_copies") != 0)
     out += ", " + count(redundancy, "leaving_copies") + " MiB leave their disk";
   if (const uint64_t seconds = number(redundancy, "seconds_left"); seconds != 0)
@@ -96,7 +98,8 @@ std::string show_nodes(const json::object& o) {
   Table table({"ID:", "NAME", "STATE", "LAN", "BACKPLANE", "VERSION", "LEADS"});
   for (const json::value& value : list(o, "nodes")) {
     const json::object& n = value.as_object();
-    table.add({count(n, "id"), text(n, "name"), text(n, "state"), text(n, "lan"),
+    table.add({count(n, "id"), text(n, "name"),
+               text(n, "state") + (n.at("leaving").as_bool() ? ", leaving" : ""), text(n, "lan"),
                text(n, "backplane"), text(n, "version"), n.at("leader").as_bool() ? "yes" : ""});
   }
   return table.text();
@@ -223,6 +226,37 @@ std::string show_begun(const json::object& o) {
   return "begun; wait for its end with: scalectl task wait " + count(o, "task") + "\n";
 }
 
+std::string show_pool(const json::object& o) {
+  Table table({"VSD", "VERIFIED", "UNDER WAY"});
+  for (const json::value& value : list(o, "vsds")) {
+    const json::object& v = value.as_object();
+    const uint64_t at = number(v, "under_way_bytes");
+    table.add({text(v, "vsd"), clock_time(v, "verified"),
+               at == 0 ? "-" : human_bytes(at) + " of " + bytes(v, "size_bytes")});
+  }
+  std::string out = table.text();
+  out += number(o, "scrub_days") == 0
+             ? "copies are compared when somebody asks for it\n"
+             : "copies are compared every " + count(o, "scrub_days") + " days\n";
+  out += "rebalancing: " + text(o, "rebalance") + "\n";
+  if (number(o, "orphans") != 0)
+    out += count(o, "orphans") + " MiB wait for nodes that are being fenced\n";
+  for (const json::value& value : list(o, "damage")) {
+    const json::object& d = value.as_object();
+    out += "! extent " + count(d, "extent") + " of VSD " + text(d, "vsd") + ", the MiB at " +
+           bytes(d, "offset_bytes") + ":";
+    for (const json::value& copy : list(d, "copies"))
+      out +=
+          " disk " + count(copy.as_object(), "disk") + " slot " + count(copy.as_object(), "slot");
+    out += number(d, "keep") != 0 ? "; the copy on disk " + count(d, "keep") + " is being taken\n"
+                                  : "; none is known to be right: scalectl pool repair " +
+                                        count(d, "extent") + " --keep DISK\n";
+  }
+  return out;
+}
+
+bool nothing_damaged(const json::object& o) { return list(o, "damage").empty(); }
+
 std::string show_token(const json::object& o) {
   return "On the node that joins, within " + count(o, "hours") +
          " h and once:\n  scalectl cluster join " + text(o, "address") + " " + text(o, "token") +
@@ -232,6 +266,7 @@ std::string show_token(const json::object& o) {
 Call get(const std::string& path) { return {"GET", kRoot + path, {}}; }
 
 std::vector<Command> make_commands() {
+  const Option copies{"copies", "2|3", "on as many nodes; default: 2"};
   const Option node{"node", "NODE", "name or number of a node; default: this one"};
   const Option no_wait{"no-wait", "", "do not wait for the node; see: scalectl task list"};
   return {
@@ -267,13 +302,15 @@ std::vector<Command> make_commands() {
        "set",
        {},
        {{"grace", "MINUTES", "a node or disk that is away for longer is given up; default 15"},
-        {"maintenance", "on|off", "on: nothing is given up, however long it is away"}},
+        {"maintenance", "on|off", "on: nothing is given up, however long it is away"},
+        {"scrub", "DAYS", "compare all copies that often; default 14, 0: only when asked"}},
        "change what holds for the whole cluster",
        "scalectl cluster set --maintenance on",
        [](const Words& w) {
          Call call{"PATCH", std::string(kRoot) + "cluster", {}};
          if (w.has("grace"))
            call.body["grace_seconds"] = count_of(w.options.at("grace"), "--grace") * 60;
+         if (w.has("scrub")) call.body["scrub_days"] = count_of(w.options.at("scrub"), "--scrub");
          if (w.has("maintenance")) {
            const std::string& word = w.options.at("maintenance");
            if (word != "on" && word != "off")
@@ -332,6 +369,18 @@ std::vector<Command> make_commands() {
        "scalectl node list",
        [](const Words&) { return get("node"); },
        show_nodes},
+      {"node",
+       "remove",
+       {"NAME"},
+       {{"cancel", "", "let it stay after all"}},
+       "empty a node's disks, also of one that is gone for good, and take it out of the cluster",
+       "scalectl node remove n3",
+       [](const Words& w) {
+         Call call{"POST", kRoot + ("node/" + path_word(w.arguments[0]) + "/remove"), {}};
+         if (w.has("cancel")) call.body["cancel"] = true;
+         return call;
+       },
+       show_begun},
       {"disk",
        "list",
        {},
@@ -384,16 +433,66 @@ std::vector<Command> make_commands() {
          return Call{"DELETE", kRoot + ("disk/" + path_word(w.arguments[0])), {}};
        },
        nothing},
+      {"pool",
+       "status",
+       {},
+       {},
+       "whether all copies are as they should be",
+       "scalectl pool status",
+       [](const Words&) { return get("pool"); },
+       show_pool,
+       nothing_damaged},
+      {"pool",
+       "verify",
+       {},
+       {},
+       "compare all copies of everything, and recount the metadata",
+       "scalectl pool verify",
+       [](const Words&) {
+         return Call{"POST", std::string(kRoot) + "pool/verify", {}};
+       },
+       show_begun},
+      {"pool",
+       "rebalance",
+       {},
+       {{"automatic", "", "from now on, whenever it is needed"}, {"stop", "", "no more of it"}},
+       "move copies from full disks to emptier ones of their tier",
+       "scalectl pool rebalance",
+       [](const Words& w) {
+         Call call{"POST", std::string(kRoot) + "pool/rebalance", {}};
+         if (w.has("automatic") && w.has("stop"))
+           throw UsageError{"--automatic or --stop, not both"};
+         if (w.has("automatic")) call.body["how"] = "automatic";
+         if (w.has("stop")) call.body["how"] = "stop";
+         return call;
+       },
+       show_begun},
+      {"pool",
+       "repair",
+       {"EXTENT"},
+       {{"keep", "DISK", "the copy that is right; the others are made anew from it", true}},
+       "settle which copy of a damaged extent is right",
+       "scalectl pool repair 1234 --keep 3",
+       [](const Words& w) {
+         if (!w.has("keep")) throw UsageError{"say which copy is right: --keep DISK"};
+         return Call{"POST",
+                     std::string(kRoot) + "pool/repair",
+                     {{"extent", count_of(w.arguments[0], "EXTENT")},
+                      {"keep", count_of(w.options.at("keep"), "--keep")}}};
+       },
+       nothing},
       {"vsd",
        "create",
        {"NAME", "SIZE"},
-       {},
+       {copies},
        "make a thin virtual disk",
-       "scalectl vsd create mail 100GiB",
+       "scalectl vsd create mail 100GiB --copies 3",
        [](const Words& w) {
-         return Call{"POST",
-                     std::string(kRoot) + "vsd",
-                     {{"name", w.arguments[0]}, {"size_bytes", size_of(w.arguments[1])}}};
+         Call call{"POST",
+                   std::string(kRoot) + "vsd",
+                   {{"name", w.arguments[0]}, {"size_bytes", size_of(w.arguments[1])}}};
+         if (w.has("copies")) call.body["copies"] = count_of(w.options.at("copies"), "--copies");
+         return call;
        },
        show_vsd},
       {"vsd",
@@ -425,6 +524,19 @@ std::vector<Command> make_commands() {
        },
        show_vsd},
       {"vsd",
+       "set",
+       {"NAME"},
+       {{"copies", "2|3", "on as many nodes", true}},
+       "change how many copies its data has, also while it is in use",
+       "scalectl vsd set mail --copies 3",
+       [](const Words& w) {
+         if (!w.has("copies")) throw UsageError{"say how many: --copies 2 or 3"};
+         return Call{"PATCH",
+                     kRoot + ("vsd/" + path_word(w.arguments[0])),
+                     {{"copies", count_of(w.options.at("copies"), "--copies")}}};
+       },
+       show_vsd},
+      {"vsd",
        "open",
        {"NAME"},
        {node, no_wait},
@@ -453,7 +565,7 @@ std::vector<Command> make_commands() {
       {"vsd",
        "delete",
        {"NAME"},
-       {{"yes", "", "yes, its data shall be gone"}},
+       {{"yes", "", "yes, its data shall be gone", true}},
        "delete a virtual disk that is open nowhere",
        "scalectl vsd delete mail --yes",
        [](const Words& w) {

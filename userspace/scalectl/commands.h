@@ -27,6 +27,7 @@ struct Option {
   std::string name;
   std::string value;  ///< what to call its value; empty where it takes none
   std::string help;
+  bool needed = false;  ///< the command does not go without it, and says so
 };
 
 struct UsageError {

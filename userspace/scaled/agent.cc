@@ -46,6 +46,16 @@ uint8_t tier_number(const std::string& tier) {
   return tier == "ssd" ? SCRIBE_TIER_SSD : SCRIBE_TIER_HDD;
 }
 
+std::string pool_subject(uint64_t copies) {
+  return copies == 2 ? "pool" : "pool, " + std::to_string(copies) + " copies";
+}
+
+std::string no_space_text(uint64_t copies) {
+  return copies == 2
+             ? "no space for two copies on different nodes: add disks or delete virtual disks"
+             : "no space for three copies on different nodes: new data has two for now";
+}
+
 json::object commit_body(const control::ClosedBatch& closed, NodeId node, uint64_t life) {
   json::array ops;
   for (const meta::Op& op : closed.batch.ops)
@@ -65,11 +75,13 @@ json::object commit_body(const control::ClosedBatch& closed, NodeId node, uint64
 
 }  // namespace
 
-Agent::Agent(const Paths& paths, const Config& config, replica::Replica& replica, Peers& peers)
+Agent::Agent(const Paths& paths, const Config& config, replica::Replica& replica, Peers& peers,
+             std::function<void()> removed)
     : paths_(paths),
       config_(config),
       replica_(replica),
       peers_(peers),
+      removed_(std::move(removed)),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       mover_(paths, config, replica, *this) {}
 
@@ -173,6 +185,7 @@ void Agent::start(Kernel& kernel) {
       {{"op", "node_up"}, {"node", config_.node.value}, {"life", *life}, {"version", kVersion}});
   set_condition("membership", up ? "" : up.error().text);
   if (!up) {
+    if (up.error().code == Code::not_found) removed_();
     if (declared_dead(*life)) {
       spdlog::critical("this node was declared dead by the others and resets itself");
       host::reset_machine();
@@ -200,7 +213,7 @@ void Agent::drop_unused_leases(Kernel& kernel, uint64_t life) {
   for (const meta::Vsd& vsd : *vsds) {
     if (vsd.lease_node != config_.node || vsd.lease_life != life) continue;
     if (kernel.set_extents(vsd.id, vsd.epoch, {})) {
-      note_granted(vsd.id, vsd.epoch);
+      note_granted(vsd.id, vsd.epoch, 0);
       continue;
     }
     if (auto done = propose({{"op", "lease_drop"},
@@ -234,7 +247,7 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
   std::vector<json::object> bodies;
   std::vector<VsdId> leases;
   std::vector<control::ClosedBatch> batches;
-  bool reserve = false;
+  std::vector<uint64_t> reserves;  // of how many copies
   for (const Work& item : *work) {
     if (item.type == SCRIBE_WORK_LEAF_WANTED) put_leaf(kernel, database, item);
     if (item.type == SCRIBE_WORK_LEASE_WANTED && !changes_hands({item.vsd}))
@@ -261,12 +274,13 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
                       {"add", json::value_from(change.add)},
                       {"drop", json::value_from(change.drop)}});
   for (const Work& item : *work) {
-    if (item.type == SCRIBE_WORK_RESERVE_LOW &&
-        Clock::now().time_since_epoch().count() >= no_space_until_ && in_use(database)) {
-      reserve = true;
+    if (item.type == SCRIBE_WORK_RESERVE_LOW && Clock::now() >= no_space_until_[item.vsd] &&
+        in_use(database, item.vsd)) {
+      reserves.push_back(item.vsd);
       bodies.push_back({{"op", "reserve"},
                         {"node", config_.node.value},
                         {"life", life_.load()},
+                        {"copies", item.vsd},
                         {"count", std::min<uint64_t>(item.arg, kMaxReserve)}});
     }
   }
@@ -290,7 +304,7 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
       spdlog::info("VSD {}: intent: {}", change.vsd.value,
                    answer ? told.error().text : answer.error().text);
   }
-  if (reserve) add_reservations(kernel, answers[at++]);
+  for (const uint64_t copies : reserves) add_reservations(kernel, copies, answers[at++]);
 }
 
 // What is dropped is dropped in the module first: it never writes in place where the metadata does
@@ -321,12 +335,16 @@ std::vector<Agent::IntentChange> Agent::collect_intents(Kernel& kernel, meta::Da
 
 // Whether this node is to have a VSD open: without one it writes nothing, and in a pool without
 // space each question for some is an entry of the log.
-bool Agent::in_use(meta::Database& database) {
-  auto opened = meta::Cluster(database).opened();
+bool Agent::in_use(meta::Database& database, uint64_t copies) {
+  meta::Cluster cluster(database);
+  auto opened = cluster.opened();
+  // Two copies are the way out for who wants three.
   const bool any = !opened || std::any_of(opened->begin(), opened->end(), [&](const auto& row) {
-    return row.node == config_.node;
+    if (row.node != config_.node) return false;
+    const auto vsd = cluster.vsd(row.vsd);
+    return vsd && *vsd && (*vsd)->replicas >= copies;
   });
-  if (!any) set_condition("pool", "");
+  if (!any) set_condition(pool_subject(copies), "");
   return any;
 }
 
@@ -353,7 +371,7 @@ void Agent::take_lease(Kernel& kernel, VsdId vsd, const Result<json::object>& an
     set_condition(subject, answer.error().text);
     if (answer.error().code == Code::conflict) ask_for_release(vsd);
     if (answer.error().code == Code::not_found) {
-      if (auto done = kernel.fail_lease(vsd); !done)
+      if (auto done = kernel.fail_lease(vsd, 0); !done)
         spdlog::error("VSD {}: {}", vsd.value, done.error().text);
     }
     return;
@@ -368,18 +386,20 @@ void Agent::take_lease(Kernel& kernel, VsdId vsd, const Result<json::object>& an
     const std::lock_guard lock(mutex_);
     granted_[vsd].since = Clock::now();
   }
+  const auto copies = answer->at("copies").to_number<uint32_t>();
   if (answer->at("recover").as_bool()) {
-    grant_recovered(vsd, epoch);
+    grant_recovered(vsd, epoch, copies);
     return;
   }
-  auto done = kernel.grant_lease(vsd, epoch);
-  if (done) note_granted(vsd, epoch);
+  auto done = kernel.grant_lease(vsd, epoch, copies);
+  if (done) note_granted(vsd, epoch, copies);
   if (!done) spdlog::warn("VSD {}: epoch {}: {}", vsd.value, epoch, done.error().text);
 }
 
-void Agent::note_granted(VsdId vsd, uint64_t epoch) {
+void Agent::note_granted(VsdId vsd, uint64_t epoch, uint32_t copies) {
   const std::lock_guard lock(mutex_);
   granted_[vsd].epoch = epoch;
+  granted_[vsd].copies = copies;
 }
 
 // Whoever wants it meanwhile waits: what is asked for in the middle would count as not flushed.
@@ -389,16 +409,16 @@ bool Agent::changes_hands(VsdId vsd) const {
 }
 
 // The disks are flushed for it, and one of them may be slow: not in the service thread.
-void Agent::grant_recovered(VsdId vsd, uint64_t epoch) {
+void Agent::grant_recovered(VsdId vsd, uint64_t epoch, uint32_t copies) {
   const std::lock_guard lock(mutex_);
   recovering_.insert(vsd);
   // Joins the one before, which has nothing left to do.
-  granters_[vsd] = std::jthread([this, vsd, epoch] {
+  granters_[vsd] = std::jthread([this, vsd, epoch, copies] {
     auto kernel = Kernel::open();
     auto done = kernel ? (*kernel)->flush_disks() : Result<void>(kernel.error());
-    if (done) done = (*kernel)->grant_lease(vsd, epoch);
+    if (done) done = (*kernel)->grant_lease(vsd, epoch, copies);
     if (!done) spdlog::warn("VSD {}: epoch {}: {}", vsd.value, epoch, done.error().text);
-    if (done) note_granted(vsd, epoch);
+    if (done) note_granted(vsd, epoch, copies);
     {
       const std::lock_guard inner(mutex_);
       recovering_.erase(vsd);
@@ -482,11 +502,11 @@ void Agent::commit(Kernel& kernel, const control::ClosedBatch& closed,
   spdlog::error("VSD {}: batch {}: {}", vsd.value, closed.number, answer.error().text);
   // An outcome that is not known is asked for again; a lease that is over fails what is held.
   if (answer.error().code != Code::stale) return;
-  if (auto done = kernel.fail_lease(vsd); !done)
+  if (auto done = kernel.fail_lease(vsd, closed.batch.epoch); !done)
     spdlog::error("VSD {}: {}", vsd.value, done.error().text);
 }
 
-void Agent::add_reservations(Kernel& kernel, const Result<json::object>& answer) {
+void Agent::add_reservations(Kernel& kernel, uint64_t copies, const Result<json::object>& answer) {
   if (!answer) {
     spdlog::warn("no reservations: {}", answer.error().text);
     return;
@@ -502,11 +522,9 @@ void Agent::add_reservations(Kernel& kernel, const Result<json::object>& answer)
     extents.push_back(std::move(out));
   }
   const bool full = extents.empty();
-  set_condition("pool", full ? "no space for two copies on different nodes: add disks or delete "
-                               "virtual disks"
-                             : "");
-  if (full) no_space_until_ = (Clock::now() + kNoSpaceRest).time_since_epoch().count();
-  if (auto done = kernel.add_reservations(extents, full); !done)
+  set_condition(pool_subject(copies), full ? no_space_text(copies) : "");
+  if (full) no_space_until_[copies] = Clock::now() + kNoSpaceRest;
+  if (auto done = kernel.add_reservations(extents, static_cast<uint32_t>(copies), full); !done)
     spdlog::warn("reservations: {}", done.error().text);
 }
 
@@ -654,6 +672,10 @@ void Agent::keep_peers(Kernel& kernel, meta::Cluster& cluster) {
       continue;
     if (kernel.set_peer(node.id, node.life)) introduced_[node.id] = node.life;
   }
+  if (std::none_of(nodes->begin(), nodes->end(), [&](const meta::Node& node) {
+        return node.id == config_.node && node.state != "removed";
+      }))
+    removed_();
   auto work = kernel.work();
   if (!work) return;
   for (const Work& item : *work) {

@@ -32,7 +32,9 @@ namespace scaled {
 ///   mover        gives extents the copies that they should have (mover.h).
 class Agent {
  public:
-  Agent(const Paths& paths, const Config& config, replica::Replica& replica, Peers& peers);
+  /// `removed` is called when this node is none of the cluster any more, perhaps several times.
+  Agent(const Paths& paths, const Config& config, replica::Replica& replica, Peers& peers,
+        std::function<void()> removed);
   ~Agent();
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
@@ -67,7 +69,8 @@ class Agent {
   using Clock = std::chrono::steady_clock;
   struct Granted {
     Clock::time_point since;
-    uint64_t epoch = 0;  ///< the last one that the kernel knows of
+    uint64_t epoch = 0;   ///< the last one that the kernel knows of
+    uint32_t copies = 0;  ///< that new data has there, as far as the kernel knows
   };
   /// Leaves of a VSD that come to be written in place, and that cease to be.
   struct IntentChange {
@@ -85,20 +88,21 @@ class Agent {
   bool declared_dead(uint64_t life) const;
   void drop_unused_leases(control::Kernel& kernel, uint64_t life);
   void serve_work(control::Kernel& kernel, meta::Database& database);
-  bool in_use(meta::Database& database);
+  bool in_use(meta::Database& database, uint64_t copies);
   void put_leaf(control::Kernel& kernel, meta::Database& database, const control::Work& work);
   void take_lease(control::Kernel& kernel, core::VsdId vsd,
                   const Result<boost::json::object>& answer);
   void ask_for_release(core::VsdId vsd);
-  void grant_recovered(core::VsdId vsd, uint64_t epoch);
+  void grant_recovered(core::VsdId vsd, uint64_t epoch, uint32_t copies);
   bool changes_hands(core::VsdId vsd) const;
-  void note_granted(core::VsdId vsd, uint64_t epoch);
+  void note_granted(core::VsdId vsd, uint64_t epoch, uint32_t copies);
   Result<void> give_back(control::Kernel& kernel, core::VsdId vsd, uint64_t epoch);
   std::vector<IntentChange> collect_intents(control::Kernel& kernel, meta::Database& database,
                                             const std::vector<control::Work>& work);
   void commit(control::Kernel& kernel, const control::ClosedBatch& batch,
               const Result<boost::json::object>& answer);
-  void add_reservations(control::Kernel& kernel, const Result<boost::json::object>& answer);
+  void add_reservations(control::Kernel& kernel, uint64_t copies,
+                        const Result<boost::json::object>& answer);
 
   void keep_disks(control::Kernel& kernel, meta::Cluster& cluster);
   void open_disk(control::Kernel& kernel, const meta::Disk& disk);
@@ -116,6 +120,7 @@ class Agent {
   const Config& config_;
   replica::Replica& replica_;
   Peers& peers_;
+  const std::function<void()> removed_;
   std::atomic<uint64_t> life_{0};
 
   std::mutex looking_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "api.h"
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <ctime>
 #include <map>
@@ -185,8 +186,8 @@ Outcome show_cluster(Call& call) {
   if (!info || !nodes || !disks || !use) return Error{Code::storage, "the metadata is unreadable"};
   uint64_t total = 0;
   uint64_t used = 0;
-  for (const meta::Disk& disk : *disks)
-    if (disk.state != "removed") total += disk.slots * kSlotBytes;
+  std::erase_if(*disks, [](const meta::Disk& disk) { return disk.state == "removed"; });
+  for (const meta::Disk& disk : *disks) total += disk.slots * kSlotBytes;
   for (const meta::DiskUse& one : *use) used += one.used * kSlotBytes;
   json::array conditions;
   for (const auto& [subject, text] : call.member().agent().conditions())
@@ -197,10 +198,11 @@ Outcome show_cluster(Call& call) {
   auto maintenance = call.cluster().setting("maintenance", 0);
   if (!left || !grace || !maintenance) return Error{Code::storage, "the metadata is unreadable"};
   const double rate = call.member().agent().progress().copies_per_second;
-  const auto to_do = static_cast<double>(left->stale + left->lost + left->leaving);
+  const auto to_do = static_cast<double>(left->stale + left->lost + left->leaving + left->wanting);
   json::object redundancy{{"stale_copies", left->stale},
                           {"lost_copies", left->lost},
                           {"leaving_copies", left->leaving},
+                          {"wanting_extents", left->wanting},
                           {"seconds_left", rate > 0 ? static_cast<uint64_t>(to_do / rate) : 0}};
   return json::object{{"name", *info ? (*info)->name : ""},
                       {"uuid", *info ? (*info)->uuid : ""},
@@ -222,6 +224,7 @@ Outcome set_cluster(Call& call) {
   Fields fields = call.fields();
   const uint64_t unset = UINT64_MAX;
   const uint64_t grace = fields.number("grace_seconds", unset);
+  const uint64_t scrub_days = fields.number("scrub_days", unset);
   const bool maintenance = fields.flag("maintenance", false);
   CORE_TRY(fields.check());
   if (call.body().contains("maintenance"))
@@ -229,12 +232,13 @@ Outcome set_cluster(Call& call) {
             call.propose({{"op", "set"}, {"name", "maintenance"}, {"value", maintenance ? 1 : 0}});
         !done)
       return done;
-  if (grace != unset)
-    if (auto done = call.propose({{"op", "set"},
-                                  {"name", "grace_seconds"},
-                                  {"value", std::min<uint64_t>(grace, INT64_MAX)}});
-        !done)
-      return done;
+  for (const auto& [name, value] :
+       {std::pair{"grace_seconds", grace}, std::pair{"scrub_days", scrub_days}})
+    if (value != unset)
+      if (auto done = call.propose(
+              {{"op", "set"}, {"name", name}, {"value", std::min<uint64_t>(value, INT64_MAX)}});
+          !done)
+        return done;
   return show_cluster(call);
 }
 
@@ -253,6 +257,7 @@ Outcome list_nodes(Call& call) {
     out.push_back({{"id", node.id.value},
                    {"name", node.name},
                    {"state", node.state},
+                   {"leaving", node.leaving},
                    {"lan", node.lan_addr},
                    {"backplane", node.backplane_addr},
                    {"version", node.version},
@@ -315,6 +320,15 @@ Outcome admit_node(Call& call) {
                       {"ca_cert", config.identity.ca_cert},
                       {"ca_key", config.authority.key},
                       {"etcd_initial", *initial}};
+}
+
+Outcome remove_node(Call& call, const std::string& name) {
+  Fields fields = call.fields();
+  const bool cancel = fields.flag("cancel", false);
+  CORE_TRY(fields.check());
+  auto node = call.node(name);
+  if (!node) return node.error();
+  return call.propose({{"op", "node_leave"}, {"node", node->id.value}, {"leaving", !cancel}});
 }
 
 // Disks
@@ -488,6 +502,80 @@ Outcome evacuate_disk(Call& call, const std::string& id) {
   return call.propose({{"op", "disk_leave"}, {"disk", *number}, {"leaving", !cancel}});
 }
 
+// The pool: whether all copies are as they should be
+
+json::array damage_json(Call& call, const std::vector<meta::Damage>& damage) {
+  json::array out;
+  for (const meta::Damage& one : damage) {
+    json::array copies;
+    auto rows = call.cluster().copies(one.extent);
+    for (size_t i = 0; rows && i < rows->size(); i++)
+      copies.push_back({{"disk", (*rows)[i].disk.value},
+                        {"slot", (*rows)[i].slot},
+                        {"current", (*rows)[i].stale == 0}});
+    auto vsd = call.cluster().vsd(one.vsd);
+    out.push_back({{"extent", one.extent.value},
+                   {"vsd", vsd && *vsd ? (*vsd)->name : ""},
+                   {"offset_bytes", one.chunk * kSlotBytes},
+                   {"found", one.found},
+                   {"keep", one.keep.value},
+                   {"copies", std::move(copies)}});
+  }
+  return out;
+}
+
+Outcome show_pool(Call& call) {
+  auto scrubs = call.cluster().scrubs();
+  auto vsds = call.cluster().vsds();
+  auto damage = call.cluster().damage();
+  auto orphans = call.cluster().orphans();
+  auto days = call.cluster().setting("scrub_days", meta::kDefaultScrubDays);
+  auto mode = call.cluster().setting("rebalance", 0);
+  if (!scrubs || !vsds || !damage || !orphans || !days || !mode)
+    return Error{Code::storage, "the metadata is unreadable"};
+  json::array verified;
+  for (const meta::Scrub& one : *scrubs) {
+    const auto vsd = std::find_if(vsds->begin(), vsds->end(),
+                                  [&](const meta::Vsd& row) { return row.id == one.vsd; });
+    if (vsd == vsds->end()) continue;
+    verified.push_back({{"vsd", vsd->name},
+                        {"verified", one.done},
+                        {"under_way_bytes", one.next * core::kLeafChunks * kSlotBytes},
+                        {"size_bytes", vsd->sectors * kSectorBytes}});
+  }
+  return json::object{{"scrub_days", *days},
+                      {"rebalance", *mode == 0   ? "off"
+                                    : *mode == 1 ? "running"
+                                                 : "automatic"},
+                      {"orphans", *orphans},
+                      {"vsds", std::move(verified)},
+                      {"damage", damage_json(call, *damage)}};
+}
+
+Outcome verify_pool(Call& call) {
+  CORE_TRY(call.fields().check());
+  return call.propose({{"op", "verify"}});
+}
+
+Outcome rebalance_pool(Call& call) {
+  Fields fields = call.fields();
+  const std::string how = fields.text("how", "once");
+  CORE_TRY(fields.check());
+  const std::map<std::string, int> modes = {{"stop", 0}, {"once", 1}, {"automatic", 2}};
+  const auto mode = modes.find(how);
+  if (mode == modes.end())
+    return Error{Code::invalid, "how: 'once', 'automatic' or 'stop', not '" + how + "'"};
+  return call.propose({{"op", "rebalance"}, {"mode", mode->second}});
+}
+
+Outcome repair_pool(Call& call) {
+  Fields fields = call.fields();
+  const uint64_t extent = fields.number("extent");
+  const uint64_t disk = fields.number("keep");
+  CORE_TRY(fields.check());
+  return call.propose({{"op", "repair"}, {"extent", extent}, {"disk", disk}});
+}
+
 // Virtual disks
 
 json::object vsd_json(const meta::Vsd& vsd, const std::vector<meta::Opened>& opened) {
@@ -561,18 +649,30 @@ Outcome create_vsd(Call& call) {
   return brief_vsd(call, name);
 }
 
-Outcome resize_vsd(Call& call, const std::string& name) {
+// Its size, or its number of copies.
+Outcome change_vsd(Call& call, const std::string& name) {
   Fields fields = call.fields();
-  const uint64_t bytes = fields.number("size_bytes");
+  const uint64_t bytes = fields.number("size_bytes", 0);
+  const uint64_t copies = fields.number("copies", 0);
   CORE_TRY(fields.check());
   auto vsd = call.vsd(name);
   if (!vsd) return vsd.error();
-  if (bytes % kSlotBytes != 0)
-    return Error{Code::invalid, "the size of a VSD is a multiple of 1 MiB"};
-  auto done = call.propose(
-      {{"op", "vsd_resize"}, {"vsd", vsd->id.value}, {"sectors", bytes / kSectorBytes}});
-  if (!done) return done;
-  return brief_vsd(call, name);
+  uint64_t task = 0;
+  if (call.body().contains("size_bytes")) {
+    if (bytes % kSlotBytes != 0)
+      return Error{Code::invalid, "the size of a VSD is a multiple of 1 MiB"};
+    auto done = call.propose(
+        {{"op", "vsd_resize"}, {"vsd", vsd->id.value}, {"sectors", bytes / kSectorBytes}});
+    if (!done) return done;
+  }
+  if (call.body().contains("copies")) {
+    auto done = call.propose({{"op", "vsd_copies"}, {"vsd", vsd->id.value}, {"replicas", copies}});
+    if (!done) return done;
+    task = done->at("task").to_number<uint64_t>();
+  }
+  auto shown = brief_vsd(call, name);
+  if (shown) (*shown)["task"] = task;
+  return shown;
 }
 
 Outcome delete_vsd(Call& call, const std::string& name) {
@@ -781,15 +881,20 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST cluster/*" && name == "token") return make_token(call);
   if (key == "POST cluster/*" && name == "audit") return audit_cluster(call);
   if (key == "GET node") return list_nodes(call);
+  if (key == "POST node/*/remove") return remove_node(call, name);
   if (key == "GET disk") return list_disks(call);
   if (key == "GET disk/*" && name == "candidates") return list_candidates(call);
   if (key == "POST disk") return add_disk(call);
   if (key == "DELETE disk/*") return remove_disk(call, name);
   if (key == "POST disk/*/evacuate") return evacuate_disk(call, name);
+  if (key == "GET pool") return show_pool(call);
+  if (key == "POST pool/*" && name == "verify") return verify_pool(call);
+  if (key == "POST pool/*" && name == "repair") return repair_pool(call);
+  if (key == "POST pool/*" && name == "rebalance") return rebalance_pool(call);
   if (key == "GET vsd") return list_vsds(call);
   if (key == "POST vsd") return create_vsd(call);
   if (key == "GET vsd/*") return show_vsd(call, name);
-  if (key == "PATCH vsd/*") return resize_vsd(call, name);
+  if (key == "PATCH vsd/*") return change_vsd(call, name);
   if (key == "DELETE vsd/*") return delete_vsd(call, name);
   if (key == "POST vsd/*/open") return open_or_close(call, name, "open");
   if (key == "POST vsd/*/close") return open_or_close(call, name, "close");

@@ -37,6 +37,11 @@ struct Paths {
   std::filesystem::path copy() const { return state / "meta.copy"; }
   /// What this node found in the audit for which it asked for that copy.
   std::filesystem::path audited() const { return state / "audited"; }
+  /// Its presence says that this node was removed from its cluster, and what was the node's is to
+  /// be put aside.
+  std::filesystem::path removed() const { return state / "removed"; }
+  /// Where that is put.
+  std::filesystem::path aside() const { return state / "left"; }
   std::filesystem::path etcd() const { return state / "etcd"; }
 };
 

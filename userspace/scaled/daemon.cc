@@ -7,6 +7,7 @@
 
 #include "api.h"
 #include "etcd_service.h"
+#include "host/reset.h"
 #include "journal/local_log.h"
 #include "meta/cluster.h"
 #include "refetch.h"
@@ -144,7 +145,13 @@ Result<void> Member::start(http::Handler handler) {
         if (agent_) agent_->poke();
       },
       [this](const meta::Position& at) { audit_->begin(at); });
-  agent_ = std::make_unique<Agent>(paths_, config_, *replica_, peers_);
+  agent_ = std::make_unique<Agent>(paths_, config_, *replica_, peers_, [this] {
+    const Error why{Code::conflict, "this node was removed from its cluster"};
+    if (auto marked = write_file(paths_.removed(), why.text + "\n", 0600); !marked)
+      spdlog::error("{}", marked.error().text);
+    const std::lock_guard lock(mutex_);
+    failure_ = why;
+  });
   audit_ = std::make_unique<Audit>(
       paths_, config_, peers_,
       [this](const std::string& text) { agent_->set_condition("metadata", text); },
@@ -173,7 +180,7 @@ Result<void> Member::start(http::Handler handler) {
   liveness_ = std::make_unique<Liveness>(paths_, config_, *replica_, *agent_,
                                          etcd_endpoints(config_, peers_));
   if (!config_.single)
-    membership_ = std::make_unique<Membership>(paths_, config_, peers_, [this] {
+    membership_ = std::make_unique<Membership>(paths_, config_, peers_, *replica_, [this] {
       const std::lock_guard lock(mutex_);
       failure_ = Error{Code::conflict, "etcd runs here from now on"};
     });
@@ -183,6 +190,30 @@ Result<void> Member::start(http::Handler handler) {
 std::optional<Error> Member::failure() const {
   const std::lock_guard lock(mutex_);
   return failure_;
+}
+
+bool put_aside_where_removed(const Paths& paths) {
+  std::error_code err;
+  if (!std::filesystem::exists(paths.removed(), err)) return false;
+  spdlog::warn("this node was removed from its cluster: what it kept is put into {}",
+               paths.aside().string());
+  if (auto stopped = stop_etcd(); !stopped) spdlog::error("{}", stopped.error().text);
+  std::filesystem::remove_all(paths.aside(), err);
+  std::filesystem::create_directories(paths.aside(), err);
+  // The marker last: what was interrupted is done again.
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(paths.state, err))
+    if (entry.path() != paths.aside() && entry.path() != paths.removed())
+      found.push_back(entry.path());
+  for (const auto& path : found) {
+    std::filesystem::rename(path, paths.aside() / path.filename(), err);
+    if (err) spdlog::error("{}: {}", path.string(), err.message());
+  }
+  if (!host::unload_module("dm_scribe"))
+    spdlog::error(
+        "the module knows this node by its old number and is in use: restart the machine");
+  std::filesystem::remove(paths.removed(), err);
+  return true;
 }
 
 Result<void> Daemon::start() {

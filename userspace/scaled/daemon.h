@@ -65,6 +65,10 @@ class Member {
   std::jthread metadata_;
 };
 
+/// Where this node was removed from its cluster: it is a node of none from here on. Whether that
+/// was so; the daemon must be started anew then.
+bool put_aside_where_removed(const Paths& paths);
+
 /// The daemon: no member at first, perhaps; then one.
 class Daemon {
  public:

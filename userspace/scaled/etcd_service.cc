@@ -111,6 +111,8 @@ Result<void> start_etcd(const Paths& paths, const Config& config,
   return systemctl("start", "--no-block");
 }
 
+Result<void> stop_etcd() { return systemctl("stop", "--quiet"); }
+
 Result<std::string> add_etcd_member(journal::Etcd& etcd, core::NodeId node,
                                     const std::string& address,
                                     const std::vector<meta::Node>& nodes,

@@ -32,4 +32,7 @@ inline constexpr uint16_t kEtcdPeerPort = 2380;
 /// Where etcd may answer: on this node first, then on all others.
 [[nodiscard]] journal::Etcd::Endpoints etcd_endpoints(const Config& config, const Peers& peers);
 
+/// Ends it, and sees that nothing of it is left running.
+Result<void> stop_etcd();
+
 }  // namespace scaled

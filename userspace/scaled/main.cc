@@ -58,6 +58,7 @@ void clear_leftovers(const scaled::Paths& paths) {
   signal(SIGPIPE, SIG_IGN);
 
   guard_against_reclaim();
+  if (scaled::put_aside_where_removed(paths)) leave(kExitFailed);
   clear_leftovers(paths);
   scaled::Daemon daemon(paths);
   if (auto started = daemon.start(); !started) {

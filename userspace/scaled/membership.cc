@@ -11,6 +11,7 @@
 
 namespace scaled {
 
+namespace json = boost::json;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
@@ -19,27 +20,72 @@ namespace {
 
 constexpr milliseconds kTimeout{10'000};
 constexpr seconds kAgain{1};
+constexpr seconds kLetGo{5};
+constexpr seconds kProposeFor{15};
 constexpr seconds kLook{15};
 constexpr seconds kCatchUp{120};
 
 }  // namespace
 
 Membership::Membership(const Paths& paths, const Config& config, const Peers& peers,
-                       std::function<void()> changed)
+                       replica::Replica& replica, std::function<void()> changed)
     : paths_(paths),
       config_(config),
+      replica_(replica),
       changed_(std::move(changed)),
       etcd_(etcd_endpoints(config, peers), kTimeout) {
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
 void Membership::run(const std::stop_token& stop) {
+  bool settled = false;
+  auto next = steady_clock::now();
   while (!stop.stop_requested()) {
-    auto done = look(stop);
-    if (done && *done) return;
-    if (!done) spdlog::warn("etcd on this node: {}", done.error().text);
-    core::rest_until(stop, steady_clock::now() + kLook);
+    if (!settled && steady_clock::now() >= next) {
+      auto done = look(stop);
+      settled = done && *done;
+      if (!done) spdlog::warn("etcd on this node: {}", done.error().text);
+      next = steady_clock::now() + kLook;
+    }
+    if (auto done = let_go(); !done) spdlog::info("removing a node: {}", done.error().text);
+    core::rest_until(stop, steady_clock::now() + kLetGo);
   }
+}
+
+// Nodes that are to be removed: when nothing is left on them, they are; then etcd does without
+// them; then they are forgotten.
+Result<void> Membership::let_go() {
+  if (!replica_.leading()) return {};
+  auto database = meta::Database::open_reader(paths_.database());
+  if (!database) return database.error();
+  meta::Cluster cluster(**database);
+  auto nodes = cluster.nodes();
+  if (!nodes) return nodes.error();
+  for (const meta::Node& node : *nodes) {
+    json::object body{{"node", node.id.value}};
+    if (node.state == "removed") {
+      CORE_TRY(drop_member(node));
+      body["op"] = "node_forget";
+    } else if (node.leaving) {
+      const auto copies = cluster.copies_on(node.id);
+      if (!copies) return copies.error();
+      if (*copies != 0) continue;
+      body["op"] = "node_gone";
+    } else {
+      continue;
+    }
+    auto done = replica_.propose(std::move(body), steady_clock::now() + kProposeFor);
+    if (!done) return done.error();
+  }
+  return {};
+}
+
+Result<void> Membership::drop_member(const meta::Node& node) {
+  auto members = etcd_.members();
+  if (!members) return members.error();
+  for (const auto& one : *members)
+    if (one.peer_url == etcd_peer_url(node.backplane_addr)) return etcd_.remove_member(one.id);
+  return {};
 }
 
 Result<bool> Membership::look(const std::stop_token& stop) {

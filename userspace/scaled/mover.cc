@@ -5,10 +5,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <set>
 
 #include "agent.h"
+#include "core/rest.h"
 #include "meta/map.h"
 #include "policy/capacity.h"
 
@@ -39,11 +39,10 @@ static_assert(kAtOnce <= control::kMaxSlotCopies);
 constexpr seconds kCountEvery{10};
 constexpr seconds kGuardEvery{60};  // it counts all copies
 
-void sleep_for(const std::stop_token& stop, milliseconds time) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
+policy::Load since(const host::DeviceLoad& before, const host::DeviceLoad& now) {
+  // Less where a device is gone meanwhile.
+  if (now.count < before.count || now.waited_ms < before.waited_ms) return {};
+  return {now.count - before.count, now.waited_ms - before.waited_ms};
 }
 
 bool drops(const Step& step) { return static_cast<bool>(step.drop); }
@@ -98,7 +97,7 @@ void Mover::run(const std::stop_token& stop) {
   milliseconds rest = kRest;
   std::optional<policy::Places> before;
   while (!stop.stop_requested()) {
-    sleep_for(stop, kRest);
+    core::rest_until(stop, Clock::now() + kRest);
     if (agent_.life() == 0 || stop.stop_requested()) continue;
     if (!kernel || !database) {
       auto opened = Kernel::open();
@@ -112,6 +111,8 @@ void Mover::run(const std::stop_token& stop) {
     meta::Cluster cluster(*database);
     give_up_disks(cluster);
     guard_capacity(cluster);
+    widen(cluster);
+    balance(cluster);
     // What could not be made is looked at again soon when something has changed, else seldom.
     const auto disks = cluster.disks();
     const auto nodes = cluster.nodes();
@@ -130,6 +131,7 @@ void Mover::run(const std::stop_token& stop) {
     const Round done = round(*kernel, *database, stop);
     report(cluster, done);
     rest = done.waiting != 0 && done.moved == 0 ? kLongRest : kRest;
+    if (done.moved == 0) scrub(*kernel, *database, stop);
   }
   const std::lock_guard lock(moving_);
   give_back_leases();
@@ -174,6 +176,33 @@ void Mover::give_up_disks(meta::Cluster& cluster) {
   }
 }
 
+// The leader's: where a disk is fuller than others of its tier, some of its copies are marked to
+// go.
+void Mover::balance(meta::Cluster& cluster) {
+  auto mode = cluster.setting("rebalance", 0);
+  auto pending = cluster.rebalancing();
+  if (!replica_.leading() || !mode || *mode == 0 || !pending || *pending) return;
+  const auto now = Clock::now();
+  if (*mode != 1 && now - balanced_ < kGuardEvery) return;
+  balanced_ = now;
+  auto left = cluster.redundancy();
+  // What is missing comes first.
+  if (!left || left->stale + left->lost != 0) return;
+  if (auto done = propose({{"op", "rebalance_some"}}); done && done->at("marked").as_int64() != 0)
+    balanced_ = {};
+}
+
+// The leader's: VSDs whose number of copies was changed are walked through, some extents a second.
+void Mover::widen(meta::Cluster& cluster) {
+  if (!replica_.leading()) return;
+  const auto until = Clock::now() + kRest;
+  auto left = cluster.widening();
+  while (left && !left->empty() && Clock::now() < until) {
+    if (!propose({{"op", "widen"}})) return;
+    left = cluster.widening();
+  }
+}
+
 // Whether the largest node could be lost and all that it holds be made anew on the others.
 void Mover::guard_capacity(meta::Cluster& cluster) {
   const auto now = Clock::now();
@@ -201,20 +230,29 @@ Mover::Round Mover::round(Kernel& kernel, meta::Database& database, const std::s
     for (const auto& [vsd, extents] : by_vsd) {
       for (auto from = extents.begin(); from != extents.end() && !stop.stop_requested();) {
         std::vector<ExtentId> some;
-        while (from != extents.end() && some.size() < kAtOnce) some.push_back(*from++);
-        const auto began = Clock::now();
+        const size_t most = pace_.piece(kAtOnce);
+        while (from != extents.end() && some.size() < most) some.push_back(*from++);
+        const Piece piece;
         const Round done = move_some(kernel, database, vsd, some);
         out.moved += done.moved;
         out.waiting += done.waiting;
         if (done.moved == 0) continue;
         report(cluster, {});
-        sleep_for(stop, std::chrono::duration_cast<milliseconds>(Clock::now() - began));
+        rest_behind(piece, stop);
       }
     }
   }
   const std::lock_guard lock(moving_);
   give_back_leases();
   return out;
+}
+
+void Mover::rest_behind(const Piece& piece, const std::stop_token& stop) {
+  const auto now = Clock::now();
+  const host::DeviceLoad after = host::device_load();
+  const auto worked = std::chrono::duration_cast<milliseconds>(now - piece.began);
+  core::rest_until(stop, now + pace_.rest_after(worked, since(piece.before, after)));
+  pace_.rested(since(after, host::device_load()));
 }
 
 // Under moving_.
@@ -418,7 +456,9 @@ Mover::Round Mover::move_some(Kernel& kernel, meta::Database& database, VsdId vs
   if (!needing) return {};
   json::array homeless;
   for (const Item& item : *needing)
-    if (item.step.kind == Step::Kind::place) homeless.push_back(item.extent.id.value);
+    // One that has all it wants may be noted as wanting still.
+    if (item.step.kind == Step::Kind::place || item.step.kind == Step::Kind::none)
+      homeless.push_back(item.extent.id.value);
   if (!homeless.empty()) {
     json::object body = about("place", vsd, lease->epoch);
     body["extents"] = std::move(homeless);
@@ -484,8 +524,9 @@ void Mover::report(meta::Cluster& cluster, const Round& round) {
   const uint64_t missing = left->stale + left->lost;
   {
     const std::lock_guard lock(progress_mutex_);
-    const uint64_t before = progress_.left.stale + progress_.left.lost + progress_.left.leaving;
-    const uint64_t after = missing + left->leaving;
+    const uint64_t before = progress_.left.stale + progress_.left.lost + progress_.left.leaving +
+                            progress_.left.wanting;
+    const uint64_t after = missing + left->leaving + left->wanting;
     const double elapsed = std::chrono::duration<double>(now - counted_).count();
     const double rate = before > after ? static_cast<double>(before - after) / elapsed : 0;
     if (elapsed >= 1) {

@@ -6,13 +6,17 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stop_token>
 #include <vector>
 
 #include "config.h"
 #include "control/kernel.h"
+#include "host/dm.h"
 #include "meta/cluster.h"
 #include "policy/healing.h"
+#include "policy/pace.h"
+#include "policy/verdict.h"
 #include "replica/replica.h"
 
 namespace scaled {
@@ -26,7 +30,8 @@ class Agent;
 /// The holder of a VSD's lease moves its extents. Where nobody has one, a node takes the lease for
 /// that ("minded": its kernel knows nothing of it) and gives it back when the work is done, or when
 /// another node asks for it. kernel/freeze.c says in which steps an extent is moved under a guest's
-/// writes. Rate-limited: it works half of the time at most.
+/// writes. Where nothing is to be moved it compares copies (scrub.cc). How fast it goes the guests
+/// of this node decide, by how long their I/O takes (policy::Pace).
 class Mover {
  public:
   Mover(const Paths& paths, const Config& config, replica::Replica& replica, Agent& agent);
@@ -71,6 +76,16 @@ class Mover {
     uint64_t waiting = 0;
   };
 
+  /// A walk over a VSD that compares its copies.
+  struct Pass {
+    core::VsdId vsd;
+    int64_t began = 0;
+    uint64_t next = 0;  ///< leaf
+    bool end = false;
+  };
+  struct Subject;
+  struct Findings;
+
   bool recover(control::Kernel& kernel, meta::Database& database);
   Round round(control::Kernel& kernel, meta::Database& database, const std::stop_token& stop);
   void give_up_disks(meta::Cluster& cluster);
@@ -78,7 +93,15 @@ class Mover {
   void give_back_leases();
   void report(meta::Cluster& cluster, const Round& round);
   void guard_capacity(meta::Cluster& cluster);
+  void widen(meta::Cluster& cluster);
+  void balance(meta::Cluster& cluster);
 
+  /// A piece of work, and how the node's users fared meanwhile; then a rest.
+  struct Piece {
+    Clock::time_point began = Clock::now();
+    host::DeviceLoad before = host::device_load();
+  };
+  void rest_behind(const Piece& piece, const std::stop_token& stop);
   std::optional<Lease> hold(control::Kernel& kernel, meta::Cluster& cluster, core::VsdId vsd);
   std::optional<Lease> mind(control::Kernel& kernel, core::VsdId vsd);
   core::Result<std::vector<Item>> plan(meta::Database& database, core::VsdId vsd,
@@ -92,6 +115,24 @@ class Mover {
                            std::vector<Item> items);
   void thaw(control::Kernel& kernel, meta::Database& database, core::VsdId vsd, uint64_t epoch,
             const std::vector<Item>& items);
+
+  void scrub(control::Kernel& kernel, meta::Database& database, const std::stop_token& stop);
+  std::vector<Pass> due_passes(meta::Cluster& cluster);
+  bool scrub_leaf(control::Kernel& kernel, meta::Database& database, Pass& pass);
+  core::Result<std::vector<Subject>> subjects(meta::Database& database, core::VsdId vsd,
+                                              uint64_t leaf);
+  static std::map<core::DiskId, uint64_t> reachable(meta::Cluster& cluster);
+  core::Result<std::vector<policy::Verdict>> compare(control::Kernel& kernel,
+                                                     meta::Cluster& cluster,
+                                                     const std::vector<Subject>& subjects);
+  bool confirm(control::Kernel& kernel, meta::Database& database, const Pass& pass,
+               const Lease& lease, uint64_t leaf, const std::set<core::ExtentId>& doubtful,
+               Findings found);
+  bool report_scrub(const Pass& pass, uint64_t epoch, Findings found);
+  void settle_damage(control::Kernel& kernel, meta::Database& database);
+  void conclude_verify(meta::Database& database);
+  static std::string place_of(meta::Cluster& cluster, const meta::Damage& damage);
+
   core::Result<boost::json::object> propose(boost::json::object body);
   boost::json::object about(const char* op, core::VsdId vsd, uint64_t epoch) const;
 
@@ -108,6 +149,10 @@ class Mover {
   Progress progress_;
   Clock::time_point counted_;
   Clock::time_point guarded_;
+  Clock::time_point balanced_;
+  policy::Pace pace_;
+  uint64_t checked_ = 0;       // task "pool verify" for which the metadata was recounted
+  std::string contradiction_;  // that was found then
 };
 
 }  // namespace scaled

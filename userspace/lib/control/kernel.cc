@@ -281,9 +281,10 @@ Result<void> Kernel::add_socket(core::NodeId node, uint64_t life, Role role, int
   return {};
 }
 
-Result<void> Kernel::grant_lease(core::VsdId vsd, uint64_t epoch) {
+Result<void> Kernel::grant_lease(core::VsdId vsd, uint64_t epoch, uint32_t copies) {
   KERNEL_MESSAGE(LEASE_GRANT);
-  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch));
+  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) |
+             nla_put_u8(msg, SCRIBE_A_COPIES, static_cast<uint8_t>(copies)));
   KERNEL_CALL();
   return {};
 }
@@ -301,9 +302,10 @@ Result<void> Kernel::release_lease(core::VsdId vsd, uint64_t epoch) {
   return {};
 }
 
-Result<void> Kernel::fail_lease(core::VsdId vsd) {
+Result<void> Kernel::fail_lease(core::VsdId vsd, uint64_t epoch) {
   KERNEL_MESSAGE(LEASE_FAIL);
-  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value));
+  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) |
+             (epoch != 0 ? nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) : 0));
   KERNEL_CALL();
   return {};
 }
@@ -324,11 +326,13 @@ Result<void> Kernel::put_leaf(core::VsdId vsd, uint64_t epoch, uint64_t index,
   return {};
 }
 
-Result<void> Kernel::add_reservations(std::span<const meta::MappedExtent> extents, bool no_space) {
+Result<void> Kernel::add_reservations(std::span<const meta::MappedExtent> extents, uint32_t copies,
+                                      bool no_space) {
   std::vector<scribe_extent_rec> recs;
   for (const meta::MappedExtent& extent : extents) recs.push_back(record_of(extent));
   KERNEL_MESSAGE(RESERVE_ADD);
   KERNEL_PUT(put_records(msg, SCRIBE_A_EXTENTS, recs) |
+             nla_put_u8(msg, SCRIBE_A_COPIES, static_cast<uint8_t>(copies)) |
              nla_put_u32(msg, SCRIBE_A_FLAGS, no_space ? SCRIBE_F_NOSPACE : 0));
   KERNEL_CALL();
   return {};
@@ -422,6 +426,33 @@ Result<uint64_t> Kernel::copy_slots(std::span<const SlotCopy> slots) {
   KERNEL_PUT(put_records(msg, SCRIBE_A_SLOTS_MOVE, recs));
   KERNEL_CALL();
   return reply->u64(SCRIBE_A_DONE);
+}
+
+Result<std::vector<std::optional<uint64_t>>> Kernel::digests(std::span<const SlotRange> ranges) {
+  std::vector<std::optional<uint64_t>> out;
+  while (out.size() < ranges.size()) {
+    std::vector<scribe_range_rec> recs;
+    for (const SlotRange& one :
+         ranges.subspan(out.size(), std::min(kMaxSlotCopies, ranges.size() - out.size()))) {
+      scribe_range_rec rec{};
+      rec.life = one.life;
+      rec.slot = one.slot;
+      rec.disk = static_cast<uint16_t>(one.disk.value);
+      rec.start = one.start;
+      rec.len = one.len;
+      recs.push_back(rec);
+    }
+    KERNEL_MESSAGE(SLOTS_DIGEST);
+    KERNEL_PUT(put_records(msg, SCRIBE_A_RANGES, recs));
+    KERNEL_CALL();
+    const uint64_t done = reply->u64(SCRIBE_A_DONE);
+    const auto found = reply->all<uint64_t>(SCRIBE_A_IDS);
+    if (found.size() != recs.size())
+      return Error{Code::storage, "kernel: an answer of another length"};
+    for (size_t i = 0; i < found.size(); i++)
+      out.push_back((done >> i & 1) != 0 ? std::optional(found[i]) : std::nullopt);
+  }
+  return out;
 }
 
 Result<std::vector<Work>> Kernel::work() {

@@ -57,6 +57,15 @@ struct SlotCopy {
   uint64_t to_life = 0;
 };
 
+/// A part of a slot to read, in sectors, with the life in which its disk is expected.
+struct SlotRange {
+  core::DiskId disk;
+  uint64_t life = 0;
+  uint32_t slot = 0;
+  uint16_t start = 0;
+  uint16_t len = 0;
+};
+
 /// SCRIBE_COPY_SLOTS_MAX
 constexpr size_t kMaxSlotCopies = 64;
 
@@ -89,16 +98,20 @@ class Kernel {
   /// The module holds a reference of its own; the caller closes `fd`.
   Result<void> add_socket(core::NodeId node, uint64_t life, Role role, int fd, bool data_crc);
 
-  Result<void> grant_lease(core::VsdId vsd, uint64_t epoch);
+  /// New data has so many copies. Said again in the same epoch, it changes that.
+  Result<void> grant_lease(core::VsdId vsd, uint64_t epoch, uint32_t copies);
   /// All disks that can be reached, before a VSD is granted whose last holder did not flush.
   /// Blocks.
   Result<void> flush_disks();
   /// Blocks until the VSD's last batch is committed, by other calls to another Kernel.
   Result<void> release_lease(core::VsdId vsd, uint64_t epoch);
-  Result<void> fail_lease(core::VsdId vsd);
+  /// `epoch` 0: whatever it is. Code::stale where it is not held in that one any more.
+  Result<void> fail_lease(core::VsdId vsd, uint64_t epoch);
 
   Result<void> put_leaf(core::VsdId vsd, uint64_t epoch, uint64_t index, const meta::Leaf& leaf);
-  Result<void> add_reservations(std::span<const meta::MappedExtent> extents, bool no_space);
+  /// `no_space`: there are no more of so many copies.
+  Result<void> add_reservations(std::span<const meta::MappedExtent> extents, uint32_t copies,
+                                bool no_space);
   /// Extents on a disk that were in the node's stock, and are not any more. Ask until there are
   /// none.
   Result<std::vector<core::ExtentId>> take_back_reservations(core::DiskId disk);
@@ -118,6 +131,10 @@ class Kernel {
   Result<void> flush_vsd(core::VsdId vsd, uint64_t epoch);
   /// Copies slots and flushes them; bit i: the i-th is safe. At most kMaxSlotCopies.
   Result<uint64_t> copy_slots(std::span<const SlotCopy> slots);
+
+  /// What is there; nothing where the disk answered with an error. Code::conflict where one is out
+  /// of reach. Any number.
+  Result<std::vector<std::optional<uint64_t>>> digests(std::span<const SlotRange> ranges);
 
   Result<std::vector<Work>> work();
   Result<void> barrier();

@@ -3,6 +3,9 @@
 
 #include <libdevmapper.h>
 
+#include <array>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <mutex>
 
@@ -39,7 +42,9 @@ void on_message(int level, const char*, int, int, const char* format, ...) {
   va_end(args);
 }
 
-std::string uuid_of(VsdId vsd) { return "SCRIBE-" + std::to_string(vsd.value); }
+constexpr const char* kUuid = "SCRIBE-";
+
+std::string uuid_of(VsdId vsd) { return kUuid + std::to_string(vsd.value); }
 
 Error failed(VsdId vsd, const char* what) {
   return {Code::storage, std::string("device of VSD ") + std::to_string(vsd.value) + ": " + what +
@@ -90,6 +95,23 @@ Result<std::optional<VsdDevice>> find(VsdId vsd) {
 }  // namespace
 
 std::string device_name(const std::string& vsd_name) { return "scribe-" + vsd_name; }
+
+DeviceLoad device_load() {
+  DeviceLoad out;
+  std::error_code err;
+  for (const auto& entry : std::filesystem::directory_iterator("/sys/block", err)) {
+    std::string uuid;
+    if (!(std::ifstream(entry.path() / "dm/uuid") >> uuid) || !uuid.starts_with(kUuid)) continue;
+    // Documentation/block/stat.rst: reads, merged, sectors, ms, and the same of writes.
+    std::array<uint64_t, 8> stat{};
+    std::ifstream file(entry.path() / "stat");
+    for (uint64_t& value : stat) file >> value;
+    if (!file) continue;
+    out.count += stat[0] + stat[4];
+    out.waited_ms += stat[3] + stat[7];
+  }
+  return out;
+}
 
 Result<std::optional<VsdDevice>> find_device(VsdId vsd) {
   const std::lock_guard lock(library);

@@ -19,6 +19,13 @@ struct VsdDevice {
   bool in_use = false;
 };
 
+/// I/O of all such devices since they were made: how many ended, and how long they took together.
+struct DeviceLoad {
+  uint64_t count = 0;
+  uint64_t waited_ms = 0;
+};
+DeviceLoad device_load();
+
 [[nodiscard]] std::string device_name(const std::string& vsd_name);
 
 /// Nothing where this machine has no such device.

@@ -8,4 +8,7 @@ namespace host {
 /// Where even that fails it does nothing more, for ever; the kernel's deadline holds all I/O.
 [[noreturn]] void reset_machine();
 
+/// Takes a module out of the kernel, where nobody uses it; false where that cannot be.
+bool unload_module(const char* name);
+
 }  // namespace host

@@ -44,14 +44,14 @@ Result<std::optional<ClusterInfo>> Cluster::info() {
 Result<std::vector<Node>> Cluster::nodes() {
   return rows(
       database_,
-      "SELECT id, name, lan_addr, backplane_addr, state, life, version, seen, since FROM node "
-      "ORDER BY id",
+      "SELECT id, name, lan_addr, backplane_addr, state, life, version, seen, since, leaving "
+      "FROM node ORDER BY id",
       [](SQLite::Statement& row) {
         return Node{{u64(row.getColumn(0))},      row.getColumn(1).getString(),
                     row.getColumn(2).getString(), row.getColumn(3).getString(),
                     row.getColumn(4).getString(), u64(row.getColumn(5)),
                     row.getColumn(6).getString(), u64(row.getColumn(7)),
-                    row.getColumn(8).getInt64()};
+                    row.getColumn(8).getInt64(),  row.getColumn(9).getInt() != 0};
       });
 }
 
@@ -116,7 +116,7 @@ Result<std::vector<Life>> Cluster::unfenced(core::NodeId witness) {
         database_,
         "SELECT node, life FROM (SELECT lease_node AS node, lease_life AS life FROM vsd "
         "WHERE lease_node <> 0 UNION SELECT node, life FROM reservation "
-        "UNION SELECT id, life FROM node WHERE state = 'down') l "
+        "UNION SELECT id, life FROM node WHERE state IN ('down', 'removed') AND life <> 0) l "
         "WHERE NOT EXISTS (SELECT 1 FROM node WHERE id = l.node AND life = l.life AND state = "
         "'up') "
         "AND NOT EXISTS (SELECT 1 FROM fence WHERE node = l.node AND life = l.life AND witness = "
@@ -167,7 +167,10 @@ Result<std::vector<DiskUse>> Cluster::use() {
 
 Result<std::vector<CopyRow>> Cluster::copies(core::ExtentId extent) {
   return guarded([&]() -> Result<std::vector<CopyRow>> {
-    Query query(database_, "SELECT disk, slot, stale FROM copy WHERE extent = ? ORDER BY disk");
+    Query query(database_,
+                "SELECT c.disk, c.slot, c.stale, r.disk IS NOT NULL FROM copy c LEFT JOIN "
+                "rebalancing r ON r.extent = c.extent AND r.disk = c.disk WHERE c.extent = ? "
+                "ORDER BY c.disk");
     query.bind(1, static_cast<int64_t>(extent.value));
     std::vector<CopyRow> out;
     while (query.executeStep()) {
@@ -175,7 +178,8 @@ Result<std::vector<CopyRow>> Cluster::copies(core::ExtentId extent) {
       out.push_back({{u64(query.getColumn(0))},
                      query.getColumn(1).getUInt(),
                      static_cast<uint64_t>(stale < 0 ? -stale : stale),
-                     stale < 0});
+                     stale < 0,
+                     query.getColumn(3).getInt() != 0});
     }
     return out;
   });
@@ -184,7 +188,7 @@ Result<std::vector<CopyRow>> Cluster::copies(core::ExtentId extent) {
 Result<std::vector<Owned>> Cluster::ailing(AilingAt& at, uint64_t limit) {
   return guarded([&]() -> Result<std::vector<Owned>> {
     std::vector<Owned> out;
-    if (at.disk == 0) {
+    if (at.disk == 0 && !at.wanting) {
       Query stale(database_,
                   "SELECT DISTINCT e.id, e.vsd FROM copy c JOIN extent e ON e.id = c.extent "
                   "WHERE c.stale <> 0 AND c.extent >= ? ORDER BY c.extent LIMIT ?");
@@ -195,19 +199,20 @@ Result<std::vector<Owned>> Cluster::ailing(AilingAt& at, uint64_t limit) {
         at.next = out.back().extent.value + 1;
         return out;
       }
-      at = {1, 0, false};
+      at = {1, 0, false, false};
     }
-    for (; out.size() < limit; at = {at.disk + 1, 0, false}) {
+    for (; !at.wanting && out.size() < limit; at = {at.disk + 1, 0, false, false}) {
       Query disk(database_,
                  "SELECT min(id) FROM disk WHERE id >= ? AND "
                  "(leaving OR state IN ('lost', 'failed', 'removed'))");
       disk.bind(1, static_cast<int64_t>(at.disk));
       disk.executeStep();
       if (disk.getColumn(0).isNull()) {
-        at.end = true;
-        return out;
+        at = {0, 0, true, false};
+        break;
       }
-      if (const uint64_t found = u64(disk.getColumn(0)); found != at.disk) at = {found, 0, false};
+      if (const uint64_t found = u64(disk.getColumn(0)); found != at.disk)
+        at = {found, 0, false, false};
       Query on(database_,
                "SELECT e.id, e.vsd, c.slot FROM copy c JOIN extent e ON e.id = c.extent "
                "WHERE c.disk = ? AND c.slot >= ? ORDER BY c.slot LIMIT ?");
@@ -219,8 +224,33 @@ Result<std::vector<Owned>> Cluster::ailing(AilingAt& at, uint64_t limit) {
       }
       if (out.size() == limit) return out;
     }
+    if (!at.wanting || out.size() == limit) return out;
+    Query wanting(database_,
+                  "SELECT w.extent, e.vsd FROM wanting w JOIN extent e ON e.id = w.extent "
+                  "WHERE w.extent >= ? ORDER BY w.extent LIMIT ?");
+    SQLite::bind(*wanting, static_cast<int64_t>(at.next), static_cast<int64_t>(limit - out.size()));
+    uint64_t last = 0;
+    while (wanting.executeStep()) {
+      last = u64(wanting.getColumn(0));
+      out.push_back({{last}, {u64(wanting.getColumn(1))}});
+    }
+    at.end = out.size() < limit;
+    at.next = last + 1;
     return out;
   });
+}
+
+Result<bool> Cluster::rebalancing() {
+  return guarded([&]() -> Result<bool> {
+    Query query(database_, "SELECT EXISTS(SELECT 1 FROM rebalancing)");
+    query.executeStep();
+    return query.getColumn(0).getInt() != 0;
+  });
+}
+
+Result<std::vector<core::VsdId>> Cluster::widening() {
+  return rows(database_, "SELECT vsd FROM widening ORDER BY vsd",
+              [](SQLite::Statement& row) { return core::VsdId{u64(row.getColumn(0))}; });
 }
 
 Result<Redundancy> Cluster::redundancy() {
@@ -235,7 +265,8 @@ Result<Redundancy> Cluster::redundancy() {
         count("SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
               "c.extent WHERE d.state IN ('lost', 'failed', 'removed')"),
         count("SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
-              "c.extent WHERE d.leaving AND d.state NOT IN ('lost', 'failed', 'removed')")};
+              "c.extent WHERE d.leaving AND d.state NOT IN ('lost', 'failed', 'removed')"),
+        count("SELECT count(*) FROM wanting w JOIN extent e ON e.id = w.extent")};
   });
 }
 
@@ -246,6 +277,48 @@ Result<std::vector<uint64_t>> Cluster::intents(core::VsdId vsd, uint64_t limit) 
     std::vector<uint64_t> out;
     while (query.executeStep()) out.push_back(u64(query.getColumn(0)));
     return out;
+  });
+}
+
+Result<std::vector<Scrub>> Cluster::scrubs() {
+  return rows(database_, "SELECT vsd, next, began, done FROM scrub ORDER BY vsd",
+              [](SQLite::Statement& row) {
+                return Scrub{{u64(row.getColumn(0))},
+                             u64(row.getColumn(1)),
+                             row.getColumn(2).getInt64(),
+                             row.getColumn(3).getInt64()};
+              });
+}
+
+Result<std::vector<Damage>> Cluster::damage() {
+  return rows(database_, "SELECT extent, vsd, chunk, found, keep FROM damage ORDER BY extent",
+              [](SQLite::Statement& row) {
+                return Damage{{u64(row.getColumn(0))},
+                              {u64(row.getColumn(1))},
+                              u64(row.getColumn(2)),
+                              row.getColumn(3).getInt64(),
+                              {u64(row.getColumn(4))}};
+              });
+}
+
+Result<uint64_t> Cluster::copies_on(core::NodeId node) {
+  return guarded([&]() -> Result<uint64_t> {
+    Query query(database_,
+                "SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
+                "c.extent WHERE d.node = ?");
+    query.bind(1, static_cast<int64_t>(node.value));
+    query.executeStep();
+    return u64(query.getColumn(0));
+  });
+}
+
+Result<uint64_t> Cluster::orphans() {
+  return guarded([&]() -> Result<uint64_t> {
+    Query query(database_,
+                "SELECT count(*) FROM reservation r WHERE NOT EXISTS (SELECT 1 FROM node n WHERE "
+                "n.id = r.node AND n.life = r.life AND n.state = 'up')");
+    query.executeStep();
+    return u64(query.getColumn(0));
   });
 }
 

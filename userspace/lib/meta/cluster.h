@@ -21,11 +21,12 @@ struct Node {
   std::string name;
   std::string lan_addr;
   std::string backplane_addr;
-  std::string state;  ///< "new" (never up), "up" or "down"
+  std::string state;  ///< "new" (never up), "up", "down" or "removed" (for good)
   uint64_t life = 0;
   std::string version;
-  uint64_t seen = 0;  ///< every I/O that it planned under a map before this index has ended
-  int64_t since = 0;  ///< when it came to this state, in seconds since 1970
+  uint64_t seen = 0;     ///< every I/O that it planned under a map before this index has ended
+  int64_t since = 0;     ///< when it came to this state, in seconds since 1970
+  bool leaving = false;  ///< is to be removed when its disks are empty
 };
 
 struct Disk {
@@ -52,6 +53,7 @@ struct CopyRow {
   /// flushed, and may have other data than the chosen one where nothing was. In the table, `stale`
   /// is negative then.
   bool suspect = false;
+  bool leaving = false;  ///< is to lie on another disk, for this one is fuller than others
 };
 
 /// An extent, and the VSD that fills it.
@@ -62,8 +64,9 @@ struct Owned {
 
 /// Where a walk over what must be copied has got to.
 struct AilingAt {
-  uint64_t disk = 0;  ///< 0: among stale copies
-  uint64_t next = 0;  ///< extent, or slot of the disk
+  uint64_t disk = 0;     ///< 0: among stale copies, or those that are wanting
+  uint64_t next = 0;     ///< extent, or slot of the disk
+  bool wanting = false;  ///< the disks are behind us
   bool end = false;
 };
 
@@ -75,6 +78,7 @@ struct Redundancy {
   uint64_t stale = 0;    ///< lack data
   uint64_t lost = 0;     ///< on disks that are lost, failed or removed
   uint64_t leaving = 0;  ///< on disks that are to become empty
+  uint64_t wanting = 0;  ///< extents that have not as many copies as their VSD wants
 };
 
 struct Vsd {
@@ -88,6 +92,26 @@ struct Vsd {
   uint64_t epoch = 0;
 };
 
+/// How far the comparing of a VSD's copies has got. Times are in seconds since 1970.
+struct Scrub {
+  core::VsdId vsd;
+  uint64_t next = 0;  ///< leaf to go on with; 0: no pass is under way
+  int64_t began = 0;  ///< when that pass began
+  int64_t done = 0;   ///< when the last whole pass began, or the VSD was made
+};
+
+/// An extent whose copies differ, or of which none can be read, and no copy is known to be right.
+struct Damage {
+  core::ExtentId extent;
+  core::VsdId vsd;
+  uint64_t chunk = 0;  ///< one that it holds data of
+  int64_t found = 0;   ///< when, in seconds since 1970
+  core::DiskId keep;   ///< the copy that somebody chose; 0: nobody has
+};
+
+/// How often all copies are compared, in days, where nobody set it.
+constexpr int64_t kDefaultScrubDays = 14;
+
 /// A device of a VSD that a node shall have: "opening", "open", "failed" (error says why) or
 /// "closing".
 struct Opened {
@@ -100,7 +124,7 @@ struct Opened {
 /// What goes on after its call was answered, or went on.
 struct Task {
   uint64_t id = 0;
-  std::string what;     ///< "vsd open", "vsd close", "vsd delete", "disk add" or "node join"
+  std::string what;     ///< noun and verb of the command, such as "vsd open"
   uint64_t object = 0;  ///< of what it does that to
   std::string name;     ///< of the object, when the task began
   core::NodeId node;    ///< where; 0: nowhere in particular
@@ -155,11 +179,22 @@ class Cluster {
   Result<std::vector<DiskUse>> use();
   Result<std::vector<CopyRow>> copies(core::ExtentId extent);
   /// Some extents with a copy that is stale, or on a disk that is lost, failed, removed or leaving,
-  /// and moves `at` behind them. One may be found more than once.
+  /// or with more or fewer copies than wanted, and moves `at` behind them. One may be found more
+  /// than once.
   Result<std::vector<Owned>> ailing(AilingAt& at, uint64_t limit);
   Result<Redundancy> redundancy();
+  /// Whether copies are to go to other disks of their tier.
+  Result<bool> rebalancing();
+  /// VSDs whose number of copies was changed, and not all of whose extents were looked at since.
+  Result<std::vector<core::VsdId>> widening();
   /// Leaves of a VSD whose copies may differ, up to a number of them.
   Result<std::vector<uint64_t>> intents(core::VsdId vsd, uint64_t limit);
+  Result<std::vector<Scrub>> scrubs();
+  Result<std::vector<Damage>> damage();
+  /// How many copies of mapped extents lie on a node's disks.
+  Result<uint64_t> copies_on(core::NodeId node);
+  /// Reserved extents of lives that are over: free when those are fenced.
+  Result<uint64_t> orphans();
   /// Of a setting; `otherwise` where it was never set.
   Result<int64_t> setting(const std::string& name, int64_t otherwise);
 

@@ -17,7 +17,8 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE cluster(name TEXT PRIMARY KEY, uuid TEXT NOT NULL) WITHOUT ROWID)",
     R"(CREATE TABLE node(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, lan_addr TEXT NOT NULL,
          backplane_addr TEXT NOT NULL, state TEXT NOT NULL, life INTEGER NOT NULL,
-         version TEXT NOT NULL, seen INTEGER NOT NULL, since INTEGER NOT NULL))",
+         version TEXT NOT NULL, seen INTEGER NOT NULL, since INTEGER NOT NULL,
+         leaving INTEGER NOT NULL))",
     R"(CREATE TABLE disk(id INTEGER PRIMARY KEY, node INTEGER NOT NULL, uuid TEXT NOT NULL UNIQUE,
          serial TEXT NOT NULL, tier TEXT NOT NULL, slots INTEGER NOT NULL, state TEXT NOT NULL,
          life INTEGER NOT NULL, leaving INTEGER NOT NULL, since INTEGER NOT NULL))",
@@ -48,13 +49,21 @@ constexpr std::array kReplicated = {
          began INTEGER NOT NULL, ended INTEGER NOT NULL))",
     R"(CREATE TABLE intent(vsd INTEGER NOT NULL, leaf INTEGER NOT NULL, PRIMARY KEY(vsd, leaf))
          WITHOUT ROWID)",
+    R"(CREATE TABLE wanting(extent INTEGER PRIMARY KEY))",
+    R"(CREATE TABLE rebalancing(extent INTEGER NOT NULL, disk INTEGER NOT NULL,
+         PRIMARY KEY(extent, disk)) WITHOUT ROWID)",
+    R"(CREATE TABLE widening(vsd INTEGER PRIMARY KEY, next INTEGER NOT NULL))",
+    R"(CREATE TABLE scrub(vsd INTEGER PRIMARY KEY, next INTEGER NOT NULL, began INTEGER NOT NULL,
+         done INTEGER NOT NULL))",
+    R"(CREATE TABLE damage(extent INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, chunk INTEGER NOT NULL,
+         found INTEGER NOT NULL, keep INTEGER NOT NULL))",
     R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
          freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
 };
-constexpr std::array kTables = {"counter",  "cluster", "node",   "disk",      "setting",
-                                "fence",    "token",   "answer", "opened",    "vsd",
-                                "snapshot", "tree",    "extent", "copy",      "reservation",
-                                "garbage",  "intent",  "task",   "quarantine"};
+constexpr std::array kTables = {
+    "counter", "cluster", "node",     "disk",   "setting",    "fence",   "token",       "answer",
+    "opened",  "vsd",     "snapshot", "tree",   "extent",     "copy",    "reservation", "garbage",
+    "intent",  "task",    "scrub",    "damage", "quarantine", "wanting", "rebalancing", "widening"};
 static_assert(kReplicated.size() == kTables.size());
 constexpr int kSchemaVersion = 1;
 constexpr int kReaderBusyMs = 10'000;
@@ -246,8 +255,8 @@ Result<uint64_t> Database::digest() {
       // All replicated tables begin with the columns of their primary key, at most three.
       const int columns =
           SQLite::Statement(sql_, std::string("SELECT * FROM ") + table).getColumnCount();
-      SQLite::Statement rows(sql_, std::string("SELECT * FROM ") + table + " ORDER BY 1, 2" +
-                                       (columns > 2 ? ", 3" : ""));
+      SQLite::Statement rows(sql_, std::string("SELECT * FROM ") + table + " ORDER BY 1" +
+                                       (columns > 1 ? ", 2" : "") + (columns > 2 ? ", 3" : ""));
       XXH3_64bits_update(state.get(), table, std::char_traits<char>::length(table));
       while (rows.executeStep()) {
         for (int i = 0; i < rows.getColumnCount(); i++) {

@@ -582,6 +582,29 @@ Result<Leaf> Map::leaf(VsdId vsd, uint64_t leaf) {
   });
 }
 
+// Below a row whose first leaf is `first`.
+std::optional<uint64_t> Map::find_leaf(uint64_t id, int64_t level, uint64_t first, uint64_t from) {
+  if (id == 0) return std::nullopt;
+  if (level == 1) return first >= from ? std::optional(first) : std::nullopt;
+  const Row row = read_row(id);
+  const uint64_t span = child_span(level) / core::kLeafChunks;
+  for (uint64_t i = from > first ? (from - first) / span : 0; i < children_of(level); i++)
+    if (const auto found = find_leaf(child_at(row.body, i), level - 1, first + i * span, from))
+      return found;
+  return std::nullopt;
+}
+
+Result<std::optional<uint64_t>> Map::next_leaf(VsdId vsd, uint64_t from) {
+  return guarded([&]() -> Result<std::optional<uint64_t>> {
+    Query query(database_, "SELECT sectors, root FROM vsd WHERE id = ?");
+    query.bind(1, signed_id(vsd.value));
+    if (!query.executeStep()) return no_vsd(vsd);
+    const auto sectors = static_cast<uint64_t>(query.getColumn(0).getInt64());
+    const auto root = static_cast<uint64_t>(query.getColumn(1).getInt64());
+    return find_leaf(root, root_level(sectors), 0, from);
+  });
+}
+
 Result<Segments> Map::snapshot_chunk(core::SnapshotId snapshot, uint64_t chunk) {
   return guarded([&]() -> Result<Segments> {
     Query query(database_, "SELECT sectors, root FROM snapshot WHERE id = ?");
@@ -648,6 +671,11 @@ Result<std::vector<std::string>> Map::verify() {
              std::pair{
                  "a slot is used and in quarantine",
                  "SELECT 1 FROM copy c JOIN quarantine q ON c.disk = q.disk AND c.slot = q.slot"},
+             std::pair{"a copy lies on a disk that is not known, or behind its end",
+                       "SELECT 1 FROM copy c LEFT JOIN disk d ON d.id = c.disk "
+                       "WHERE d.id IS NULL OR c.slot < 0 OR c.slot >= d.slots"},
+             std::pair{"an extent has two copies on one disk",
+                       "SELECT 1 FROM copy GROUP BY extent, disk HAVING count(*) > 1"},
              std::pair{"an extent is mapped and reserved",
                        "SELECT 1 FROM extent JOIN reservation ON id = extent"},
          }) {

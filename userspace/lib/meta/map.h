@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -114,6 +116,8 @@ class Map {
   Result<MappedExtent> extent(core::ExtentId id, core::VsdId vsd);
   /// Walks the whole map of a VSD.
   Result<Spread> spread(core::VsdId vsd);
+  /// The first leaf of a VSD, from one on, that may have something mapped.
+  Result<std::optional<uint64_t>> next_leaf(core::VsdId vsd, uint64_t from);
   Result<core::Segments> snapshot_chunk(core::SnapshotId snapshot, uint64_t chunk);
 
   /// Recounts every reference and slot from scratch; each contradiction is one line.
@@ -142,6 +146,7 @@ class Map {
   void drop_row(uint64_t id, uint64_t index);
   void discard(uint64_t root);
   void walk(uint64_t id, const std::function<void(const core::Segments&)>& visit);
+  std::optional<uint64_t> find_leaf(uint64_t id, int64_t level, uint64_t first, uint64_t from);
   core::Segments find_chunk(uint64_t root, int64_t level, uint64_t chunk);
   Result<MappedExtent> mapped_extent(core::ExtentId id, core::VsdId vsd, uint64_t last_snapshot);
 

@@ -2,6 +2,7 @@
 #include "policy/healing.h"
 
 #include <algorithm>
+#include <set>
 
 namespace policy {
 
@@ -11,7 +12,8 @@ using meta::CopyRow;
 
 Home home_of(const CopyRow& copy, const Places& places) {
   const auto at = places.find(copy.disk);
-  return at == places.end() ? Home::gone : at->second.home;
+  if (at == places.end()) return Home::gone;
+  return copy.leaving && at->second.home == Home::good ? Home::leaving : at->second.home;
 }
 
 // Current, and on a disk that it may stay on.
@@ -20,9 +22,31 @@ bool is_kept(const CopyRow& copy, const Places& places) {
   return copy.stale == 0 && (home == Home::good || home == Home::away);
 }
 
+// Apart from each other: copies on one node are lost together, except where there is no other node.
+template <class Counts>
+size_t count_apart(const std::vector<CopyRow>& copies, const Places& places, const Counts& counts) {
+  std::set<core::NodeId> all;
+  for (const auto& [disk, place] : places) all.insert(place.node);
+  std::set<core::NodeId> on;
+  size_t count = 0;
+  for (const CopyRow& copy : copies) {
+    if (!counts(copy)) continue;
+    count++;
+    on.insert(places.at(copy.disk).node);
+  }
+  return all.size() > 1 ? on.size() : count;
+}
+
 size_t count_kept(const std::vector<CopyRow>& copies, const Places& places) {
-  return static_cast<size_t>(std::count_if(
-      copies.begin(), copies.end(), [&](const CopyRow& copy) { return is_kept(copy, places); }));
+  return count_apart(copies, places, [&](const CopyRow& copy) { return is_kept(copy, places); });
+}
+
+// Whether making this copy current would bring the extent closer to what it should have.
+bool adds_to_kept(const std::vector<CopyRow>& copies, const Places& places, const CopyRow& copy) {
+  std::vector<CopyRow> then = copies;
+  for (CopyRow& one : then)
+    if (one.disk == copy.disk) one.stale = 0;
+  return count_kept(then, places) > count_kept(copies, places);
 }
 
 // Which of those that are too many goes first: what is of no use before what still could be.
@@ -75,17 +99,18 @@ bool may_drop(const std::vector<CopyRow>& copies, const Places& places, uint32_t
   std::copy_if(copies.begin(), copies.end(), std::back_inserter(left),
                [&](const CopyRow& copy) { return copy.disk != drop; });
   auto current = [&](bool leaving_too) {
-    return static_cast<size_t>(std::count_if(left.begin(), left.end(), [&](const CopyRow& copy) {
+    return count_apart(left, places, [&](const CopyRow& copy) {
       const Home home = home_of(copy, places);
       return copy.stale == 0 && (home == Home::good || (leaving_too && home == Home::leaving));
-    }));
+    });
   };
   const Home home = home_of(*at, places);
   // Without room for a copy in the making, something goes that is of little use.
   const bool full = copies.size() >= kMaxCopies;
   if (at->stale != 0 || home == Home::gone)
     return count_kept(left, places) >= replicas ||
-           (full && home != Home::good && current(true) >= 1);
+           (full && (home != Home::good || !adds_to_kept(copies, places, *at)) &&
+            current(true) >= 1);
   if (home == Home::away) return count_kept(left, places) >= replicas;
   // One that can be read goes only when as many others can be.
   return current(false) >= replicas || (full && home == Home::leaving && current(true) >= replicas);
@@ -115,7 +140,11 @@ Step next_step(const std::vector<CopyRow>& copies, const Places& places, uint32_
   if (kept >= replicas) {
     const core::DiskId drop = surplus(copies, places, replicas);
     if (drop) return {Step::Kind::move, {}, {}, drop};
-    return {kept == copies.size() ? Step::Kind::none : Step::Kind::wait, {}, {}, {}};
+    // One too many that cannot go now goes later.
+    const bool all = copies.size() <= replicas &&
+                     std::all_of(copies.begin(), copies.end(),
+                                 [&](const CopyRow& copy) { return is_kept(copy, places); });
+    return {all ? Step::Kind::none : Step::Kind::wait, {}, {}, {}};
   }
   const auto from = std::find_if(copies.begin(), copies.end(), [&](const CopyRow& copy) {
     const Home home = home_of(copy, places);
@@ -131,7 +160,8 @@ Step next_step(const std::vector<CopyRow>& copies, const Places& places, uint32_
     return {Step::Kind::wait, {}, {}, {}};
   }
   const auto to = std::find_if(copies.begin(), copies.end(), [&](const CopyRow& copy) {
-    return copy.stale != 0 && home_of(copy, places) == Home::good;
+    return copy.stale != 0 && home_of(copy, places) == Home::good &&
+           adds_to_kept(copies, places, copy);
   });
   if (to != copies.end()) {
     std::vector<CopyRow> then = copies;

@@ -37,6 +37,8 @@ using Answer = boost::json::object;
 ///
 ///   cluster_create cluster uuid name lan backplane     node_add name lan backplane token
 ///   node_up node life version                          node_down node life
+///   node_leave node leaving                            node_gone node
+///   node_forget node
 ///   fenced node life witness                           seen node index
 ///   disk_add node uuid serial tier slots               disk_ready disk
 ///   disk_up disk life slots                            disk_failed disk life
@@ -46,15 +48,19 @@ using Answer = boost::json::object;
 ///   set name value
 ///   token_add hash expires                             vsd_create name sectors replicas
 ///   vsd_delete vsd                                     vsd_resize vsd sectors
+///   vsd_copies vsd replicas                            widen
 ///   open vsd node                                      opened vsd node state error
 ///   close vsd node                                     closed vsd node
 ///   lease_take vsd node life [free]                    lease_drop vsd node epoch clean
 ///   intent vsd node life epoch add drop
 ///   place vsd node life epoch extents                  moved vsd node life epoch items
 ///   unreserve node life extents
-///   reserve node life count                            commit vsd node life epoch ops stales
+///   reserve node life count [copies]                   commit vsd node life epoch ops stales
+///   rebalance mode                                     rebalance_some
 ///   collect                                            reap
-///   audit
+///   audit                                              verify
+///   verified error                                     repair extent disk
+///   scrubbed vsd node life epoch began next end wrong damaged good
 ///
 /// It is a function of the database, the proposals, the index and the time; Slots only saves
 /// reading.

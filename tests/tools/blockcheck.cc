@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+// blockcheck: writes self-describing sectors with many threads, and tells afterwards whether every
+// flushed one, or a later one, is there.
+//
+//   blockcheck write DEVICE TAG RUN        until it is killed; says on standard output what is
+//   flushed blockcheck verify DEVICE TAG RUN       reads what write said from standard input, then
+//   the device
+//
+// What a thread does is a function of (run, thread, number of the operation), so that the verifier
+// knows it without being told. Threads share a device by stripes that do not fit into chunks;
+// within a thread operations follow each other. What write says is to be kept outside of what is
+// tested.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+constexpr uint64_t kSector = 512;
+constexpr uint64_t kStripe = 192;  // sectors; a chunk has 2048
+constexpr uint64_t kThreads = 8;
+constexpr uint64_t kMagic = 0x6b636f6c62637363;
+constexpr uint64_t kMost = 128;        // sectors in one operation
+constexpr uint64_t kZeroOneIn = 24;    // operations that write zeroes without data
+constexpr uint64_t kFlushOneIn = 6;    // operations behind which it flushes
+constexpr uint64_t kBehind = 100'000;  // operations that may have followed the last one we heard of
+constexpr size_t kAlign = 4096;
+constexpr int kExitWrong = 1;
+constexpr int kExitUsage = 2;
+
+struct Sector {
+  uint64_t magic;
+  uint64_t tag;
+  uint64_t run;
+  uint64_t sector;
+  uint64_t thread;
+  uint64_t number;
+  uint64_t filler[(kSector - 7 * 8) / 8];
+  uint64_t sum;
+};
+static_assert(sizeof(Sector) == kSector);
+
+uint64_t mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+uint64_t sum_of(const Sector& s) {
+  uint64_t sum = 0;
+  for (const uint64_t word : {s.magic, s.tag, s.run, s.sector, s.thread, s.number})
+    sum = mix(sum + word);
+  for (const uint64_t word : s.filler) sum = mix(sum ^ word);
+  return sum;
+}
+
+struct Layout {
+  uint64_t tag = 0;
+  uint64_t run = 0;
+  uint64_t sectors = 0;
+};
+
+struct Operation {
+  uint64_t start = 0;
+  uint64_t len = 0;
+  bool zero = false;
+  bool flush = false;
+};
+
+// The operation of a thread with this number.
+Operation operation(const Layout& layout, uint64_t thread, uint64_t number) {
+  const uint64_t seed = mix(layout.tag ^ mix(layout.run ^ mix(thread ^ mix(number))));
+  const uint64_t stripes = layout.sectors / (kStripe * kThreads);
+  const uint64_t first = (seed % stripes * kThreads + thread) * kStripe;
+  const uint64_t more = mix(seed);
+  uint64_t at = more % kStripe;
+  uint64_t len = 1 + mix(more) % std::min(kMost, kStripe - at);
+  // As file systems do, mostly.
+  if (mix(more + 1) % 4 != 0) {
+    at = at / 8 * 8;
+    len = std::min((len + 7) / 8 * 8, kStripe - at);
+  }
+  return {first + at, len, mix(more + 2) % kZeroOneIn == 0, mix(more + 3) % kFlushOneIn == 0};
+}
+
+uint64_t owner(uint64_t sector) { return sector / kStripe % kThreads; }
+
+bool covers(const Operation& op, uint64_t sector) {
+  return sector >= op.start && sector < op.start + op.len;
+}
+
+using Buffer = std::unique_ptr<char, decltype(&std::free)>;
+
+Buffer make_buffer(uint64_t sectors) {
+  const size_t bytes = (sectors * kSector + kAlign - 1) / kAlign * kAlign;
+  return {static_cast<char*>(std::aligned_alloc(kAlign, bytes)), &std::free};
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  std::cerr << "blockcheck: " << what << ": " << std::strerror(errno) << "\n";
+  std::_Exit(kExitWrong);
+}
+
+void fill(char* data, const Layout& layout, uint64_t thread, uint64_t number, const Operation& op) {
+  for (uint64_t i = 0; i < op.len; i++) {
+    Sector s{};
+    s.magic = kMagic;
+    s.tag = layout.tag;
+    s.run = layout.run;
+    s.sector = op.start + i;
+    s.thread = thread;
+    s.number = number;
+    for (size_t w = 0; w < std::size(s.filler); w++) s.filler[w] = mix(number * 64 + w + i);
+    s.sum = sum_of(s);
+    std::memcpy(data + i * kSector, &s, sizeof(s));
+  }
+}
+
+[[noreturn]] void write_all(int fd, const Layout& layout) {
+  std::mutex out;
+  std::vector<std::thread> threads;
+  for (uint64_t thread = 0; thread < kThreads; thread++) {
+    threads.emplace_back([&, thread] {
+      const Buffer data = make_buffer(kMost + 8);
+      for (uint64_t number = 0;; number++) {
+        const Operation op = operation(layout, thread, number);
+        if (op.zero) {
+          std::array<uint64_t, 2> range = {op.start * kSector, op.len * kSector};
+          if (::ioctl(fd, BLKZEROOUT, range.data()) != 0) fail("zeroing");
+        } else {
+          fill(data.get(), layout, thread, number, op);
+          const auto bytes = static_cast<ssize_t>(op.len * kSector);
+          if (::pwrite(fd, data.get(), op.len * kSector, static_cast<off_t>(op.start * kSector)) !=
+              bytes)
+            fail("writing");
+        }
+        if (!op.flush) continue;
+        if (::fdatasync(fd) != 0) fail("flushing");
+        const std::string line = std::to_string(thread) + " " + std::to_string(number) + "\n";
+        const std::lock_guard lock(out);
+        // Who read it is gone, so there is no use in going on.
+        if (::write(STDOUT_FILENO, line.data(), line.size()) < 0) std::_Exit(0);
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  std::_Exit(0);
+}
+
+/// What a sector must at least hold.
+struct Expected {
+  std::optional<uint64_t> number;  // of the last flushed operation on it; nothing: none was
+  bool zero = false;               // that operation wrote zeroes
+};
+
+class Verifier {
+ public:
+  explicit Verifier(const Layout& layout)
+      : layout_(layout), flushed_(kThreads), least_(layout.sectors) {}
+
+  // "THREAD NUMBER" lines; the last may have been cut off.
+  void read_log(std::istream& in) {
+    for (std::string line; std::getline(in, line) && !in.eof();) {
+      uint64_t thread = kThreads;
+      uint64_t number = 0;
+      if (std::sscanf(line.c_str(), "%lu %lu", &thread, &number) != 2 || thread >= kThreads)
+        continue;
+      flushed_[thread] = std::max(flushed_[thread].value_or(0), number);
+    }
+    for (uint64_t thread = 0; thread < kThreads; thread++)
+      for (uint64_t number = 0; flushed_[thread] && number <= *flushed_[thread]; number++) {
+        const Operation op = operation(layout_, thread, number);
+        for (uint64_t i = 0; i < op.len; i++) least_[op.start + i] = {number, op.zero};
+        operations_++;
+      }
+  }
+
+  bool verify(int fd) {
+    constexpr uint64_t kAtOnce = 2048;
+    const Buffer data = make_buffer(kAtOnce);
+    for (uint64_t at = 0; at < layout_.sectors; at += kAtOnce) {
+      const uint64_t some = std::min(kAtOnce, layout_.sectors - at);
+      if (::pread(fd, data.get(), some * kSector, static_cast<off_t>(at * kSector)) !=
+          static_cast<ssize_t>(some * kSector))
+        fail("reading at sector " + std::to_string(at));
+      for (uint64_t i = 0; i < some; i++) check(at + i, data.get() + i * kSector);
+    }
+    std::cout << operations_ << " operations flushed, " << found_
+              << " sectors as they were flushed, " << later_ << " later ones, " << wrong_
+              << " wrong, digest " << std::hex << digest_ << "\n";
+    return wrong_ == 0;
+  }
+
+ private:
+  void check(uint64_t sector, const char* data) {
+    Sector s{};
+    std::memcpy(&s, data, sizeof(s));
+    digest_ = mix(digest_ + s.sum + s.number);
+    const Expected& least = least_[sector];
+    const bool zero = std::all_of(data, data + kSector, [](char c) { return c == 0; });
+    if (zero) {
+      if (!least.number || least.zero || zeroed_later(sector, *least.number)) return count(least);
+      return complain(sector,
+                      "zeroes, where operation " + std::to_string(*least.number) + " was flushed");
+    }
+    if (s.magic != kMagic || s.sum != sum_of(s)) return complain(sector, "torn, or garbage");
+    if (s.tag != layout_.tag || s.sector != sector || s.thread != owner(sector))
+      return complain(sector, "data of another place: tag " + std::to_string(s.tag) + ", sector " +
+                                  std::to_string(s.sector));
+    if (s.run != layout_.run) {
+      // What an earlier run left, where this one has flushed nothing.
+      if (s.run < layout_.run && !least.number) return;
+      return complain(sector, "data of run " + std::to_string(s.run));
+    }
+    const Operation op = operation(layout_, s.thread, s.number);
+    if (!covers(op, sector) || op.zero) return complain(sector, "data that was never written");
+    if (least.number && s.number < *least.number)
+      return complain(sector, "operation " + std::to_string(s.number) + ", though " +
+                                  std::to_string(*least.number) + " was flushed");
+    found_ += least.number && s.number == *least.number;
+    later_ += !least.number || s.number > *least.number;
+  }
+
+  bool zeroed_later(uint64_t sector, uint64_t than) {
+    const uint64_t thread = owner(sector);
+    const uint64_t end = flushed_[thread].value_or(0) + kBehind;
+    for (uint64_t number = than + 1; number < end; number++) {
+      const Operation op = operation(layout_, thread, number);
+      if (op.zero && covers(op, sector)) return true;
+    }
+    return false;
+  }
+
+  void count(const Expected& least) { found_ += least.number.has_value(); }
+
+  void complain(uint64_t sector, const std::string& what) {
+    constexpr uint64_t kSaid = 20;
+    if (wrong_++ < kSaid) std::cout << "sector " << sector << ": " << what << "\n";
+  }
+
+  const Layout layout_;
+  std::vector<std::optional<uint64_t>> flushed_;
+  std::vector<Expected> least_;
+  uint64_t operations_ = 0;
+  uint64_t found_ = 0;
+  uint64_t later_ = 0;
+  uint64_t wrong_ = 0;
+  uint64_t digest_ = 0;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.size() != 4 || (words[0] != "write" && words[0] != "verify")) {
+    std::cerr << "usage: blockcheck write|verify DEVICE TAG RUN\n";
+    return kExitUsage;
+  }
+  const bool writes = words[0] == "write";
+  const int fd = ::open(words[1].c_str(), (writes ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC);
+  if (fd < 0) fail(words[1]);
+  const off_t bytes = ::lseek(fd, 0, SEEK_END);
+  Layout layout{std::stoull(words[2]), std::stoull(words[3]), 0};
+  // Whole rounds of stripes; what is behind is left alone.
+  layout.sectors =
+      static_cast<uint64_t>(bytes) / kSector / (kStripe * kThreads) * kStripe * kThreads;
+  if (layout.sectors == 0) {
+    std::cerr << "blockcheck: " << words[1] << " is too small\n";
+    return kExitUsage;
+  }
+  if (writes) write_all(fd, layout);
+  Verifier verifier(layout);
+  verifier.read_log(std::cin);
+  return verifier.verify(fd) ? 0 : kExitWrong;
+}

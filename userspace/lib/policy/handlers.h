@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include "policy/context.h"
+
+namespace policy {
+
+/// One proposal each; proposals.h has their arguments.
+
+// nodes.cc: the cluster, its nodes and settings
+Outcome cluster_create(Context& c, const json::object& args);
+Outcome node_add(Context& c, const json::object& args);
+Outcome node_up(Context& c, const json::object& args);
+Outcome node_down(Context& c, const json::object& args);
+Outcome node_leave(Context& c, const json::object& args);
+Outcome node_gone(Context& c, const json::object& args);
+Outcome node_forget(Context& c, const json::object& args);
+Outcome fenced(Context& c, const json::object& args);
+Outcome seen(Context& c, const json::object& args);
+Outcome set(Context& c, const json::object& args);
+Outcome token_add(Context& c, const json::object& args);
+Outcome audit(Context& c, const json::object& args);
+
+// disks.cc
+Outcome disk_add(Context& c, const json::object& args);
+Outcome disk_ready(Context& c, const json::object& args);
+Outcome disk_up(Context& c, const json::object& args);
+Outcome disk_failed(Context& c, const json::object& args);
+Outcome disk_absent(Context& c, const json::object& args);
+Outcome disk_lost(Context& c, const json::object& args);
+Outcome disk_closed(Context& c, const json::object& args);
+Outcome disk_remove(Context& c, const json::object& args);
+Outcome disk_leave(Context& c, const json::object& args);
+/// Tasks of disks that have become empty.
+void end_evacuations(Context& c);
+/// Until its node has let go of it, and what nodes had reserved on it is given up, its row stays.
+void forget_removed(Context& c);
+
+// vsds.cc: virtual disks, who uses them
+Outcome vsd_create(Context& c, const json::object& args);
+Outcome vsd_delete(Context& c, const json::object& args);
+Outcome vsd_resize(Context& c, const json::object& args);
+Outcome vsd_copies(Context& c, const json::object& args);
+Outcome widen(Context& c, const json::object& args);
+/// Where copies that were being replaced count again, some extents have one too many.
+void recount_copies(Context& c);
+/// Tasks of VSDs all of whose extents have as many copies as they should.
+void end_widening(Context& c);
+Outcome open(Context& c, const json::object& args);
+Outcome opened(Context& c, const json::object& args);
+Outcome close(Context& c, const json::object& args);
+Outcome closed(Context& c, const json::object& args);
+Outcome lease_take(Context& c, const json::object& args);
+Outcome lease_drop(Context& c, const json::object& args);
+Outcome intent(Context& c, const json::object& args);
+/// Maps are taken apart together, so deletions end together.
+void end_deletions(Context& c);
+
+// space.cc: extents and their copies
+Outcome reserve(Context& c, const json::object& args);
+Outcome unreserve(Context& c, const json::object& args);
+Outcome commit(Context& c, const json::object& args);
+Outcome place(Context& c, const json::object& args);
+Outcome moved(Context& c, const json::object& args);
+Outcome rebalance(Context& c, const json::object& args);
+Outcome rebalance_some(Context& c, const json::object& args);
+Outcome collect(Context& c, const json::object& args);
+Outcome reap(Context& c, const json::object& args);
+
+// scrub.cc
+Outcome verify(Context& c, const json::object& args);
+Outcome verified(Context& c, const json::object& args);
+Outcome scrubbed(Context& c, const json::object& args);
+Outcome repair(Context& c, const json::object& args);
+
+}  // namespace policy

@@ -19,6 +19,11 @@
 #define SCRIBE_EXT_FROZEN	BIT(4)	/* on vsd->frozen; see freeze.c */
 #define SCRIBE_EXT_PARTIAL	BIT(5)	/* one copy more is known to the metadata */
 #define SCRIBE_EXT_WRITTEN	BIT(6)	/* frozen, and written all the same (R6) */
+/*
+ * Its last segment was replaced: the batch that says so frees it, and its slots come to be
+ * another's. What is under way to it is redirected, and nothing more is written there.
+ */
+#define SCRIBE_EXT_DEAD		BIT(7)
 
 struct scribe_copy {
 	u32 slot;
@@ -32,11 +37,12 @@ struct scribe_missed {
 	u8 skipped;		/* R6: left out, and the range stays here */
 };
 
-/* 72 bytes: there is one per mapped MiB. */
+/* 80 bytes: there is one per mapped MiB. */
 struct scribe_extent {
 	u64 id;
 	struct hlist_node hash;
 	refcount_t refs;
+	atomic_t segs;		/* that lead here, in leaves that are loaded */
 	u16 flags;
 	u16 fill;		/* sectors; below it something was written. CHUNK_SECTORS: closed */
 	struct scribe_copy copy[SCRIBE_MAX_COPIES];

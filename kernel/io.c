@@ -316,12 +316,33 @@ static struct scribe_segs *alloc_segs(u32 capacity)
 	return segs;
 }
 
+/* Under vsd->lock: the new segments of a chunk count, then the old ones do not any more. */
+static void count_segs(struct scribe_segs *fresh, struct scribe_segs *old)
+{
+	u32 i;
+
+	for (i = 0; i < fresh->nr; i++) {
+		scribe_extent_get(fresh->seg[i].extent);
+		atomic_inc(&fresh->seg[i].extent->segs);
+	}
+	/*
+	 * Segments of leaves that are not loaded do not count, so one that lives on may be taken
+	 * for dead: that costs its free space. Changes of the map are committed in this order, so
+	 * one that is not dead is mapped or reserved at the end of each batch.
+	 */
+	for (i = 0; old && i < old->nr; i++) {
+		if (atomic_dec_and_test(&old->seg[i].extent->segs))
+			old->seg[i].extent->flags |= SCRIBE_EXT_DEAD;
+	}
+}
+
 int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 		    struct scribe_extent *extent, u32 off)
 {
 	struct scribe_op *op = scribe_op_alloc();
 	struct scribe_segs *fresh = NULL, *old;
 	struct scribe_leaf *leaf;
+	int err = -ENOMEM;
 	u32 i, need;
 	bool empty;
 
@@ -335,11 +356,14 @@ int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 
 		kfree(fresh);
 		fresh = alloc_segs(need);
-		if (!fresh) {
-			scribe_op_free(op);
-			return -ENOMEM;
-		}
+		if (!fresh)
+			goto err_op;
 		spin_lock_irq(&vsd->lock);
+		if (extent && extent->flags & SCRIBE_EXT_DEAD) {
+			spin_unlock_irq(&vsd->lock);
+			err = -ESTALE;
+			goto err_op;
+		}
 		leaf = scribe_vsd_leaf(vsd, chunk);
 		slot = &leaf->segs[chunk % SCRIBE_LEAF_CHUNKS];
 		old = *slot;
@@ -348,8 +372,7 @@ int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 		need = old->nr + SCRIBE_SEGS_GROWTH;
 		spin_unlock_irq(&vsd->lock);
 	}
-	for (i = 0; i < fresh->nr; i++)
-		scribe_extent_get(fresh->seg[i].extent);
+	count_segs(fresh, old);
 	/* Once the lock is dropped, the next change of this chunk may free the array. */
 	empty = !fresh->nr;
 	leaf->segs[chunk % SCRIBE_LEAF_CHUNKS] = empty ? NULL : fresh;
@@ -363,6 +386,11 @@ int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 	if (empty)
 		kfree(fresh);
 	return 0;
+
+err_op:
+	kfree(fresh);
+	scribe_op_free(op);
+	return err;
 }
 
 /* Some copy did not get it: the same data goes to other space, the range still held (R1, R2). */
@@ -408,18 +436,16 @@ void scribe_io_unpin(struct scribe_io *io)
 static void write_end(struct scribe_io *io)
 {
 	u32 failed = atomic_read(&io->failed);
+	int err = 0;
 
 	scribe_io_note_written(io->vsd, io->target, io->lives, failed, io->skipped);
-	if (failed) {
+	if (!failed && !io->in_place)
+		err = scribe_io_remap(io->vsd, io->chunk, io->start, io->len, io->target,
+				      io->target_off);
+	if (failed || err == -ESTALE)
 		redirect(io);
-		return;
-	}
-	if (!io->in_place &&
-	    scribe_io_remap(io->vsd, io->chunk, io->start, io->len, io->target, io->target_off)) {
-		scribe_io_finish(io, BLK_STS_RESOURCE);
-		return;
-	}
-	scribe_io_finish(io, BLK_STS_OK);
+	else
+		scribe_io_finish(io, err ? BLK_STS_RESOURCE : BLK_STS_OK);
 }
 
 static void unmap_range(struct scribe_io *io)

@@ -90,7 +90,10 @@ void scribe_read_run(struct scribe_io *io, struct scribe_leaf *leaf);
  */
 void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent, const u64 *lives,
 			    u32 failed, u32 skipped);
-/* Maps a range; 0 or -ENOMEM. Context: process. */
+/*
+ * Maps a range; 0, -ENOMEM, or -ESTALE where the extent is dead: its data must go elsewhere.
+ * Context: process.
+ */
 int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 		    struct scribe_extent *extent, u32 off);
 

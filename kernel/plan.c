@@ -140,8 +140,9 @@ static struct scribe_extent *continued(struct scribe_vsd *vsd, const struct scri
 	if (!segs || !i)
 		return NULL;
 	extent = segs->seg[i - 1].extent;
-	if (!(extent->flags & SCRIBE_EXT_OWN) || segs->seg[i - 1].off != segs->seg[i - 1].start ||
-	    extent->fill > start || !in_place_ok(vsd, extent, lives))
+	if ((extent->flags & (SCRIBE_EXT_OWN | SCRIBE_EXT_DEAD)) != SCRIBE_EXT_OWN ||
+	    segs->seg[i - 1].off != segs->seg[i - 1].start || extent->fill > start ||
+	    !in_place_ok(vsd, extent, lives))
 		return NULL;
 	extent->fill = start + len;
 	return extent;
@@ -156,7 +157,8 @@ static struct scribe_extent *append_young(struct scribe_vsd *vsd, u32 len, u16 *
 
 	if (young) {
 		at = round_up(young->fill, align);
-		if (at + len <= SCRIBE_CHUNK_SECTORS && in_place_ok(vsd, young, lives)) {
+		if (at + len <= SCRIBE_CHUNK_SECTORS && !(young->flags & SCRIBE_EXT_DEAD) &&
+		    in_place_ok(vsd, young, lives)) {
 			*off = at;
 			young->fill = at + len;
 			return young;

@@ -52,10 +52,25 @@ static void free_leaf(struct scribe_leaf *leaf)
 	kmem_cache_free(leaf_cache, leaf);
 }
 
+/* A leaf that is loaded counts for its extents, at most 1024 segments. */
+static void count_leaf(struct scribe_vsd *vsd, struct scribe_leaf *leaf, int more)
+{
+	u32 i, k;
+
+	lockdep_assert_held(&vsd->lock);
+	for (i = 0; i < SCRIBE_LEAF_CHUNKS; i++) {
+		struct scribe_segs *segs = leaf->segs[i];
+
+		for (k = 0; segs && k < segs->nr; k++)
+			atomic_add(more, &segs->seg[k].extent->segs);
+	}
+}
+
 static void unlink_leaf(struct scribe_vsd *vsd, struct scribe_leaf *leaf)
 {
 	lockdep_assert_held(&vsd->lock);
 	scribe_intent_forget(vsd, leaf);
+	count_leaf(vsd, leaf, -1);
 	xa_erase(&vsd->leaves, leaf->index);
 	list_del(&leaf->lru);
 	vsd->nr_leaves--;
@@ -188,6 +203,7 @@ static int install_leaf(struct scribe_vsd *vsd, u64 epoch, struct scribe_leaf *l
 		err = -ESTALE;
 	} else {
 		xa_store(&vsd->leaves, leaf->index, leaf, GFP_NOWAIT);
+		count_leaf(vsd, leaf, 1);
 		list_add_tail(&leaf->lru, &vsd->lru);
 		leaf->referenced = true;
 		vsd->nr_leaves++;

@@ -75,6 +75,12 @@ check "what lies before it is untouched" cmp -n $((5 << 20)) /dev/mapper/v2 /run
 check "what lies behind it is untouched" cmp -n $((24 << 20)) -i $((8 << 20)) /dev/mapper/v2 /run/data
 check "zeroing a range of 512 B" blkdiscard -z -o 512 -l 512 /dev/mapper/v2
 check "zeroes just that" sh -c 'cmp -n 512 -i 512:0 /dev/mapper/v2 /dev/zero && cmp -n 512 /dev/mapper/v2 /run/data && cmp -n 3072 -i 1024 /dev/mapper/v2 /run/data'
+# Each time, all that the extent for small writes held is gone, and that is committed.
+check "small writes behind discards of those before them" sh -c 'for i in 1 2 3 4 5; do
+	dd if=/run/data of=/dev/mapper/v2 bs=4k count=1 seek=$((40000 + i * 300)) oflag=direct conv=notrunc,fsync status=none &&
+	blkdiscard -o $(((40000 + i * 300) * 4096)) -l 4096 /dev/mapper/v2 && sync /dev/mapper/v2 || exit 1
+done && dd if=/run/data of=/dev/mapper/v2 bs=4k count=1 seek=50000 oflag=direct conv=notrunc,fsync status=none'
+check "are there" cmp -n 4096 -i $((50000 * 4096)):0 /dev/mapper/v2 /run/data
 check "a device can be grown in use" sh -c 'dmsetup load v2 --table "0 $((512 * 2048)) scribe 2" && dmsetup resume v2 && test "$(blockdev --getsize64 /dev/mapper/v2)" = $((512 << 20))'
 check "its data is there" cmp -n $((5 << 20)) -i $((10 << 20)) /dev/mapper/v2 /run/data
 

@@ -137,6 +137,7 @@ class Owner(Node):
         self.hosts = hosts
         self.extents = {}  # id -> {"copies": [[disk, slot]...], "stale": [disk...]}
         self.maps = {}  # vsd -> {chunk -> [[start, len, extent, off]...]}
+        self.freed = set()  # extents that nothing leads to any more
         self.epochs = {}
         self.intents = {}  # vsd -> leaves that are written in place
         self.next_extent = 1
@@ -233,9 +234,13 @@ class Owner(Node):
 
     def apply(self, vsd, ops, stales):
         chunks = self.maps.setdefault(vsd, {})
+        named, lost = set(), set()
         for chunk, extent, start, length, off, _ in nl.OP.iter_unpack(ops):
+            named.add(extent)
             rest = []
             for s, n, e, o in chunks.get(chunk, []):
+                if s < start + length and s + n > start:
+                    lost.add(e)
                 if s < start:
                     rest.append([s, min(s + n, start) - s, e, o])
                 if s + n > start + length:
@@ -245,12 +250,22 @@ class Owner(Node):
                 assert extent in self.extents
                 rest.append([start, length, extent, off])
             chunks[chunk] = merge(sorted(rest))
+        self.free(vsd, named, lost)
         for data in stales:
             extent, disk, _ = nl.STALE.unpack(data)
             self.extents[extent]["marks"] += 1
             if disk not in self.extents[extent]["stale"]:
                 self.extents[extent]["stale"].append(disk)
         self.save()
+
+    def free(self, vsd, named, lost):
+        """What no map leads to at a batch's end is another's soon: it must not be mapped again."""
+        again = named & self.freed
+        if again:
+            print(f"VSD {vsd}: extents {sorted(again)} are mapped, and were freed", flush=True)
+            os._exit(1)
+        if lost:
+            self.freed |= lost - {e for segs in self.maps[vsd].values() for _, _, e, _ in segs}
 
     def full_leaf(self, vsd, leaf):
         segs, extents = b"", b""

@@ -200,6 +200,35 @@ TEST(Map, OverwritingFreesTheSlotsIntoQuarantineAndTheyAreNotReusedBefore) {
   c.expect_sound();
 }
 
+TEST(Map, WhatOneChunkDropsAndAnotherTakesUpInTheSameBatchLives) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 8);
+  const ExtentId extent = c.reserve();
+  c.write(vsd, 1, {0, 8, 0, extent}).value();
+  // The batch's chunks are changed in order; that of the discard comes first.
+  const Batch batch{vsd, 1, {{5, {0, 8, 8, extent}}, {1, {0, 8, 0, {}}}}, {}};
+  c.entry([&](Map& map, uint64_t index) { return map.commit(batch, index); }).value();
+  c.expect_sound();
+  EXPECT_EQ(c.map().leaf(vsd, 0)->extents.size(), 1U);
+  // Committed again, for its answer was lost.
+  c.entry([&](Map& map, uint64_t index) { return map.commit(batch, index); }).value();
+  c.expect_sound();
+  EXPECT_EQ(c.map().leaf(vsd, 0)->extents.size(), 1U);
+}
+
+TEST(Map, WhatABatchMapsAndUnmapsAgainDoesNotStayReserved) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 8);
+  const ExtentId extent = c.reserve();
+  const Batch batch{vsd, 1, {{1, {0, 8, 0, extent}}, {1, {0, 8, 0, {}}}}, {}};
+  for (int times = 0; times < 2; times++) {
+    c.entry([&](Map& map, uint64_t index) { return map.commit(batch, index); }).value();
+    c.expect_sound();
+    EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM reservation").getInt(), 0);
+    EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM quarantine").getInt(), 2);
+  }
+}
+
 TEST(Map, StaleMarksCommitWithTheBatchAndThoseOfUnmappedReservationsAreDropped) {
   Cluster c;
   const VsdId vsd = c.vsd("a", 16);

@@ -159,20 +159,32 @@ void Map::add_extent_ref(ExtentId extent, uint64_t index) {
   insert.exec();
 }
 
-void Map::drop_extent_ref(ExtentId extent, uint64_t index) {
+void Map::drop_extent_ref(ExtentId extent) {
   Query less(database_, "UPDATE extent SET refs = refs - 1 WHERE id = ?");
   less.bind(1, signed_id(extent.value));
   less.exec();
-  Query gone(database_, "DELETE FROM extent WHERE id = ? AND refs = 0");
-  gone.bind(1, signed_id(extent.value));
-  if (gone.exec() == 0) return;
-  Query freed(database_, "INSERT INTO quarantine SELECT disk, slot, ? FROM copy WHERE extent = ?");
-  freed.bind(1, signed_id(index));
-  freed.bind(2, signed_id(extent.value));
-  freed.exec();
-  Query copies(database_, "DELETE FROM copy WHERE extent = ?");
-  copies.bind(1, signed_id(extent.value));
-  copies.exec();
+  dropped_.insert(extent);
+}
+
+// At the end of a change: chunks are changed one after the other, and one may take up what another
+// has dropped.
+void Map::free_unreferenced(uint64_t index) {
+  for (const ExtentId extent : dropped_) {
+    Query gone(database_, "DELETE FROM extent WHERE id = ? AND refs = 0");
+    gone.bind(1, signed_id(extent.value));
+    Query unused(database_, "DELETE FROM reservation WHERE extent = ?");
+    unused.bind(1, signed_id(extent.value));
+    if (gone.exec() + unused.exec() == 0) continue;
+    Query freed(database_,
+                "INSERT INTO quarantine SELECT disk, slot, ? FROM copy WHERE extent = ?");
+    freed.bind(1, signed_id(index));
+    freed.bind(2, signed_id(extent.value));
+    freed.exec();
+    Query copies(database_, "DELETE FROM copy WHERE extent = ?");
+    copies.bind(1, signed_id(extent.value));
+    copies.exec();
+  }
+  dropped_.clear();
 }
 
 void Map::count_extents(const Segments& before, const Segments& after, uint64_t index) {
@@ -181,7 +193,7 @@ void Map::count_extents(const Segments& before, const Segments& after, uint64_t 
   for (ExtentId extent : new_set)
     if (!old_set.contains(extent)) add_extent_ref(extent, index);
   for (ExtentId extent : old_set)
-    if (!new_set.contains(extent)) drop_extent_ref(extent, index);
+    if (!new_set.contains(extent)) drop_extent_ref(extent);
 }
 
 uint64_t Map::change_chunk(uint64_t id, const std::vector<Segment>& segments, uint64_t index) {
@@ -252,6 +264,7 @@ void Map::discard(uint64_t root) {
 Result<uint64_t> Map::reap(uint64_t rows, uint64_t index) {
   return guarded([&]() -> Result<uint64_t> {
     uint64_t done = 0;
+    dropped_.clear();
     for (; done < rows; done++) {
       Query next(database_, "SELECT id, root FROM garbage ORDER BY id DESC LIMIT 1");
       if (!next.executeStep()) break;
@@ -271,6 +284,7 @@ Result<uint64_t> Map::reap(uint64_t rows, uint64_t index) {
         drop_row(id, index);
       }
     }
+    free_unreferenced(index);
     return done;
   });
 }
@@ -396,12 +410,15 @@ Result<void> Map::commit(const Batch& batch, uint64_t index) {
                                     std::to_string(batch.epoch) +
                                     " is over, the lease is in epoch " + std::to_string(epoch)};
     std::map<uint64_t, std::vector<Segment>> by_chunk;
+    dropped_.clear();
     for (const Op& op : batch.ops) {
       if (op.chunk >= sectors / core::kChunkSectors ||
           !core::valid_range(op.segment.start, op.segment.len, op.segment.off))
         return Error{Code::invalid,
                      "a change lies outside of VSD " + std::to_string(batch.vsd.value)};
       by_chunk[op.chunk].push_back(op.segment);
+      // One that was mapped and is not any more at the end of the batch is not used again.
+      if (op.segment.extent) dropped_.insert(op.segment.extent);
     }
     committing_ = batch.vsd;
     if (!by_chunk.empty()) {
@@ -412,6 +429,7 @@ Result<void> Map::commit(const Batch& batch, uint64_t index) {
       update.bind(2, signed_id(batch.vsd.value));
       update.exec();
     }
+    free_unreferenced(index);
     for (const Stale& stale : batch.stales) {
       Query mark(database_,
                  "UPDATE copy SET stale = ?3 WHERE extent = ?1 AND disk = ?2 "

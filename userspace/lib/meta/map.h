@@ -142,7 +142,8 @@ class Map {
   uint64_t change_chunk(uint64_t id, const std::vector<core::Segment>& segments, uint64_t index);
   void count_extents(const core::Segments& before, const core::Segments& after, uint64_t index);
   void add_extent_ref(core::ExtentId extent, uint64_t index);
-  void drop_extent_ref(core::ExtentId extent, uint64_t index);
+  void drop_extent_ref(core::ExtentId extent);
+  void free_unreferenced(uint64_t index);
   void drop_row(uint64_t id, uint64_t index);
   void discard(uint64_t root);
   void walk(uint64_t id, const std::function<void(const core::Segments&)>& visit);
@@ -152,6 +153,8 @@ class Map {
 
   Database& database_;
   core::VsdId committing_;  // whose batch is being committed: filler of extents born now
+  // That some row does not name any more: another may, in the same change.
+  std::set<core::ExtentId> dropped_;
 };
 
 }  // namespace meta

@@ -36,6 +36,7 @@ constexpr seconds kProposeFor{15};
 constexpr seconds kLeaseHeldAtLeast{1};
 constexpr seconds kReleaseTimeout{30};
 constexpr seconds kNoSpaceRest{2};
+constexpr seconds kUnclaimedFor{60};
 // At once: an answer that comes too late leaves them reserved until this life ends, so it is to be
 // quick rather than much.
 constexpr uint64_t kMaxReserve = 64;
@@ -548,6 +549,8 @@ void Agent::keep_house(const std::stop_token& stop) {
     keep_peers(*kernel, cluster);
     keep_disks(*kernel, cluster);
     keep_stock(*kernel, cluster);
+    keep_copies(*kernel, cluster);
+    keep_leases(*kernel, cluster);
     keep_fences(*kernel, cluster);
     keep_quarantine(*kernel, cluster);
     std::this_thread::sleep_for(kCalm);
@@ -628,6 +631,52 @@ void Agent::open_disk(Kernel& kernel, const meta::Disk& disk) {
         !said)
       spdlog::warn("{}: {}", subject, said.error().text);
   }
+}
+
+// How many copies new data has, of VSDs that this node writes.
+void Agent::keep_copies(Kernel& kernel, meta::Cluster& cluster) {
+  auto vsds = cluster.vsds();
+  if (!vsds) return;
+  for (const meta::Vsd& vsd : *vsds) {
+    if (vsd.lease_node != config_.node || vsd.lease_life != life_) continue;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto at = granted_.find(vsd.id);
+      if (at == granted_.end() || at->second.epoch != vsd.epoch ||
+          at->second.copies == vsd.replicas)
+        continue;
+    }
+    // A release that is quicker has ended the epoch: then there is nothing to say.
+    auto told = kernel.grant_lease(vsd.id, vsd.epoch, vsd.replicas);
+    if (told || told.error().code == Code::stale) note_granted(vsd.id, vsd.epoch, vsd.replicas);
+  }
+}
+
+// Leases of this life that neither the kernel nor the mover knows of: the answer that gave them
+// never came. Without I/O here nobody would take them anew, and nobody else gets what we do not
+// have.
+void Agent::keep_leases(Kernel& kernel, meta::Cluster& cluster) {
+  auto vsds = cluster.vsds();
+  if (!vsds) return;
+  std::map<VsdId, Granted> unclaimed;
+  for (const meta::Vsd& vsd : *vsds) {
+    if (vsd.lease_node != config_.node || vsd.lease_life != life_ || changes_hands(vsd.id) ||
+        mover_.minds(vsd.id) || kernel.set_extents(vsd.id, vsd.epoch, {}))
+      continue;
+    const auto before = unclaimed_.find(vsd.id);
+    const bool same = before != unclaimed_.end() && before->second.epoch == vsd.epoch;
+    const Granted since = same ? before->second : Granted{Clock::now(), vsd.epoch, 0};
+    unclaimed[vsd.id] = since;
+    // By then whoever asked for it has given up.
+    if (Clock::now() - since.since < kUnclaimedFor) continue;
+    auto done = propose({{"op", "lease_drop"},
+                         {"vsd", vsd.id.value},
+                         {"node", config_.node.value},
+                         {"epoch", vsd.epoch},
+                         {"clean", false}});
+    if (!done) spdlog::info("VSD {}: {}", vsd.name, done.error().text);
+  }
+  unclaimed_ = std::move(unclaimed);
 }
 
 // Reservations on disks that take nothing new are given up, with the slots beside them.

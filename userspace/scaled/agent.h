@@ -106,6 +106,8 @@ class Agent {
 
   void keep_disks(control::Kernel& kernel, meta::Cluster& cluster);
   void open_disk(control::Kernel& kernel, const meta::Disk& disk);
+  void keep_copies(control::Kernel& kernel, meta::Cluster& cluster);
+  void keep_leases(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_stock(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_peers(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_fences(control::Kernel& kernel, meta::Cluster& cluster);
@@ -139,10 +141,11 @@ class Agent {
   std::map<core::NodeId, uint64_t> introduced_;
   std::map<core::NodeId, std::string> remembered_;
   uint64_t barrier_ = 0;
-  std::set<core::ExtentId> unused_;  // taken out of the stock, and still reserved
+  std::set<core::ExtentId> unused_;           // taken out of the stock, and still reserved
+  std::map<core::VsdId, Granted> unclaimed_;  // leases of ours that nothing here knows of
 
   const int wake_;  // an eventfd: the service thread has something to do
-  std::atomic<Clock::rep> no_space_until_{0};
+  std::map<uint64_t, Clock::time_point> no_space_until_;  // by copies; the service thread's
   Mover mover_;
   std::map<core::VsdId, std::jthread> askers_;
   std::map<core::VsdId, std::jthread> granters_;

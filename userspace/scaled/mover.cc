@@ -78,6 +78,11 @@ Mover::Paused Mover::pause(VsdId vsd) {
   return out;
 }
 
+bool Mover::minds(VsdId vsd) {
+  const std::unique_lock lock(moving_, std::try_to_lock);
+  return !lock || minded_.contains(vsd);
+}
+
 Result<json::object> Mover::propose(json::object body) {
   return replica_.propose(std::move(body), Clock::now() + kProposeFor);
 }

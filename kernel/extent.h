@@ -31,10 +31,14 @@ struct scribe_copy {
 	u16 flags;		/* SCRIBE_COPY_STALE */
 };
 
-/* Masks of copies that writes of a batch did not reach. */
+/* What became of a batch's writes: masks of copies. */
 struct scribe_missed {
+	u8 written;
 	u8 failed;		/* their request failed; the range went elsewhere */
 	u8 skipped;		/* R6: left out, and the range stays here */
+	u8 unsettled;		/* a range may differ in any copy, and did not go elsewhere: those
+				 * of which one should stay current; 0: it is not so
+				 */
 };
 
 /* 80 bytes: there is one per mapped MiB. */

@@ -173,7 +173,7 @@ void scribe_flush_schedule(struct scribe_vsd *vsd, bool now)
 static bool close_batch(struct scribe_vsd *vsd, struct list_head *waiters)
 {
 	struct scribe_dirty *dirty;
-	bool something;
+	bool something = false;
 
 	spin_lock_irq(&vsd->lock);
 	list_splice_init(&vsd->flush_waiters, waiters);
@@ -184,9 +184,10 @@ static bool close_batch(struct scribe_vsd *vsd, struct list_head *waiters)
 		dirty->extent->flags |= SCRIBE_EXT_CLOSED_DIRTY;
 		dirty->extent->closed = dirty->extent->open;
 		dirty->extent->open = (struct scribe_missed){};
+		something |= dirty->extent->closed.unsettled != 0;
 	}
-	something = vsd->closed->nr_ops ||
-		    !bitmap_empty(vsd->closed->disks, SCRIBE_DISK_MAX_ID + 1);
+	something |= vsd->closed->nr_ops ||
+		     !bitmap_empty(vsd->closed->disks, SCRIBE_DISK_MAX_ID + 1);
 	spin_unlock_irq(&vsd->lock);
 	return something;
 }
@@ -248,11 +249,13 @@ static void flush_disks(struct scribe_vsd *vsd, bool again)
  * that merely missed a request is: what it missed lies elsewhere by now. *good: whether there is a
  * whole one. A stale one that was left out is named anew: the mover may just have copied to it, and
  * what it copied is not all any more.
+ *
+ * *suspects: those that have all that was flushed, and may differ from the one that stays current.
  */
 static u32 stale_copies(const struct scribe_batch *batch, const struct scribe_extent *extent,
-			bool *good)
+			bool *good, u32 *suspects)
 {
-	u32 lost = 0, missed = 0, whole = 0, i;
+	u32 lost = 0, missed = 0, whole = 0, rest, keep, i;
 
 	for (i = 0; i < extent->nr_copies; i++) {
 		u32 disk = extent->copy[i].disk;
@@ -261,7 +264,7 @@ static u32 stale_copies(const struct scribe_batch *batch, const struct scribe_ex
 			lost |= BIT(i);
 		else if (extent->copy[i].flags & SCRIBE_COPY_STALE)
 			continue;
-		else if (test_bit(disk, batch->disks) && batch->written[disk].failed)
+		else if (extent->closed.written & BIT(i) && batch->written[disk].failed)
 			lost |= BIT(i);
 		else if (extent->closed.failed & BIT(i))
 			missed |= BIT(i);
@@ -269,6 +272,9 @@ static u32 stale_copies(const struct scribe_batch *batch, const struct scribe_ex
 			whole |= BIT(i);
 	}
 	*good = whole || missed;
+	rest = whole ?: missed;
+	keep = (rest & extent->closed.unsettled) ?: rest;
+	*suspects = extent->closed.unsettled ? rest & ~(keep & -keep) : 0;
 	return whole ? lost | missed : lost;
 }
 
@@ -277,11 +283,13 @@ static bool count_stales(struct scribe_vsd *vsd, u32 *nr)
 {
 	struct scribe_dirty *dirty;
 	bool enough = true, good;
+	u32 stale, suspects;
 
 	*nr = 0;
 	spin_lock_irq(&vsd->lock);
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
-		*nr += hweight32(stale_copies(vsd->closed, dirty->extent, &good));
+		stale = stale_copies(vsd->closed, dirty->extent, &good, &suspects);
+		*nr += hweight32(stale | suspects);
 		/* An extent that is about to be left out of the commit may lose all its copies. */
 		if (!good && refcount_read(&dirty->extent->refs) > 1)
 			enough = false;
@@ -319,13 +327,14 @@ static int commit_batch(struct scribe_vsd *vsd)
 static void mark_stales(struct scribe_vsd *vsd)
 {
 	struct scribe_dirty *dirty;
+	u32 suspects, i;
 	bool good;
-	u32 i;
 
 	spin_lock_irq(&vsd->lock);
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
-		u32 stale = stale_copies(vsd->closed, dirty->extent, &good);
+		u32 stale = stale_copies(vsd->closed, dirty->extent, &good, &suspects);
 
+		stale |= suspects;
 		for (i = 0; i < dirty->extent->nr_copies; i++) {
 			if (!(stale & BIT(i)))
 				continue;
@@ -490,20 +499,22 @@ static int fill_ops(struct scribe_vsd *vsd, struct sk_buff *skb)
 static int fill_stales(struct scribe_vsd *vsd, struct sk_buff *skb)
 {
 	struct scribe_dirty *dirty;
+	u32 suspects, i;
 	bool good;
-	u32 i;
 
 	/* One attribute each: rare, and an attribute's length would bound an array. */
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
-		u32 stale = stale_copies(vsd->closed, dirty->extent, &good);
+		u32 stale = stale_copies(vsd->closed, dirty->extent, &good, &suspects);
 
 		for (i = 0; i < dirty->extent->nr_copies; i++) {
 			struct scribe_stale_rec rec = {
 				.extent = dirty->extent->id,
 				.disk = dirty->extent->copy[i].disk,
+				.suspect = !!(suspects & BIT(i)),
 			};
 
-			if (stale & BIT(i) && nla_put(skb, SCRIBE_A_STALES, sizeof(rec), &rec))
+			if ((stale | suspects) & BIT(i) &&
+			    nla_put(skb, SCRIBE_A_STALES, sizeof(rec), &rec))
 				return -EMSGSIZE;
 		}
 	}

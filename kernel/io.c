@@ -229,8 +229,10 @@ static bool write_end_fast(struct scribe_io *io)
 		return false;
 	}
 	for (i = 0; i < extent->nr_copies; i++) {
-		if (io->lives[i])
-			scribe_batch_note_disk(vsd, extent->copy[i].disk, io->lives[i]);
+		if (!io->lives[i])
+			continue;
+		scribe_batch_note_disk(vsd, extent->copy[i].disk, io->lives[i]);
+		extent->open.written |= BIT(i);
 	}
 	scribe_batch_note_extent(vsd, extent, &dirty);
 	scribe_flush_schedule(vsd, false);
@@ -296,8 +298,10 @@ void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent
 
 	spin_lock_irq(&vsd->lock);
 	for (i = 0; i < extent->nr_copies; i++) {
-		if (lives[i] && !(failed & BIT(i)))
-			scribe_batch_note_disk(vsd, extent->copy[i].disk, lives[i]);
+		if (!lives[i] || failed & BIT(i))
+			continue;
+		scribe_batch_note_disk(vsd, extent->copy[i].disk, lives[i]);
+		extent->open.written |= BIT(i);
 	}
 	scribe_batch_note_extent(vsd, extent, &dirty);
 	extent->open.failed |= failed;
@@ -393,16 +397,50 @@ err_op:
 	return err;
 }
 
+/*
+ * The data has no place for now, and the map still leads to where a write in place failed. Each
+ * copy there may have it or not, so just one of them counts until the others are made equal to it;
+ * for who waits here may go without another try, and the lease to another node.
+ */
+static void give_up(struct scribe_io *io)
+{
+	struct scribe_extent *extent = io->left;
+	struct scribe_disk_view view;
+	struct scribe_dirty *dirty;
+	u32 reached = 0, i;
+
+	if (!extent)
+		return;
+	io->left = NULL;
+	dirty = scribe_dirty_alloc(GFP_NOIO);
+	spin_lock_irq(&io->vsd->lock);
+	for (i = 0; i < extent->nr_copies; i++) {
+		view = scribe_disk_view(extent->copy[i].disk);
+		if (scribe_disk_reachable(&view, extent->copy[i].disk))
+			reached |= BIT(i);
+	}
+	scribe_batch_note_extent(io->vsd, extent, &dirty);
+	extent->open.unsettled |= reached ?: BIT(0);
+	scribe_flush_schedule(io->vsd, false);
+	spin_unlock_irq(&io->vsd->lock);
+	scribe_dirty_free(dirty);
+	scribe_extent_put(extent);
+}
+
 /* Some copy did not get it: the same data goes to other space, the range still held (R1, R2). */
 static void redirect(struct scribe_io *io)
 {
 	struct scribe_vsd *vsd = io->vsd;
 	bool planned = false;
 
-	scribe_extent_put(io->target);
+	if (io->in_place)
+		io->left = io->target;
+	else
+		scribe_extent_put(io->target);
 	io->target = NULL;
 	if (++io->attempts > WRITE_ATTEMPTS) {
 		/* Disks come and go: let the daemon have its say before the next try. */
+		give_up(io);
 		scribe_io_leave_and_park(io, SCRIBE_PARK_SPACE);
 		return;
 	}
@@ -420,10 +458,12 @@ static void redirect(struct scribe_io *io)
 		io->skipped = 0;
 	}
 	spin_unlock_irq(&vsd->lock);
-	if (planned)
+	if (planned) {
 		submit_write(io);
-	else
+	} else {
+		give_up(io);
 		scribe_io_leave_and_park(io, SCRIBE_PARK_SPACE);
+	}
 }
 
 void scribe_io_unpin(struct scribe_io *io)
@@ -442,10 +482,16 @@ static void write_end(struct scribe_io *io)
 	if (!failed && !io->in_place)
 		err = scribe_io_remap(io->vsd, io->chunk, io->start, io->len, io->target,
 				      io->target_off);
-	if (failed || err == -ESTALE)
+	if (failed || err == -ESTALE) {
 		redirect(io);
-	else
-		scribe_io_finish(io, err ? BLK_STS_RESOURCE : BLK_STS_OK);
+		return;
+	}
+	if (err)
+		give_up(io);
+	if (io->left)
+		scribe_extent_put(io->left);
+	io->left = NULL;
+	scribe_io_finish(io, err ? BLK_STS_RESOURCE : BLK_STS_OK);
 }
 
 static void unmap_range(struct scribe_io *io)

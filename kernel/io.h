@@ -55,6 +55,7 @@ struct scribe_io {
 	atomic_t failed;		/* mask of copies whose leg failed */
 	blk_status_t status;
 	struct scribe_extent *target;
+	struct scribe_extent *left;	/* was written in place, in vain, before the redirect */
 	u16 target_off;
 	u64 lives[SCRIBE_MAX_COPIES];	/* of the target's disks, when planned; 0: not written */
 	spinlock_t retry_lock;

@@ -259,7 +259,7 @@ static bool lost_writes(const struct scribe_batch *batch, const struct scribe_mi
 {
 	if ((missed->failed | missed->skipped) & BIT(copy))
 		return true;
-	return test_bit(disk, batch->disks) &&
+	return missed->written & BIT(copy) &&
 	       (batch->written[disk].failed || batch->written[disk].life != life);
 }
 

@@ -226,11 +226,15 @@ struct scribe_op_rec {
 	__u16 reserved;
 };
 
-/* A copy that misses flushed data once this batch is committed. */
+/*
+ * A copy that misses flushed data once this batch is committed. A suspect misses none, but may
+ * differ from the copy that stays current where a write failed: it may be chosen should that one
+ * be lost, and is made equal to it else.
+ */
 struct scribe_stale_rec {
 	__u64 extent;
 	__u32 disk;
-	__u32 reserved;
+	__u32 suspect;		/* 0 or 1 */
 };
 
 /* A slot to copy, and the lives in which its disks are expected. */

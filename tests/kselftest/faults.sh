@@ -25,6 +25,10 @@ status_field() {
 	dmsetup status "$1" | cut -d' ' -f"$2"
 }
 
+stale_copies_are() { # NAME COUNT
+	[ "$(status_field "$1" 17)" -eq "$2" ]
+}
+
 fill() { # FILE MIB
 	head -c "$2M" /dev/urandom > "$1"
 }
@@ -167,8 +171,33 @@ check "the first disk fails" break_disk f1
 check "the other has all of it" cmp -n $((32 << 20)) /run/first /dev/mapper/v3
 check "all end" end_all v3
 
-# A disk that does not answer any more, and does later: what waits on it ends well, nobody else waits.
+# A write that fails on both copies and finds no other place: each of them may have it or not.
+rm -f "$state-2/heal" "$state-2/healed"
 check "the first disk works again" mend_disk f1 /dev/sda
+check "the module loads again" load_module
+check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
+check "the VSD appears" make_vsd v3 3 64
+check "something is overwritten in place" dd if=/run/new of=/dev/mapper/v3 bs=64k seek=32 count=1 oflag=direct conv=fsync,notrunc status=none
+seen=$(status_field v3 17)
+check "one disk fails" break_disk f1
+check "and the other at once" break_disk f2
+check "what is written there finds no space, and that is said" refuse dd if=/run/old of=/dev/mapper/v3 bs=64k seek=32 count=1 oflag=direct conv=notrunc status=none
+check "just one copy counts from then on" wait_until stale_copies_are v3 $((seen + 1))
+# Whoever reads it, udev say, waits for one of the disks.
+check "who waits is told" python3 -c 'import scribe_nl; scribe_nl.Family().call("LEASE_FAIL", VSD=3)'
+check "all end" wait_until end_all v3
+check "the first disk works again" mend_disk f1 /dev/sda
+check "and the second" mend_disk f2 /dev/sdb
+check "the module loads again" load_module
+check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
+check "the VSD appears" make_vsd v3 3 64
+check "it is used" dd if=/dev/mapper/v3 of=/dev/null bs=1M count=32 iflag=direct status=none
+touch "$state-2/heal"
+check "the other is made equal to it" wait_until test -e "$state-2/healed"
+check "so they are" python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
+check "all end" end_all v3
+
+# A disk that does not answer any more, and does later: what waits on it ends well, nobody else waits.
 check "the module loads again" load_module
 echo 3 > /sys/module/dm_scribe/parameters/disk_hang_s
 disks=("1=/dev/mapper/f1" "2=/dev/mapper/f2" "3=/dev/mapper/f3")

@@ -64,7 +64,7 @@ json::object commit_body(const control::ClosedBatch& closed, NodeId node, uint64
                               op.segment.extent.value});
   json::array stales;
   for (const meta::Stale& stale : closed.batch.stales)
-    stales.push_back(json::array{stale.extent.value, stale.disk.value});
+    stales.push_back(json::array{stale.extent.value, stale.disk.value, stale.suspect});
   return {{"op", "commit"},
           {"vsd", closed.batch.vsd.value},
           {"node", node.value},

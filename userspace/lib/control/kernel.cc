@@ -355,7 +355,7 @@ Result<ClosedBatch> Kernel::get_batch(core::VsdId vsd) {
   for (const scribe_op_rec& op : reply->all<scribe_op_rec>(SCRIBE_A_OPS))
     out.batch.ops.push_back({op.chunk, {op.start, op.len, op.off, {op.extent}}});
   for (const scribe_stale_rec& stale : reply->all<scribe_stale_rec>(SCRIBE_A_STALES))
-    out.batch.stales.push_back({{stale.extent}, {stale.disk}});
+    out.batch.stales.push_back({{stale.extent}, {stale.disk}, stale.suspect != 0});
   return out;
 }
 

@@ -433,10 +433,10 @@ Result<void> Map::commit(const Batch& batch, uint64_t index) {
     for (const Stale& stale : batch.stales) {
       Query mark(database_,
                  "UPDATE copy SET stale = ?3 WHERE extent = ?1 AND disk = ?2 "
-                 "AND EXISTS (SELECT 1 FROM extent WHERE id = ?1)");
+                 "AND (?3 > 0 OR stale = 0) AND EXISTS (SELECT 1 FROM extent WHERE id = ?1)");
       mark.bind(1, signed_id(stale.extent.value));
       mark.bind(2, signed_id(stale.disk.value));
-      mark.bind(3, signed_id(index));
+      mark.bind(3, stale.suspect ? -signed_id(index) : signed_id(index));
       mark.exec();
     }
     return {};

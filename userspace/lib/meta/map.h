@@ -30,9 +30,12 @@ struct Op {
   core::Segment segment;
 };
 
+/// A copy that misses data from this batch on; a suspect misses none that was flushed, and may
+/// differ from the others.
 struct Stale {
   core::ExtentId extent;
   core::DiskId disk;
+  bool suspect = false;
 };
 
 /// A batch of one VSD, committed as a whole or not at all.

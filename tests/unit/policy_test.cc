@@ -305,6 +305,24 @@ TEST(Leases, ACommitOfAnOldEpochOrAnotherLifeIsRefused) {
   EXPECT_EQ(commit(2, 200, 1).error().code, Code::stale);
 }
 
+TEST(Leases, WhatADeadLifeCommitsIsRefusedThoughNobodyHasTakenItsLease) {
+  Leader leader;
+  leader.found(2);
+  const uint64_t vsd = leader.make_vsd();
+  leader.lease(vsd, 1, 100).value();
+  const uint64_t extent = leader.reserve(1, 1)[0].as_array()[0].to_number<uint64_t>();
+  leader.say({{"op", "node_down"}, {"node", 1}, {"life", 100}}).value();
+  leader.fenced(1, 100, 2).value();
+  const auto late = leader.say({{"op", "commit"},
+                                {"vsd", vsd},
+                                {"node", 1},
+                                {"life", 100},
+                                {"epoch", 1},
+                                {"ops", json::array{json::array{0, 0, 8, 0, extent}}},
+                                {"stales", json::array{}}});
+  EXPECT_EQ(late.error().code, Code::stale);
+}
+
 TEST(Reservations, AreMadeWhileThereIsRoomAndComeBackWhenTheirLifeIsOver) {
   Leader leader;
   leader.found(3);
@@ -646,6 +664,26 @@ TEST_F(Moves, ASuspectCopyIsTakenForTheChosenOneThatIsGoneAndNotBefore) {
   EXPECT_EQ(since(suspect), 0U);
 }
 
+TEST_F(Moves, ACommitMakesACopySuspectButNotOneThatLacksData) {
+  auto commit_suspect = [&](uint64_t disk) {
+    json::object body = about("commit");
+    body["ops"] = json::array{};
+    body["stales"] = json::array{json::array{extent, disk, true}};
+    leader.say(std::move(body)).value();
+  };
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  commit_suspect(a);
+  EXPECT_TRUE(copies()[0].suspect);
+  fail(b).value();
+  EXPECT_TRUE(moved(0, a, since(a))) << "the other one is gone";
+  commit({a}).value();
+  EXPECT_FALSE(copies()[0].suspect);
+  commit_suspect(a);
+  EXPECT_FALSE(copies()[0].suspect);
+  EXPECT_NE(since(a), 0U);
+}
+
 TEST_F(Moves, MoreThanFitsIntoOneEntryIsRecoveredInSeveral) {
   const uint64_t big =
       leader.say({{"op", "vsd_create"}, {"name", "b"}, {"sectors", 2048 * 1024}, {"replicas", 2}})
@@ -860,6 +898,22 @@ TEST_F(Copies, WhatWasWrittenWithTwoWhereThreeAreWantedIsNoted) {
   leader.say({{"op", "vsd_delete"}, {"vsd", vsd}});
 }
 
+TEST_F(Copies, WhatWasReservedWithThreeIsNotedWhereTwoAreWantedWhenItIsWritten) {
+  want(3).value();
+  widen();
+  const auto reserved =
+      leader.say({{"op", "reserve"}, {"node", 1}, {"life", 100}, {"count", 1}, {"copies", 3}});
+  const auto three = reserved->at("extents").as_array()[0].as_array()[0].to_number<uint64_t>();
+  want(2).value();
+  widen();
+  const size_t before = ailing();
+  json::object body = about("commit");
+  body["ops"] = json::array{json::array{5, 0, 8, 0, three}};
+  body["stales"] = json::array{};
+  leader.say(std::move(body)).value();
+  EXPECT_EQ(ailing(), before + 1);
+}
+
 TEST_F(Copies, ReservationsHaveAsManyAsAreAskedForOnDifferentNodes) {
   json::object body{{"op", "reserve"}, {"node", 1}, {"life", 100}, {"count", 4}, {"copies", 3}};
   const auto extents = leader.say(body)->at("extents").as_array();
@@ -935,7 +989,7 @@ TEST_F(Rebalancing, ItEndsWhenNothingCanBeEvenedOut) {
   mode(1).value();
   EXPECT_EQ(mark(), fullest);
   const uint64_t third = other(copies()[0].disk.value, copies()[1].disk.value);
-  leader.say({{"op", "node_down"}, {"node", third}, {"life", third * 100}}).value();
+  leader.say({{"op", "disk_absent"}, {"disk", third}, {"life", 5}}).value();
   json::object body = about("place");
   json::array all;
   meta::AilingAt at;

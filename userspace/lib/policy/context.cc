@@ -71,6 +71,8 @@ Result<meta::Vsd> leased_vsd(Context& c, const json::object& args) {
       (*row)->epoch != number(args, "epoch"))
     return Error{Code::stale, "node " + std::to_string(node) + " does not hold the lease of VSD " +
                                   (*row)->name + " in that epoch"};
+  // Its reservations are gone, and others may have heard that it does nothing any more.
+  if (!is_live(c, node, (*row)->lease_life)) return not_live(node);
   return **row;
 }
 

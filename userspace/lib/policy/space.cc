@@ -47,13 +47,15 @@ void keep_emptier(const std::vector<meta::CopyRow>& copies, std::vector<Candidat
   }
 }
 
-// What was written while there was no space for all copies gets the others later.
+// What was written while there was no space for all copies gets the others later; what was reserved
+// when more were wanted loses some.
 void note_wanting(Context& c, const meta::Batch& batch, uint32_t replicas) {
   std::set<core::ExtentId> looked;
   for (const meta::Op& op : batch.ops) {
     const core::ExtentId extent = op.segment.extent;
     if (!extent || !looked.insert(extent).second) continue;
-    if (ask(c, "SELECT count(*) FROM copy WHERE extent = ?", s64(extent.value)) < replicas)
+    const auto count = ask(c, "SELECT count(*) FROM copy WHERE extent = ?", s64(extent.value));
+    if (count != 0 && count != replicas)
       run(c, "INSERT OR IGNORE INTO wanting VALUES(?)", s64(extent.value));
   }
 }
@@ -164,13 +166,8 @@ Outcome unreserve(Context& c, const json::object& args) {
 
 Outcome commit(Context& c, const json::object& args) {
   meta::Batch batch{{number(args, "vsd")}, number(args, "epoch"), {}, {}};
-  const auto row = c.cluster.vsd(batch.vsd);
-  if (!row) return row.error();
-  if (!*row) return no_such("VSD", batch.vsd.value);
-  const uint64_t node = number(args, "node");
-  if ((*row)->lease_node.value != node || (*row)->lease_life != number(args, "life"))
-    return Error{Code::stale, "node " + std::to_string(node) + " does not hold the lease of VSD " +
-                                  (*row)->name};
+  const auto vsd = leased_vsd(c, args);
+  if (!vsd) return vsd.error();
   auto u16 = [](const json::value& v) { return v.to_number<uint16_t>(); };
   for (const json::value& value : args.at("ops").as_array()) {
     const json::array& op = value.as_array();
@@ -178,11 +175,14 @@ Outcome commit(Context& c, const json::object& args) {
         {op.at(0).to_number<uint64_t>(),
          {u16(op.at(1)), u16(op.at(2)), u16(op.at(3)), {op.at(4).to_number<uint64_t>()}}});
   }
-  for (const json::value& value : args.at("stales").as_array())
-    batch.stales.push_back({{value.as_array().at(0).to_number<uint64_t>()},
-                            {value.as_array().at(1).to_number<uint64_t>()}});
+  for (const json::value& value : args.at("stales").as_array()) {
+    const json::array& stale = value.as_array();
+    batch.stales.push_back({{stale.at(0).to_number<uint64_t>()},
+                            {stale.at(1).to_number<uint64_t>()},
+                            stale.size() > 2 && stale.at(2).as_bool()});
+  }
   CORE_TRY(c.map.commit(batch, c.index));
-  if ((*row)->replicas > 2) note_wanting(c, batch, (*row)->replicas);
+  note_wanting(c, batch, vsd->replicas);
   return json::object{};
 }
 

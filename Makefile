@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Two commands matter: make demo and make check. make help lists the rest.
 
+HOURS ?= 1
+
 .PHONY: help deps module deb unit lint check check-cluster check-debug soak bench demo clean
 
 help: ## this list
@@ -26,13 +28,14 @@ lint: deps ## every static check
 check: deps ## every test that gates; one closing line, build/check/report.json
 	@scripts/check
 
-check-cluster: deps ## more: one node, five nodes, the lab's commands, the module alone on three nodes (slow)
-	@scripts/check single five lab backplane
+check-cluster: deps ## more: all that breaks on three nodes, one node, five nodes, the lab, the module alone (slow)
+	@scripts/check cluster-all single five lab backplane
 
 check-debug: deps ## more: clang's analyzer; KUnit and the module's tests under KASAN, lockdep and kmemleak (slow)
 	@scripts/check lint-deep kselftest-debug
 
-soak: deps ## the fuzzers, 10 minutes each
+soak: deps ## for HOURS=1: simulated clusters from a new seed, then the fuzzers, 10 minutes each
+	@scripts/sim $$(($(HOURS) * 3600)) $$(date +%s)
 	@scripts/fuzz 600
 
 bench: deps ## figures beside dm-linear's and DRBD's, on virtual nodes; build/bench/report.json

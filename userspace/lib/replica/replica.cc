@@ -17,11 +17,7 @@ constexpr milliseconds kIdle{500};             // between looks at the log witho
 constexpr milliseconds kIdleFollowing{1'000};  // who leads tells what matters to others
 constexpr milliseconds kWantedEvery{100};
 constexpr std::chrono::seconds kWantedFor{10};
-constexpr milliseconds kRetry{200};  // between attempts to reach a leader
-constexpr size_t kReadAtOnce = 64;
-constexpr uint64_t kEntriesKept = 16'384;
-constexpr uint64_t kBytesKept = uint64_t{256} << 20;
-constexpr uint64_t kTrimEvery = 256;
+constexpr milliseconds kRetry{200};      // between attempts to reach a leader
 constexpr size_t kProposalsAtOnce = 64;  // in one entry
 constexpr size_t kBytesAtOnce = size_t{256} << 10;
 
@@ -57,14 +53,11 @@ Replica::Replica(core::NodeId node, std::unique_ptr<meta::Database> database,
       log_(std::move(log)),
       forward_(std::move(forward)),
       changed_(std::move(changed)),
-      audited_(std::move(audited)),
-      decisions_(*database_),
-      retention_(kEntriesKept, kBytesKept) {}
+      ledger_(*database_, *log_, std::move(audited)) {}
 
 Result<void> Replica::run(const std::stop_token& stop) {
-  auto at = database_->applied();
-  if (!at) return at.error();
-  set_applied(*at);
+  CORE_TRY(ledger_.open());
+  set_applied(ledger_.applied());
   Result<void> result;
   while (result && !stop.stop_requested()) result = step(stop);
   set_view({});
@@ -97,26 +90,10 @@ Result<void> Replica::step(const std::stop_token& stop) {
 
 Result<void> Replica::follow() {
   for (;;) {
-    const meta::Position at = applied();
-    auto entries = log_->read_from(at.index + 1, kReadAtOnce);
-    if (!entries) {
-      if (entries.error().code == Code::stale || entries.error().code == Code::corrupt)
-        return entries.error();
-      return {};  // out of reach now; the next step tries again
-    }
-    if (entries->empty()) return {};
-    meta::Position last = at;
-    for (const journal::Entry& entry : *entries) {
-      if (entry.prev_hash != last.hash)
-        return Error{Code::corrupt, "log: entry " + std::to_string(entry.index) +
-                                        " does not continue this node's database"};
-      CORE_TRY(database_->apply({entry.index, entry.hash}, entry.payload));
-      last = {entry.index, entry.hash};
-      retention_.add(entry.index, entry.payload.size());
-      CORE_TRY(audit(last));
-    }
-    decisions_.forget();  // made by another leader, or before a restart
-    set_applied(last);
+    const auto more = ledger_.follow();
+    if (!more) return more.error();
+    if (*more == 0) return {};
+    set_applied(ledger_.applied());
     changed_(false);
   }
 }
@@ -126,72 +103,28 @@ Result<void> Replica::lead() {
     std::vector<policy::Proposal> proposals;
     const auto batch = take(proposals);
     if (batch.empty()) return {};
-    const meta::Position at = applied();
-    std::vector<policy::Answer> answers;
-    auto patch = decisions_.prepare(proposals, at.index + 1, std::time(nullptr), answers);
-    if (!patch) {
-      answer(batch, patch.error());
-      return patch.error();
-    }
-    if (patch->size() > journal::kMaxPayloadBytes) {
-      database_->rollback();
-      decisions_.forget();
-      if (batch.size() > 1) {
-        alone_ = true;  // each in an entry of its own
-        put_back(batch);
-        continue;
-      }
-      answer(batch, refusal(proposals.size(), at.index));
+    Decided done = ledger_.decide(proposals, std::time(nullptr));
+    if (done.next == Decided::Next::split) {
+      alone_ = true;  // each in an entry of its own
+      put_back(batch);
       continue;
     }
-    const size_t bytes = patch->size();
-    auto entry = log_->append(at.index + 1, at.hash, std::move(*patch));
-    if (!entry) {
-      database_->rollback();
-      decisions_.forget();
-      if (entry.error().code == Code::invalid) {
-        answer(batch, refusal(proposals.size(), at.index));
-        continue;
-      }
-      answer(batch, Error{Code::unknown, entry.error().text});
-      if (entry.error().code == Code::conflict) return {};
-      return entry.error();
+    const bool decided = done.served && done.served->index > applied().index;
+    if (decided) set_applied(ledger_.applied());
+    if (!done.served) {
+      answer(batch, done.served);
+      if (done.next == Decided::Next::end) return done.served.error();
+      return {};
     }
-    const meta::Position now{entry->index, entry->hash};
-    if (auto done = database_->commit(now); !done) {
-      answer(batch, Error{Code::unknown, done.error().text});
-      return done.error();
-    }
-    decisions_.committed();
-    set_applied(now);
-    retention_.add(now.index, bytes);
-    if (auto done = audit(now); !done) {
-      answer(batch, Error{Code::unknown, done.error().text});
-      return done;
-    }
-    trim(now.index);
     size_t first = 0;
     for (const auto& waiting : batch) {
-      const auto from = answers.begin() + static_cast<ptrdiff_t>(first);
+      const auto from = done.served->answers.begin() + static_cast<ptrdiff_t>(first);
       first += waiting->proposals.size();
-      answer({waiting}, Served{now.index, {from, answers.begin() + static_cast<ptrdiff_t>(first)}});
+      const auto to = done.served->answers.begin() + static_cast<ptrdiff_t>(first);
+      answer({waiting}, Served{done.served->index, {from, to}});
     }
-    changed_(concerns_others(proposals));
+    if (decided) changed_(concerns_others(proposals));
   }
-}
-
-// Keeps enough for nodes that were away for a moment; others copy a database.
-void Replica::trim(uint64_t index) {
-  if (index % kTrimEvery != 0 || retention_.trimmable() == 0) return;
-  // What fails now is done with the next one.
-  if (auto done = log_->trim(retention_.trimmable()); !done) return;
-}
-
-Result<void> Replica::audit(const meta::Position& at) {
-  auto asked = database_->audit_index();
-  if (!asked) return asked.error();
-  if (*asked == at.index) audited_(at);
-  return {};
 }
 
 std::vector<std::shared_ptr<Replica::Waiting>> Replica::take(
@@ -219,12 +152,6 @@ std::vector<std::shared_ptr<Replica::Waiting>> Replica::take(
 void Replica::put_back(const std::vector<std::shared_ptr<Waiting>>& batch) {
   const std::lock_guard lock(mutex_);
   queue_.insert(queue_.begin(), batch.begin(), batch.end());
-}
-
-// What would not fit into an entry is refused for good, not tried again.
-Result<Served> Replica::refusal(size_t proposals, uint64_t index) {
-  const Error why{Code::invalid, "that is more than one change of the metadata can hold"};
-  return Served{index, std::vector<policy::Answer>(proposals, policy::to_answer(why))};
 }
 
 void Replica::answer(const std::vector<std::shared_ptr<Waiting>>& batch,

@@ -16,20 +16,11 @@
 #include "journal/log.h"
 #include "meta/database.h"
 #include "policy/proposals.h"
-#include "replica/retention.h"
+#include "replica/ledger.h"
 
 namespace replica {
 
-using core::Code;
-using core::Error;
-using core::Result;
 using Clock = std::chrono::steady_clock;
-
-/// What a leader answers: the answers and the entry that holds them.
-struct Served {
-  uint64_t index = 0;
-  std::vector<policy::Answer> answers;
-};
 
 /// This node's copy of the metadata: leads or follows, and brings proposals to whoever leads.
 ///
@@ -45,7 +36,7 @@ class Replica {
   using Changed = std::function<void(bool announce)>;
   /// Called by run() right after an entry that asks for an audit was applied, before the next one;
   /// must not block.
-  using Audited = std::function<void(const meta::Position& at)>;
+  using Audited = Ledger::Audited;
 
   Replica(core::NodeId node, std::unique_ptr<meta::Database> database,
           std::unique_ptr<journal::Log> log, Forward forward, Changed changed, Audited audited);
@@ -84,13 +75,10 @@ class Replica {
   Result<void> step(const std::stop_token& stop);
   Result<void> follow();
   Result<void> lead();
-  void trim(uint64_t index);
-  Result<void> audit(const meta::Position& at);
   void set_view(const journal::View& view);
   void set_applied(const meta::Position& position);
   std::vector<std::shared_ptr<Waiting>> take(std::vector<policy::Proposal>& proposals);
   void put_back(const std::vector<std::shared_ptr<Waiting>>& batch);
-  static Result<Served> refusal(size_t proposals, uint64_t index);
   void answer(const std::vector<std::shared_ptr<Waiting>>& batch, const Result<Served>& result);
   Result<Served> offer(const std::vector<policy::Proposal>& proposals, Clock::time_point deadline);
 
@@ -100,9 +88,7 @@ class Replica {
   const std::unique_ptr<journal::Log> log_;
   const Forward forward_;
   const Changed changed_;
-  const Audited audited_;
-  policy::Proposals decisions_;
-  Retention retention_;
+  Ledger ledger_;
 
   mutable std::mutex mutex_;
   std::condition_variable_any wake_;  // run() has something to do

@@ -3,6 +3,7 @@
 """Three nodes as their users have them: packages, scalectl, power cuts, partitions.
 
   cluster.py [WORD...]   only cases with such a word in their description
+  cluster.py --all       those too that make check leaves out, for they take long
 """
 
 import json
@@ -602,7 +603,8 @@ def space_comes_back():
 
 
 def main():
-    lab.words = sys.argv[1:]
+    lab.words = [word for word in sys.argv[1:] if word != "--all"]
+    lab.all = "--all" in sys.argv
     for node in (1, 2, 3):
         lab.lab("put", node, Path(__file__).with_name("fsync_writer.py"))
     BlockWriter.install(lab)
@@ -619,20 +621,22 @@ def main():
     lab.case("a replica holder's power cut under fio verify: no error; when it is given up, all is made anew",
              replica_holder_dies)
     lab.case("a disk fails under a writer: what it held is made anew, and it can be replaced", disk_fails, "failwrites")
-    lab.case("the same with one that does not answer any more", disk_fails, "hang")
+    lab.case("the same with one that does not answer any more", disk_fails, "hang",
+             slow=True)
     lab.case("a disk is emptied under a writer, leaves the pool and comes back", disk_leaves)
     lab.case("three copies on three nodes, and two, and three again under a writer", three_copies)
-    lab.case("all copies are compared under writers, and nothing is found wrong", compared_under_load)
+    lab.case("all copies are compared under writers, and nothing is found wrong", compared_under_load, slow=True)
     lab.case("a copy rots: it is found, located, and made anew from the one that is chosen", copy_rots)
     lab.case("the owner's power cut: node 2 has every acknowledged record and writes on", owner_dies, 0)
-    lab.case("the same where the drives had written half of their caches", owner_dies, 50)
+    lab.case("the same where the drives had written half of their caches", owner_dies, 50, slow=True)
     lab.case("blocks that describe themselves: the owner's power cut, each copy read apart", blocks_and_the_owners_cut)
-    lab.case("blocks that describe themselves: all that breaks, one after the other", blocks_and_all_that_breaks)
+    lab.case("blocks that describe themselves: all that breaks, one after the other", blocks_and_all_that_breaks, slow=True)
     lab.case("the leader's power cut under a writer on another node", leader_dies)
     lab.case("an owner that is cut off is replaced, and comes back with a new life", partition)
     lab.case("the owner's daemon is frozen: another takes over, and the owner serves nothing meanwhile", daemon_freezes)
-    lab.case("the owner's whole machine is frozen for a while, and does no harm when it goes on", machine_freezes)
-    lab.case("a node is emptied under a writer, leaves the cluster and joins again", node_leaves)
+    lab.case("the owner's whole machine is frozen for a while, and does no harm when it goes on", machine_freezes,
+             slow=True)
+    lab.case("a node is emptied under a writer, leaves the cluster and joins again", node_leaves, slow=True)
     lab.case("all nodes lose power at once: everything acknowledged is there", all_die)
     lab.case("deleted disks give their space back", space_comes_back)
     lab.finish((1, 2, 3))

@@ -37,6 +37,7 @@ class Lab:
         self.name, self.nodes = f"{name}-{os.getpid()}", nodes
         self.count, self.failures = 0, 0
         self.words: list[str] = []
+        self.all = False
         words = []
         if debs:
             subprocess.run([REPO / "scripts/build-debs"], check=True, stdout=subprocess.DEVNULL)
@@ -112,10 +113,12 @@ class Lab:
                     process.kill()
                     process.wait()
 
-    def case(self, description: str, function, *args, always: bool = False):
+    def case(self, description: str, function, *args, always: bool = False, slow: bool = False):
         """Runs one case; the test goes on after a failure. self.words choose cases by their descriptions; those that
-        the others need run always."""
+        the others need run always, slow ones where they are chosen or self.all is set."""
         if self.words and not always and not any(word in description for word in self.words):
+            return
+        if slow and not self.all and not self.words:
             return
         self.count += 1
         try:

@@ -662,6 +662,7 @@ TEST_F(Moves, ASuspectCopyIsTakenForTheChosenOneThatIsGoneAndNotBefore) {
   fail(chosen).value();
   EXPECT_TRUE(promote(suspect));
   EXPECT_EQ(since(suspect), 0U);
+  EXPECT_NE(since(chosen), 0U) << "were its disk only lost, it could come back";
 }
 
 TEST_F(Moves, ACommitMakesACopySuspectButNotOneThatLacksData) {

@@ -97,6 +97,8 @@ Result<bool> move_one(Context& c, const meta::Vsd& vsd, const Places& homes,
     // Only where no other is left that could be chosen.
     const Step step = next_step(*copies, homes, vsd.replicas);
     if (step.kind != Step::Kind::move || step.from || step.to != to) return false;
+    // The one that was chosen before may come back, and is not equal to this one.
+    run(c, "UPDATE copy SET stale = ? WHERE extent = ? AND stale = 0", -s64(c.index), s64(extent));
     run(c, "UPDATE copy SET stale = 0 WHERE extent = ? AND disk = ?", s64(extent), s64(to.value));
   } else if (to) {
     bool source = false;

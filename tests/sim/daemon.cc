@@ -585,7 +585,7 @@ Co<Done> Daemon::keep_fences() {
   auto lives = cluster_.unfenced({node_.id}).value();
   for (const meta::Life& over : lives) {
     if (over.node.value == node_.id && over.life == life_) continue;
-    if (over.node.value != node_.id && world_.holds(Rule::fence)) {
+    if (over.node.value != node_.id) {
       node_.kernel->fenced.insert({over.node.value, over.life});
       world_.end_from(node_.id, over.node.value, over.life);
     }

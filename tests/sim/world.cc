@@ -34,10 +34,13 @@ std::string name_of(const Oracle::Place& place) {
 
 const std::map<std::string, Rule>& rules() {
   static const std::map<std::string, Rule> all = {
-      {"intent", Rule::intent},           {"stale-marks", Rule::stale_marks},
-      {"settle", Rule::settle},           {"dead-extents", Rule::dead_extents},
-      {"deadline", Rule::deadline},       {"fence", Rule::fence},
-      {"quarantine", Rule::quarantine},   {"mover-freeze", Rule::mover_freeze},
+      {"intent", Rule::intent},
+      {"stale-marks", Rule::stale_marks},
+      {"settle", Rule::settle},
+      {"dead-extents", Rule::dead_extents},
+      {"deadline", Rule::deadline},
+      {"quarantine", Rule::quarantine},
+      {"mover-freeze", Rule::mover_freeze},
       {"mover-flush", Rule::mover_flush},
   };
   return all;

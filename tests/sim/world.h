@@ -149,7 +149,6 @@ enum class Rule : uint8_t {
   settle,        ///< a write given up half done leaves one current copy
   dead_extents,  ///< nothing is mapped to an extent that a batch has freed
   deadline,      ///< nobody uses a VSD, or serves, past its deadline
-  fence,         ///< requests of a life that is over are ended
   quarantine,    ///< a freed slot is free when the I/O under older maps has ended
   mover_freeze,  ///< an extent is not written while it is copied
   mover_flush,   ///< a copy is flushed before it counts

@@ -508,7 +508,8 @@ def daemon_freezes():
     lab.run(2, f"{Writer.tool()} check {vsd('w')} {acknowledged} && {Writer.tool()} write {vsd('w')} {acknowledged} 10")
     reading = f"dd if={vsd('w')} of=/dev/null bs=4k count=1 iflag=direct status=none & sleep 10; kill -0 $!"
     lab.run(1, f"({reading}) > /dev/null 2>&1")
-    lab.run(1, "systemctl kill -s CONT scaled")
+    # It may reset the node at once, before an answer is out.
+    lab.run(1, "(sleep 1; systemctl kill -s CONT scaled) > /dev/null 2>&1 &")
     after_a_freeze(before, acknowledged + 10)
 
 

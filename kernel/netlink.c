@@ -422,7 +422,7 @@ struct wants {
 	u32 copies; /* the most that a VSD wants */
 };
 
-/* Of VSDs: the stocks' two records have room behind them. */
+/* Of all but the stocks, whose two records have room behind them. */
 #define WANTS_MAX (SCRIBE_WORK_MAX - 2)
 
 static void collect_wants(struct scribe_vsd *vsd, void *arg)
@@ -445,8 +445,8 @@ static int cmd_work_get(struct sk_buff *skb, struct genl_info *info)
 	wants.recs = kcalloc(SCRIBE_WORK_MAX, sizeof(*wants.recs), GFP_KERNEL);
 	if (!wants.recs)
 		return -ENOMEM;
-	wants.nr = scribe_disk_collect_failed(wants.recs, SCRIBE_WORK_MAX);
-	wants.nr += scribe_peer_collect_lost(wants.recs + wants.nr, SCRIBE_WORK_MAX - wants.nr);
+	wants.nr = scribe_disk_collect_failed(wants.recs, WANTS_MAX);
+	wants.nr += scribe_peer_collect_lost(wants.recs + wants.nr, WANTS_MAX - wants.nr);
 	wants.copies = SCRIBE_VSD_MIN_COPIES;
 	scribe_vsd_for_each(collect_wants, &wants);
 	for (; wants.copies >= SCRIBE_VSD_MIN_COPIES; wants.copies--)

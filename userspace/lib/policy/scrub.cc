@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Comparing copies, and what is done about those that differ.
+#include <set>
+
 #include "policy/handlers.h"
 
 namespace policy {
@@ -36,6 +38,7 @@ Outcome scrubbed(Context& c, const json::object& args) {
     run(c, "UPDATE scrub SET next = ?, began = ? WHERE vsd = ? AND began <= ?",
         s64(number(args, "next")), began, s64(vsd->id.value), began);
   uint64_t marked = 0;
+  std::set<uint64_t> refused;
   for (const json::value& value : args.at("wrong").as_array()) {
     const auto extent = value.as_array().at(0).to_number<uint64_t>();
     const DiskId disk{value.as_array().at(1).to_number<uint64_t>()};
@@ -46,8 +49,10 @@ Outcome scrubbed(Context& c, const json::object& args) {
     const DiskId other = chosen_copy(*copies, *homes);
     const auto home = homes->find(other);
     if (!is_filled_by(c, extent, vsd->id) || home == homes->end() ||
-        (home->second.home != Home::good && home->second.home != Home::leaving))
+        (home->second.home != Home::good && home->second.home != Home::leaving)) {
+      refused.insert(extent);
       continue;
+    }
     marked += static_cast<uint64_t>(
         run(c, "UPDATE copy SET stale = ? WHERE extent = ? AND disk = ? AND stale = 0",
             s64(c.index), s64(extent), s64(disk.value)));
@@ -56,8 +61,10 @@ Outcome scrubbed(Context& c, const json::object& args) {
     run(c, "INSERT OR IGNORE INTO damage VALUES(?, ?, ?, ?, 0)",
         s64(value.as_array().at(0).to_number<uint64_t>()), s64(vsd->id.value),
         s64(value.as_array().at(1).to_number<uint64_t>()), c.now);
+  // What was chosen stays so until it can be read.
   for (const json::value& value : args.at("good").as_array())
-    run(c, "DELETE FROM damage WHERE extent = ?", s64(value.to_number<uint64_t>()));
+    if (const auto extent = value.to_number<uint64_t>(); !refused.contains(extent))
+      run(c, "DELETE FROM damage WHERE extent = ?", s64(extent));
   forget_healed(c);
   return json::object{{"marked", marked}};
 }

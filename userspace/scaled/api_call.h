@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <boost/json.hpp>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "daemon.h"
+#include "meta/cluster.h"
+
+namespace scaled {
+
+/// What a call of the API ends with: its answer, or why it was refused.
+using Outcome = Result<boost::json::object>;
+
+inline constexpr std::chrono::seconds kProposeFor{30};
+inline constexpr std::chrono::milliseconds kLook{200};  // between looks at what is waited for
+inline constexpr size_t kSecretBytes = 16;
+inline constexpr uint64_t kSectorBytes = 512;
+inline constexpr uint64_t kSlotBytes = uint64_t{1} << 20;
+
+/// A request's fields, checked: each that is read must have its type, and none may be left over.
+class Fields {
+ public:
+  explicit Fields(const boost::json::object& object) : object_(object) {}
+
+  std::string text(const char* name, std::optional<std::string> fallback = {}) {
+    const boost::json::value* value = find(name);
+    if (value == nullptr && fallback) return *fallback;
+    if (value == nullptr || !value->is_string()) return fail<std::string>(name, "a text");
+    return std::string(value->as_string());
+  }
+  uint64_t number(const char* name, std::optional<uint64_t> fallback = {}) {
+    const boost::json::value* value = find(name);
+    if (value == nullptr && fallback) return *fallback;
+    boost::system::error_code err;
+    const uint64_t out = value == nullptr ? 0 : value->to_number<uint64_t>(err);
+    if (value == nullptr || err) return fail<uint64_t>(name, "a number, 0 or more");
+    return out;
+  }
+  bool flag(const char* name, bool fallback) {
+    const boost::json::value* value = find(name);
+    if (value == nullptr) return fallback;
+    return value->is_bool() ? value->as_bool() : fail<bool>(name, "true or false");
+  }
+  /// After all fields were read: what was wrong, if anything.
+  Result<void> check() const {
+    if (!problem_.empty()) return Error{Code::invalid, problem_};
+    for (const auto& item : object_)
+      if (!known_.contains(item.key()))
+        return Error{Code::invalid, "unknown field '" + std::string(item.key()) + "'"};
+    return {};
+  }
+
+ private:
+  const boost::json::value* find(const char* name) {
+    known_.insert(name);
+    return object_.if_contains(name);
+  }
+  template <class T>
+  T fail(const char* name, const char* what) {
+    if (problem_.empty()) problem_ = std::string("field '") + name + "' must be " + what;
+    return {};
+  }
+
+  const boost::json::object& object_;
+  std::set<std::string, std::less<>> known_;
+  std::string problem_;
+};
+
+/// One request of a member, with its view of the metadata.
+class Call {
+ public:
+  Call(Member& member, boost::json::object body) : member_(member), body_(std::move(body)) {}
+
+  Result<void> open() {
+    auto reader = meta::Database::open_reader(member_.paths().database());
+    if (!reader) return reader.error();
+    database_ = std::move(*reader);
+    return {};
+  }
+
+  Outcome propose(boost::json::object proposal) {
+    return member_.replica().propose(std::move(proposal),
+                                     std::chrono::steady_clock::now() + kProposeFor);
+  }
+  meta::Cluster cluster() { return meta::Cluster(*database_); }
+  Fields fields() const { return Fields(body_); }
+  const boost::json::object& body() const { return body_; }
+  Member& member() { return member_; }
+  meta::Database& database() { return *database_; }
+
+  /// A VSD by name.
+  Result<meta::Vsd> vsd(const std::string& name) {
+    auto all = cluster().vsds();
+    if (!all) return all.error();
+    for (const meta::Vsd& one : *all)
+      if (one.name == name) return one;
+    return Error{Code::not_found, "no VSD named " + name};
+  }
+  /// A node by name or number; this one for "".
+  Result<meta::Node> node(const std::string& name) {
+    auto all = cluster().nodes();
+    if (!all) return all.error();
+    for (const meta::Node& one : *all)
+      if (one.name == name || std::to_string(one.id.value) == name ||
+          (name.empty() && one.id == member_.config().node))
+        return one;
+    return Error{Code::not_found, "no node named " + name};
+  }
+
+ private:
+  Member& member_;
+  boost::json::object body_;
+  std::unique_ptr<meta::Database> database_;
+};
+
+// The calls, as Documentation/openapi.json describes them.
+
+// api_cluster.cc
+Outcome show_cluster(Call& call);
+Outcome set_cluster(Call& call);
+/// Right after a node became one the answer would be "no quorum".
+void wait_for_leader(Call& call);
+Outcome list_nodes(Call& call);
+Outcome make_token(Call& call);
+Outcome admit_node(Call& call);
+Outcome remove_node(Call& call, const std::string& name);
+Outcome audit_cluster(Call& call);
+
+// api_disks.cc
+Outcome list_disks(Call& call);
+Outcome list_candidates(Call&);
+/// Takes a disk of this node; add_disk() asks the node that has it.
+Outcome add_local_disk(Call& call);
+Outcome add_disk(Call& call);
+Outcome remove_disk(Call& call, const std::string& id);
+Outcome evacuate_disk(Call& call, const std::string& id);
+Outcome show_pool(Call& call);
+Outcome verify_pool(Call& call);
+Outcome rebalance_pool(Call& call);
+Outcome repair_pool(Call& call);
+
+// api_vsds.cc
+Outcome list_vsds(Call& call);
+Outcome show_vsd(Call& call, const std::string& name);
+Outcome create_vsd(Call& call);
+Outcome change_vsd(Call& call, const std::string& name);
+Outcome delete_vsd(Call& call, const std::string& name);
+Outcome open_or_close(Call& call, const std::string& name, const char* op);
+Outcome list_tasks(Call& call);
+Outcome show_task(Call& call, const std::string& id);
+Outcome wait_for_task(Call& call, const std::string& id);
+
+}  // namespace scaled

@@ -36,6 +36,7 @@ constexpr seconds kProposeFor{15};
 constexpr seconds kLeaseHeldAtLeast{1};
 constexpr seconds kReleaseTimeout{30};
 constexpr seconds kNoSpaceRest{2};
+constexpr seconds kPatience{10};  // with another node that has a lease
 constexpr seconds kUnclaimedFor{60};
 // At once: an answer that comes too late leaves them reserved until this life ends, so it is to be
 // quick rather than much.
@@ -369,7 +370,10 @@ void Agent::put_leaf(Kernel& kernel, meta::Database& database, const Work& work)
 void Agent::take_lease(Kernel& kernel, VsdId vsd, const Result<json::object>& answer) {
   const std::string subject = "vsd " + std::to_string(vsd.value);
   if (!answer) {
-    set_condition(subject, answer.error().text);
+    // That another node has it for a moment is nothing to tell of.
+    const auto since = waits_since_.try_emplace(vsd, Clock::now()).first->second;
+    if (answer.error().code != Code::conflict || Clock::now() - since > kPatience)
+      set_condition(subject, answer.error().text);
     if (answer.error().code == Code::conflict) ask_for_release(vsd);
     if (answer.error().code == Code::not_found) {
       if (auto done = kernel.fail_lease(vsd, 0); !done)
@@ -377,6 +381,7 @@ void Agent::take_lease(Kernel& kernel, VsdId vsd, const Result<json::object>& an
     }
     return;
   }
+  waits_since_.erase(vsd);
   set_condition(subject, "");
   const uint64_t epoch = answer->at("epoch").to_number<uint64_t>();
   if (epoch == 0) {

@@ -145,6 +145,8 @@ class Agent {
   std::map<core::VsdId, Granted> unclaimed_;  // leases of ours that nothing here knows of
 
   const int wake_;  // an eventfd: the service thread has something to do
+  std::map<core::VsdId, Clock::time_point>
+      waits_since_;  // for another's lease; the service thread's
   std::map<uint64_t, Clock::time_point> no_space_until_;  // by copies; the service thread's
   Mover mover_;
   std::map<core::VsdId, std::jthread> askers_;

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from labtest import REPO, BlockWriter, Lab, Writer
 from openapi import answer_schema, problems
-from scribe_cluster import (DISKS, add_disks, ask, device, found, join, leader, same_metadata, states, vsd, wait_disks,
-                            wait_until, wait_up)
+from scribe_cluster import (DISKS, add_disks, ask, boot, come_back, device, disk_of, found, join, leader, same_metadata,
+                            states, vsd, wait_disks, wait_until, wait_up, whole)
 
 FIO = ("fio --name=verify --filename={} --size=24m --rw=randwrite --bs=4k --verify=crc32c --do_verify=1 "
        "--ioengine=libaio --iodepth=8 --direct=1 --end_fsync=1 --time_based=0 --output-format=terse")
@@ -202,27 +202,9 @@ def metadata_is_damaged():
     wait_up(lab, 1, (1, 2, 3))
 
 
-def whole(node: int) -> bool:
-    left = ask(lab, node, "cluster status")["redundancy"]
-    return left["stale_copies"] == 0 and left["lost_copies"] == 0
-
-
 def places(name: str) -> set[int]:
     """The disks that a virtual disk has copies on."""
     return {d["disk"] for d in ask(lab, 1, f"vsd show {name}")["spread"]}
-
-
-def disk_of(serial: str) -> dict:
-    return next(d for d in ask(lab, 1, "disk list")["disks"] if d["serial"] == serial)
-
-
-def come_back(node: int, name: str, disk: int):
-    """A disk that is empty goes, and comes again as another."""
-    lab.wait(1, f"scalectl disk remove {disk}")
-    lab.fails(1, f"scalectl disk remove {disk}", 4, "no disk")
-    lab.wait(node, f"scalectl disk add {device(node, name)} --wipe n{node}-{name}")
-    wait_disks(lab, 1, 7)
-    assert disk_of(f"n{node}-{name}")["id"] != disk
 
 
 def used_anew(disk: int) -> bool:
@@ -233,26 +215,26 @@ def used_anew(disk: int) -> bool:
 
 
 def disk_fails(how: str):
-    disk = disk_of("n2-ssd0")["id"]
+    disk = disk_of(lab, 1, "n2-ssd0")["id"]
     wait_until("it is used", lambda: used_anew(disk))
     writer = Writer(lab, 1, vsd("w"))
     writer.read(10)
     lab.lab("disk", 2, "ssd0", how)
     # Whatever it holds is to be written soon, or it would not be noticed.
     lab.run(1, f"dd if=/dev/urandom of={vsd('v')} bs=1M count=32 seek=200 oflag=direct conv=fsync,notrunc status=none")
-    wait_until("the disk counts as failed", lambda: disk_of("n2-ssd0")["state"] == "failed")
-    wait_until("what it held is made anew", lambda: whole(1) and disk not in places("v") | places("w"))
+    wait_until("the disk counts as failed", lambda: disk_of(lab, 1, "n2-ssd0")["state"] == "failed")
+    wait_until("what it held is made anew", lambda: whole(lab, 1) and disk not in places("v") | places("w"))
     writer.read(10)
     lab.run(2, f"{Writer.tool()} check {vsd('w')} {writer.end()}")
     wait_until("its condition says what to do", lambda: f"scalectl disk remove {disk}" in
                lab.run(2, "scalectl cluster status"))
     lab.lab("disk", 2, "ssd0", "ok")
-    come_back(2, "ssd0", disk)
+    come_back(lab, 2, "ssd0", disk)
     wait_until("no condition is left", lambda: not ask(lab, 2, "cluster status")["conditions"])
 
 
 def disk_leaves():
-    disk = disk_of("n1-ssd0")["id"]
+    disk = disk_of(lab, 1, "n1-ssd0")["id"]
     wait_until("it is used", lambda: disk in places("v"))
     lab.fails(1, f"scalectl disk remove {disk}", 5, "scalectl disk evacuate")
     lab.run(1, f"dd if={vsd('v')} bs=1M iflag=direct status=none | md5sum > /root/before")
@@ -263,7 +245,7 @@ def disk_leaves():
     writer.read(10)
     lab.run(2, f"{Writer.tool()} check {vsd('w')} {writer.end()}")
     wait_until("it stays so", lambda: disk not in places("v") | places("w"))
-    come_back(1, "ssd0", disk)
+    come_back(lab, 1, "ssd0", disk)
     lab.run(1, f"dd if={vsd('v')} bs=1M iflag=direct status=none | md5sum | cmp - /root/before")
 
 
@@ -278,7 +260,7 @@ def replica_holder_dies():
     theirs = {d["id"] for d in ask(lab, 1, "disk list")["disks"] if d["node"] == 3}
     wait_until("node 3's disks are given up", lambda: {"lost"} == {
         d["state"] for d in ask(lab, 1, "disk list")["disks"] if d["id"] in theirs})
-    wait_until("what they held is made anew", lambda: whole(1))
+    wait_until("what they held is made anew", lambda: whole(lab, 1))
     assert not theirs & places("v"), "copies on disks that were given up"
     lab.run(1, "scalectl cluster set --grace 15")
     lab.lab("start", 3)
@@ -302,7 +284,7 @@ def copies_on_nodes(name: str) -> set[int]:
 def as_wanted(name: str, copies: int) -> bool:
     """Every extent has so many copies, all of them good."""
     left, shown = ask(lab, 1, "cluster status")["redundancy"], ask(lab, 1, f"vsd show {name}")
-    return (left["wanting_extents"] == 0 and whole(1)
+    return (left["wanting_extents"] == 0 and whole(lab, 1)
             and sum(d["copies"] for d in shown["spread"]) == copies * shown["extents"])
 
 
@@ -370,7 +352,7 @@ def copy_rots():
     lab.fails(1, "scalectl pool repair 999999 --keep 1", 4, "not known to be damaged")
     lab.run(1, f"scalectl pool repair {extent} --keep {good[1]}")
     wait_until("nothing is damaged", lambda: lab.run(1, "scalectl pool status"))
-    wait_until("every copy is made good", lambda: whole(1))
+    wait_until("every copy is made good", lambda: whole(lab, 1))
     for copy in (1, 2):
         lab.run(1, f"dmsetup message scribe-rot 0 copy {copy} && dd if={vsd('rot')} bs=1M count=20 iflag=direct "
                    "status=none | cmp - /root/rot")
@@ -396,12 +378,12 @@ def owner_dies(keep: int):
     lab.wait(1, f"test -e {vsd('w')}")
     lab.run(1, f"{Writer.tool()} check {vsd('w')} {acknowledged + 11}")
     # Of what was being overwritten one copy was chosen; the others are made equal to it.
-    wait_until("every copy is made good", lambda: whole(2))
+    wait_until("every copy is made good", lambda: whole(lab, 2))
 
 
 def same_in_every_copy(blocks: BlockWriter, node: int):
     """What was flushed is there in each copy, and they are the same."""
-    wait_until("every copy is made good", lambda: whole(node))
+    wait_until("every copy is made good", lambda: whole(lab, node))
     digests = set()
     for copy in (1, 2, 0):
         lab.run(node, f"dmsetup message scribe-blocks 0 copy {copy}")
@@ -460,16 +442,12 @@ def leader_dies():
     same_metadata(lab, (1, 2, 3))
 
 
-def boot(node: int) -> str:
-    return lab.run(node, "cat /proc/sys/kernel/random/boot_id")
-
-
 def partition():
     """The owner is cut off: it may not write any more, another takes over, it comes back with a new life."""
-    before = boot(1)
+    before = boot(lab, 1)
     # The power cuts before left copies that lack data. Where the only good one is on node 1, who reads it waits
     # until node 1 is back.
-    wait_until("every copy is made good", lambda: whole(1))
+    wait_until("every copy is made good", lambda: whole(lab, 1))
     writer = Writer(lab, 1, vsd("w"))
     writer.read(10)
     lab.lab("partition", "1|2,3")
@@ -478,7 +456,7 @@ def partition():
     lab.run(2, f"{Writer.tool()} check {vsd('w')} {acknowledged} && {Writer.tool()} write {vsd('w')} {acknowledged} 10")
     lab.lab("heal")
     # It hears that it was declared dead.
-    wait_until("node 1 has reset itself", lambda: boot(1) != before)
+    wait_until("node 1 has reset itself", lambda: boot(lab, 1) != before)
     wait_up(lab, 2, (1, 2, 3))
     wait_disks(lab, 2, 7)
     lab.wait(1, f"test -e {vsd('w')}")
@@ -488,7 +466,7 @@ def partition():
 
 def after_a_freeze(before: str, records: int):
     """Node 1 goes on after others took over: it hears of that, and comes back with a new life."""
-    wait_until("node 1 has reset itself", lambda: boot(1) != before)
+    wait_until("node 1 has reset itself", lambda: boot(lab, 1) != before)
     wait_up(lab, 2, (1, 2, 3))
     wait_disks(lab, 2, 7)
     lab.wait(1, f"test -e {vsd('w')}")
@@ -498,8 +476,8 @@ def after_a_freeze(before: str, records: int):
 
 
 def daemon_freezes():
-    wait_until("every copy is made good", lambda: whole(1))
-    before = boot(1)
+    wait_until("every copy is made good", lambda: whole(lab, 1))
+    before = boot(lab, 1)
     writer = Writer(lab, 1, vsd("w"))
     writer.read(10)
     lab.run(1, "systemctl kill -s STOP scaled")
@@ -514,8 +492,8 @@ def daemon_freezes():
 
 
 def machine_freezes():
-    wait_until("every copy is made good", lambda: whole(1))
-    before = boot(1)
+    wait_until("every copy is made good", lambda: whole(lab, 1))
+    before = boot(lab, 1)
     writer = Writer(lab, 1, vsd("w"))
     writer.read(10)
     watch = lab.start(1, f"rm -f /root/seen; exec {Writer.tool()} watch {vsd('w')} /root/seen")
@@ -540,7 +518,7 @@ def forgotten(node: int) -> bool:
 
 def node_leaves():
     """Emptied under a writer it leaves; with a new token it is a new node."""
-    wait_until("every copy is made good", lambda: whole(1))
+    wait_until("every copy is made good", lambda: whole(lab, 1))
     lab.fails(1, "scalectl node remove n9", 4, "no node")
     lab.fails(1, "scalectl node remove n2", 5, "is open on it")
     writer = Writer(lab, 1, vsd("w"))

@@ -81,3 +81,27 @@ def same_metadata(lab: Lab, nodes):
         seen = {(s["log_index"], s["log_hash"]) for s in (ask(lab, n, "cluster status") for n in nodes)}
         return len(seen) == 1
     wait_until("all nodes hold the same metadata", equal)
+
+
+def whole(lab: Lab, asked: int) -> bool:
+    """Every copy is there and has all."""
+    left = ask(lab, asked, "cluster status")["redundancy"]
+    return left["stale_copies"] == 0 and left["lost_copies"] == 0
+
+
+def disk_of(lab: Lab, asked: int, serial: str) -> dict:
+    return next(d for d in ask(lab, asked, "disk list")["disks"] if d["serial"] == serial)
+
+
+def come_back(lab: Lab, node: int, name: str, disk: int):
+    """A disk that is empty goes, and comes again as another."""
+    lab.wait(node, f"scalectl disk remove {disk}")
+    lab.fails(node, f"scalectl disk remove {disk}", 4, "no disk")
+    lab.wait(node, f"scalectl disk add {device(node, name)} --wipe n{node}-{name}")
+    wait_until("it is in use", lambda: disk_of(lab, node, f"n{node}-{name}")["state"] == "ok")
+    assert disk_of(lab, node, f"n{node}-{name}")["id"] != disk
+
+
+def boot(lab: Lab, node: int) -> str:
+    """Which run of its kernel this is."""
+    return lab.run(node, "cat /proc/sys/kernel/random/boot_id")

@@ -87,6 +87,8 @@ std::string show_cluster(const json::object& o) {
   out += "\na node may be away for " + std::to_string(number(o, "grace_seconds") / 60) +
          " min before that" + (o.at("maintenance").as_bool() ? "; maintenance: for any time" : "") +
          "\n";
+  if (const std::string watchdog = text(o, "watchdog"); !watchdog.empty())
+    out += "node " + count(o, "node") + " is reset where it hangs, by its " + watchdog + "\n";
   const json::array& conditions = list(o, "conditions");
   if (conditions.empty()) out += "no conditions on node " + count(o, "node") + "\n";
   for (const json::value& c : conditions)

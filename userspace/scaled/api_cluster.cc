@@ -63,6 +63,7 @@ Outcome show_cluster(Call& call) {
                       {"grace_seconds", *grace},
                       {"maintenance", *maintenance != 0},
                       {"redundancy", std::move(redundancy)},
+                      {"watchdog", call.member().watchdog().in_use()},
                       {"conditions", std::move(conditions)}};
 }
 

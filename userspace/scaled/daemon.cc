@@ -55,8 +55,12 @@ Result<void> take_addresses(const json::object& request, Config& config) {
 
 }  // namespace
 
-Member::Member(const Paths& paths, Config config)
-    : paths_(paths), config_(std::move(config)), peers_(config_), hints_(peers_, config_.node) {}
+Member::Member(const Paths& paths, Config config, host::Watchdog& watchdog)
+    : paths_(paths),
+      config_(std::move(config)),
+      watchdog_(watchdog),
+      peers_(config_),
+      hints_(peers_, config_.node) {}
 
 Member::~Member() {
   server_.reset();
@@ -177,7 +181,7 @@ Result<void> Member::start(http::Handler handler) {
   }
   agent_->run();
   audit_->run(*replica_);
-  liveness_ = std::make_unique<Liveness>(paths_, config_, *replica_, *agent_,
+  liveness_ = std::make_unique<Liveness>(paths_, config_, *replica_, *agent_, watchdog_,
                                          etcd_endpoints(config_, peers_));
   if (!config_.single)
     membership_ = std::make_unique<Membership>(paths_, config_, peers_, *replica_, [this] {
@@ -236,7 +240,7 @@ Member* Daemon::member() {
 }
 
 Result<void> Daemon::become(Config config) {
-  auto member = std::make_unique<Member>(paths_, std::move(config));
+  auto member = std::make_unique<Member>(paths_, std::move(config), watchdog_);
   CORE_TRY(member->start([this](const http::Request& request) { return handle(*this, request); }));
   const std::unique_lock lock(mutex_);
   member_ = std::move(member);

@@ -13,6 +13,7 @@
 #include "audit.h"
 #include "config.h"
 #include "hints.h"
+#include "host/watchdog.h"
 #include "http/http.h"
 #include "journal/etcd_log.h"
 #include "liveness.h"
@@ -25,7 +26,7 @@ namespace scaled {
 /// What this node does as a member of a cluster. Made when it is one, for the daemon's whole run.
 class Member {
  public:
-  Member(const Paths& paths, Config config);
+  Member(const Paths& paths, Config config, host::Watchdog& watchdog);
   ~Member();
   Member(const Member&) = delete;
   Member& operator=(const Member&) = delete;
@@ -39,6 +40,7 @@ class Member {
   Agent& agent() { return *agent_; }
   Peers& peers() { return peers_; }
   Audit& audit() { return *audit_; }
+  const host::Watchdog& watchdog() const { return watchdog_; }
   /// Why the metadata stopped, where it did: the daemon must end and start anew.
   std::optional<Error> failure() const;
 
@@ -50,6 +52,7 @@ class Member {
 
   const Paths paths_;
   const Config config_;
+  host::Watchdog& watchdog_;
   Peers peers_;
   Hints hints_;
   std::unique_ptr<replica::Replica> replica_;
@@ -72,7 +75,7 @@ bool put_aside_where_removed(const Paths& paths);
 /// The daemon: no member at first, perhaps; then one.
 class Daemon {
  public:
-  explicit Daemon(Paths paths) : paths_(std::move(paths)) {}
+  Daemon(Paths paths, host::Watchdog& watchdog) : paths_(std::move(paths)), watchdog_(watchdog) {}
 
   /// Goes on as a member where this node is one, and serves requests.
   Result<void> start();
@@ -92,6 +95,7 @@ class Daemon {
   Result<void> become(Config config);
 
   const Paths paths_;
+  host::Watchdog& watchdog_;
   mutable std::shared_mutex mutex_;
   std::mutex changing_;  // one create or join at a time
   std::unique_ptr<Member> member_;

@@ -25,6 +25,9 @@ constexpr milliseconds kKernelTick{500};
 // Nobody takes over from a single node; the deadline is there for the module's sake alone.
 constexpr seconds kSingleLease{3600};
 constexpr int kFirstBeatLeases = 8;
+// Long enough for whatever one round below may wait for; the node has been given up before.
+constexpr int kWatchdogLeases = 4;
+constexpr seconds kMinWatchdog{30};
 
 uint64_t boottime_ns() {
   timespec now{};
@@ -45,11 +48,12 @@ std::string dead_key(NodeId node, uint64_t life) {
 }  // namespace
 
 Liveness::Liveness(const Paths& paths, const Config& config, replica::Replica& replica,
-                   Agent& agent, journal::Etcd::Endpoints endpoints)
+                   Agent& agent, host::Watchdog& watchdog, journal::Etcd::Endpoints endpoints)
     : paths_(paths),
       config_(config),
       replica_(replica),
       agent_(agent),
+      watchdog_(watchdog),
       etcd_(std::move(endpoints), config.lease / 4) {
   thread_ = std::jthread([this](const std::stop_token& stop) {
     if (config_.single)
@@ -88,6 +92,7 @@ void Liveness::run(const std::stop_token& stop) {
     }
     if (life != 0 && kernel) beat(*kernel, life);
     observe();
+    if (life != 0) watch();
     // Before the life is known there is nothing to renew, and soon there will be.
     core::rest_until(stop, life == 0 ? Clock::now() + kKernelTick : next);
   }
@@ -108,6 +113,14 @@ void Liveness::beat(control::Kernel& kernel, uint64_t life) {
   }
   if (auto set = kernel.set_deadline(life, began + ns(config_.lease)); !set)
     spdlog::error("deadline: {}", set.error().text);
+}
+
+void Liveness::watch() {
+  const auto timeout =
+      std::max(kMinWatchdog, std::chrono::duration_cast<seconds>(config_.lease * kWatchdogLeases));
+  auto armed = watchdog_.arm(timeout);
+  agent_.set_condition("watchdog", armed ? "" : armed.error().text);
+  watchdog_.pet();
 }
 
 void Liveness::observe() {

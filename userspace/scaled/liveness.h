@@ -9,6 +9,7 @@
 #include "agent.h"
 #include "config.h"
 #include "control/kernel.h"
+#include "host/watchdog.h"
 #include "journal/etcd.h"
 #include "meta/cluster.h"
 #include "replica/replica.h"
@@ -27,7 +28,7 @@ namespace scaled {
 class Liveness {
  public:
   Liveness(const Paths& paths, const Config& config, replica::Replica& replica, Agent& agent,
-           journal::Etcd::Endpoints endpoints);
+           host::Watchdog& watchdog, journal::Etcd::Endpoints endpoints);
   ~Liveness();
 
  private:
@@ -41,6 +42,7 @@ class Liveness {
   void run(const std::stop_token& stop);
   void run_single(const std::stop_token& stop);
   void beat(control::Kernel& kernel, uint64_t life);
+  void watch();
   void observe();
   void declare(const meta::Node& node, const Seen& seen);
 
@@ -48,6 +50,7 @@ class Liveness {
   const Config& config_;
   replica::Replica& replica_;
   Agent& agent_;
+  host::Watchdog& watchdog_;
   journal::Etcd etcd_;
   std::map<core::NodeId, Seen> seen_;
   Clock::time_point observed_;  // when the keys were last read

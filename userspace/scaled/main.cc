@@ -13,6 +13,7 @@
 #include <iostream>
 
 #include "daemon.h"
+#include "host/watchdog.h"
 
 namespace {
 
@@ -32,8 +33,10 @@ void guard_against_reclaim() {
 }
 
 // A run may end at any instruction, by a power cut or a kill; to end it slowly, waiting for calls
-// under way, would only take longer of the node's lease.
-[[noreturn]] void leave(int code) {
+// under way, would only take longer of the node's lease. That it ends is known, so that the machine
+// need not be reset for it.
+[[noreturn]] void leave(host::Watchdog& watchdog, int code) {
+  watchdog.disarm(true);
   spdlog::shutdown();
   std::_Exit(code);
 }
@@ -58,21 +61,24 @@ void clear_leftovers(const scaled::Paths& paths) {
   signal(SIGPIPE, SIG_IGN);
 
   guard_against_reclaim();
-  if (scaled::put_aside_where_removed(paths)) leave(kExitFailed);
+  host::Watchdog watchdog;
+  // One that was killed left it armed; it may take long until this one is a member again.
+  watchdog.disarm(false);
+  if (scaled::put_aside_where_removed(paths)) leave(watchdog, kExitFailed);
   clear_leftovers(paths);
-  scaled::Daemon daemon(paths);
+  scaled::Daemon daemon(paths, watchdog);
   if (auto started = daemon.start(); !started) {
     spdlog::critical("{}", started.error().text);
-    leave(kExitFailed);
+    leave(watchdog, kExitFailed);
   }
   sd_notify(0, "READY=1");
   const timespec tick{1, 0};
   while (sigtimedwait(&signals, nullptr, &tick) < 0) {
-    if (daemon.failure()) leave(kExitFailed);  // systemd starts it anew
+    if (daemon.failure()) leave(watchdog, kExitFailed);  // systemd starts it anew
     sd_notify(0, "WATCHDOG=1");
   }
   sd_notify(0, "STOPPING=1");
-  leave(0);
+  leave(watchdog, 0);
 }
 
 }  // namespace

@@ -9,6 +9,8 @@
 `compare` fails where the current copies of something mapped differ; `spoil` makes such a difference in a
 leaf with intent, as an owner that dies in the middle of a write leaves it. Once there is a file STATE/heal, the owner gives what has a stale copy, or one on a failed disk, two
 good ones again, and makes a file STATE/healed when nothing is left to do.
+With SCRIBE_MARKS="NAME..." in its environment the owner keeps each version of its map, and marks its number in
+these log-writes devices (logwrites.py) once it is durable.
 `host` opens disks and serves them over the backplane. `owner` also opens its disks, connects to
 hosts, allocates extents over all disks (two copies, on different nodes where there are hosts), and
 answers what the module asks for. STATE is a directory; the owner's map.json in it is fsynced before
@@ -21,8 +23,10 @@ import mmap
 import os
 import random
 import select
+import shutil
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -146,6 +150,8 @@ class Owner(Node):
         self.next_try = {}  # node -> when to connect again
         self.lost = set()
         self.meta = threading.RLock()  # what the mover reads and changes, too
+        self.marks = os.environ.get("SCRIBE_MARKS", "").split()
+        self.version = 0
         self.load()
         for host in hosts:
             self.connect(host)
@@ -178,6 +184,16 @@ class Owner(Node):
         directory = os.open(self.state, os.O_RDONLY)
         os.fsync(directory)
         os.close(directory)
+        if self.marks:
+            self.keep_version()
+
+    def keep_version(self):
+        """Before the module hears that this version is durable, so that what it does next lies behind the mark."""
+        self.version += 1
+        os.makedirs(f"{self.state}/versions", exist_ok=True)
+        shutil.copy(f"{self.state}/map.json", f"{self.state}/versions/{self.version}.json")
+        for name in self.marks:
+            subprocess.run(["dmsetup", "message", name, "0", "mark", f"map-{self.version}"], check=True)
 
     def connect(self, host):
         node, _, address = host.partition("@")

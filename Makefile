@@ -34,9 +34,11 @@ check-cluster: deps ## more: all that breaks on three nodes, one node, five node
 check-debug: deps ## more: clang's analyzer; KUnit and the module's tests under KASAN, lockdep and kmemleak (slow)
 	@scripts/check lint-deep kselftest-debug
 
-soak: deps ## for HOURS=1: simulated clusters from a new seed, then the fuzzers, 10 minutes each
+soak: deps ## for HOURS=1: the fault matrix from a new seed, then as long simulated clusters; the fuzzers, 10 minutes each; each moment of a recorded workload
+	@tests/cluster/matrix.py --minutes $$(($(HOURS) * 60)) --seed $$(date +%s)
 	@scripts/sim $$(($(HOURS) * 3600)) $$(date +%s)
 	@scripts/fuzz 600
+	@SCRIBE_MOMENTS=10000 SCRIBE_SEED=$$(date +%s) scripts/check kselftest-6.1
 
 bench: deps ## figures beside dm-linear's and DRBD's, on virtual nodes; build/bench/report.json
 	@scripts/bench

@@ -189,13 +189,17 @@ for word in $cmdline; do
 done
 [ -n "$n" ] || exit 0
 echo "n$n" > /proc/sys/kernel/hostname
-echo "n$n" > /etc/hostname
-{
-	echo "127.0.0.1 localhost"
-	for i in 1 2 3 4 5 6 7 8; do echo "10.11.0.$i n$i"; echo "10.12.0.$i n$i-bp"; done
-} > /etc/hosts
-[ -d /root/.ssh ] || mkdir -m 700 /root/.ssh
-echo "$key" > /root/.ssh/authorized_keys
+# The first boot alone writes: a later one may find the disk full.
+if ! [ -e /root/.ssh/authorized_keys ]; then
+	echo "n$n" > /etc/hostname
+	{
+		echo "127.0.0.1 localhost"
+		for i in 1 2 3 4 5 6 7 8; do echo "10.11.0.$i n$i"; echo "10.12.0.$i n$i-bp"; done
+	} > /etc/hosts
+	mkdir -p -m 700 /root/.ssh
+	echo "$key" > /root/.ssh/authorized_keys
+	sync
+fi
 modprobe bonding max_bonds=0
 # NICs are named by their addresses. A kernel that has their driver built in shows them late.
 until [ -e /sys/class/net/eth4 ]; do sleep 0.1; done

@@ -191,6 +191,20 @@ TEST_F(EtcdLogTest, ALeaderThatWasReplacedAppendsNothing) {
   EXPECT_EQ(second->read_from(2, 10)->front().payload, "two");
 }
 
+TEST_F(EtcdLogTest, WhoResignsMakesWayAtOnceAndLeadsNoMore) {
+  auto first = log(1);
+  ASSERT_TRUE(wait_to_lead(*first, 0));
+  const uint64_t hash = first->append(1, 0, "one")->hash;
+  auto second = log(2);
+  first->resign();
+  EXPECT_FALSE(first->tend(1)->leading);
+  EXPECT_EQ(first->append(2, hash, "late").error().code, Code::conflict);
+  EXPECT_TRUE(second->tend(1)->leading) << "without waiting for the end of a lease";
+  second.reset();
+  std::this_thread::sleep_for(kTtl + seconds(3));
+  EXPECT_FALSE(first->tend(1)->leading);
+}
+
 TEST_F(EtcdLogTest, ANodeThatIsBehindDoesNotLead) {
   auto ahead = log(1);
   ASSERT_TRUE(wait_to_lead(*ahead, 0));

@@ -177,6 +177,12 @@ Result<void> Etcd::keep_lease(uint64_t lease) {
   return {};
 }
 
+Result<void> Etcd::end_lease(uint64_t lease) {
+  auto answer = call("/v3/lease/revoke", {{"ID", std::to_string(lease)}});
+  if (!answer) return answer.error();
+  return {};
+}
+
 Result<std::vector<Etcd::Member>> Etcd::members() {
   auto answer = call("/v3/cluster/member/list", {});
   if (!answer) return answer.error();

@@ -59,6 +59,8 @@ class Etcd {
   core::Result<uint64_t> grant_lease(std::chrono::seconds ttl);
   /// Code::stale where the lease is over.
   core::Result<void> keep_lease(uint64_t lease);
+  /// With its keys.
+  core::Result<void> end_lease(uint64_t lease);
 
   struct Member {
     uint64_t id = 0;

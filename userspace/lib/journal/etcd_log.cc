@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <thread>
+#include <utility>
 
 #include "journal/record.h"
 
@@ -37,6 +38,10 @@ EtcdLog::EtcdLog(core::NodeId node, Etcd::Endpoints endpoints, std::chrono::seco
       etcd_(std::move(endpoints), kTimeout) {}
 
 Result<View> EtcdLog::tend(uint64_t applied) {
+  if (resigned_) {
+    if (std::exchange(leader_revision_, 0) != 0) CORE_TRY(etcd_.end_lease(lease_));
+    return View{};
+  }
   if (leader_revision_ != 0) {
     if (steady_clock::now() - kept_ < ttl_ / 3) return View{true, node_};
     auto kept = etcd_.keep_lease(lease_);

@@ -34,6 +34,10 @@ class EtcdLog final : public Log {
   /// Ends a blocked append(), from any thread.
   void stop() { stopped_ = true; }
 
+  /// From the next tend() on this node does not lead any more, and others need not wait for the end
+  /// of its lease. From any thread; never taken back.
+  void resign() { resigned_ = true; }
+
  private:
   Result<View> campaign(uint64_t applied);
 
@@ -42,6 +46,7 @@ class EtcdLog final : public Log {
   const MostAdvanced most_advanced_;
   Etcd etcd_;
   std::atomic<bool> stopped_{false};
+  std::atomic<bool> resigned_{false};
   uint64_t leader_revision_ = 0;  // of our key; 0 while we do not lead
   uint64_t lease_ = 0;
   std::chrono::steady_clock::time_point kept_;

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from labtest import REPO, BlockWriter, Lab, Writer
 from openapi import answer_schema, problems
-from scribe_cluster import (DISKS, add_disks, ask, boot, come_back, device, disk_of, found, join, leader, same_metadata,
-                            states, vsd, wait_disks, wait_until, wait_up, whole)
+from scribe_cluster import (DISKS, add_disks, ask, boot, come_back, copied, device, disk_of, found, join, leader,
+                            same_metadata, states, vsd, wait_disks, wait_until, wait_up, whole)
 
 FIO = ("fio --name=verify --filename={} --size=24m --rw=randwrite --bs=4k --verify=crc32c --do_verify=1 "
        "--ioengine=libaio --iodepth=8 --direct=1 --end_fsync=1 --time_based=0 --output-format=terse")
@@ -159,6 +159,27 @@ def ping_pong():
     for turn in range(6):
         lab.run(1 + turn % 2, f"{Writer.tool()} write {vsd('w')} {turn * 5} 5 && "
                               f"{Writer.tool()} check {vsd('w')} {turn * 5 + 5}")
+
+
+def node_is_shut_down():
+    """With a file system mounted, and what was overwritten there not yet flushed."""
+    wait_until("every copy is made good", lambda: whole(lab, 1))
+    lab.run(1, "scalectl vsd create quiet 64MiB && scalectl vsd open quiet --node n3 && scalectl vsd open quiet")
+    write = "dd if=/dev/urandom of=/mnt/page bs=64k count=128 conv=notrunc status=none"
+    lab.run(3, f"mkfs.ext4 -q {vsd('quiet')} && mount -o _netdev {vsd('quiet')} /mnt && {write} && sync && {write} && sync && "
+               f"{write}")
+    sums = lab.run(3, "md5sum < /mnt/page")
+    before = copied(lab, (1, 2))
+    lab.lab("reboot", 3)
+    wait_up(lab, 1, (1, 2, 3))
+    wait_disks(lab, 1, 7)
+    wait_until("node 1 reaches all disks", lambda: not ask(lab, 1, "cluster status")["conditions"])
+    assert lab.run(1, f"mount -o ro {vsd('quiet')} /mnt && md5sum < /mnt/page && umount /mnt") == sums, "another file"
+    assert whole(lab, 1), "copies lack data"
+    assert copied(lab) == {**before, 3: 0}, f"data was copied: {copied(lab)}, {before} before"
+    for node in (1, 3):
+        lab.wait(1, f"scalectl vsd close quiet --node n{node}")
+    lab.run(1, "scalectl vsd delete quiet --yes")
 
 
 def daemon_dies():
@@ -595,6 +616,8 @@ def main():
     lab.case("data between nodes is encrypted; who has no certificate is sent away", data_is_encrypted)
     lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)
     lab.case("two nodes write one disk in turns and see each other's records", ping_pong)
+    lab.case("a node is shut down with a file system mounted: nothing is lost, and nothing is to be copied",
+             node_is_shut_down)
     lab.case("the daemon is killed under a writer, which goes on", daemon_dies)
     lab.case("a node whose metadata is damaged copies another's", metadata_is_damaged)
     lab.case("a replica holder's power cut under fio verify: no error; when it is given up, all is made anew",

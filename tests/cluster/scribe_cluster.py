@@ -2,6 +2,7 @@
 """A cluster of lab nodes with the project's packages, formed with scalectl: for tests and the demo."""
 
 import json
+import re
 import time
 
 from labtest import Lab
@@ -100,6 +101,11 @@ def come_back(lab: Lab, node: int, name: str, disk: int):
     lab.wait(node, f"scalectl disk add {device(node, name)} --wipe n{node}-{name}")
     wait_until("it is in use", lambda: disk_of(lab, node, f"n{node}-{name}")["state"] == "ok")
     assert disk_of(lab, node, f"n{node}-{name}")["id"] != disk
+
+
+def copied(lab: Lab, nodes=(1, 2, 3)) -> dict[int, int]:
+    """How much each node has copied between disks, in MiB, since its module was loaded."""
+    return {n: int(re.search(r"copied (\d+)", lab.run(n, "cat /sys/kernel/debug/scribe/node"))[1]) for n in nodes}
 
 
 def boot(lab: Lab, node: int) -> str:

@@ -252,7 +252,7 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
   std::vector<uint64_t> reserves;  // of how many copies
   for (const Work& item : *work) {
     if (item.type == SCRIBE_WORK_LEAF_WANTED) put_leaf(kernel, database, item);
-    if (item.type == SCRIBE_WORK_LEASE_WANTED && !changes_hands({item.vsd}))
+    if (item.type == SCRIBE_WORK_LEASE_WANTED && !changes_hands({item.vsd}) && !retiring_)
       leases.push_back({item.vsd});
     if (item.type == SCRIBE_WORK_BATCH_READY) {
       auto batch = kernel.get_batch({item.vsd});
@@ -482,6 +482,37 @@ Result<void> Agent::release(VsdId vsd, uint64_t epoch) {
   }
   wake_service();
   return done;
+}
+
+bool Agent::has_users() {
+  auto database = meta::Database::open_reader(paths_.database());
+  auto opened = database ? meta::Cluster(**database).opened()
+                         : Result<std::vector<meta::Opened>>(database.error());
+  return opened && std::any_of(opened->begin(), opened->end(), [&](const meta::Opened& row) {
+           if (row.node != config_.node) return false;
+           const auto device = host::find_device(row.vsd);
+           return device && *device && (*device)->in_use;
+         });
+}
+
+size_t Agent::retire(Clock::time_point until) {
+  retiring_ = true;
+  for (;;) {
+    size_t left = 0;
+    auto database = meta::Database::open_reader(paths_.database());
+    auto vsds = database ? meta::Cluster(**database).vsds()
+                         : Result<std::vector<meta::Vsd>>(database.error());
+    if (!vsds) return 1;
+    for (const meta::Vsd& vsd : *vsds) {
+      if (vsd.lease_node != config_.node || vsd.lease_life != life_) continue;
+      auto done = Clock::now() < until ? release(vsd.id, vsd.epoch) : Result<void>();
+      if (!done) spdlog::info("VSD {}: {}", vsd.name, done.error().text);
+      left++;
+    }
+    // Another look, for what was under way when the flag was set, and what was refused.
+    if (left == 0 || Clock::now() >= until) return left;
+    std::this_thread::sleep_for(kCalm);
+  }
 }
 
 Result<void> Agent::give_back(Kernel& kernel, VsdId vsd, uint64_t epoch) {

@@ -32,6 +32,8 @@ namespace scaled {
 ///   mover        gives extents the copies that they should have (mover.h).
 class Agent {
  public:
+  using Clock = std::chrono::steady_clock;
+
   /// `removed` is called when this node is none of the cluster any more, perhaps several times.
   Agent(const Paths& paths, const Config& config, replica::Replica& replica, Peers& peers,
         std::function<void()> removed);
@@ -58,6 +60,13 @@ class Agent {
   /// never comes later.
   std::mutex& telling() { return telling_; }
 
+  /// Whether a device of this node's is open: mounted, or a program has it.
+  bool has_users();
+  /// For a node that is being shut down: every lease that it has is given back, flushed, and none
+  /// is taken any more. How many were left when `until` came.
+  size_t retire(Clock::time_point until);
+  bool retiring() const { return retiring_; }
+
   Mover::Progress progress() const { return mover_.progress(); }
 
   /// What this node's administrator should know, by subject; empty when all is well.
@@ -66,7 +75,6 @@ class Agent {
   void set_condition(const std::string& subject, const std::string& text);
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Granted {
     Clock::time_point since;
     uint64_t epoch = 0;   ///< the last one that the kernel knows of
@@ -124,6 +132,7 @@ class Agent {
   Peers& peers_;
   const std::function<void()> removed_;
   std::atomic<uint64_t> life_{0};
+  std::atomic<bool> retiring_{false};
 
   std::mutex looking_;
   std::mutex telling_;

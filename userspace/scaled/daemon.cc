@@ -26,6 +26,10 @@ constexpr seconds kFoundFor{60};
 constexpr milliseconds kStatusTimeout{2'000};
 constexpr milliseconds kJoinTimeout{120'000};
 constexpr milliseconds kListenRetry{1'000};
+constexpr seconds kUsersFor{20};
+constexpr milliseconds kLook{200};
+constexpr seconds kRetireFor{15};
+constexpr seconds kResignFor{2};
 constexpr size_t kFingerprintDigits = 64;
 constexpr size_t kSecretDigits = 32;
 constexpr uint64_t kDefaultLeaseSeconds = 10;
@@ -237,6 +241,33 @@ std::optional<Error> Daemon::failure() const {
 Member* Daemon::member() {
   const std::shared_lock lock(mutex_);
   return member_.get();
+}
+
+void Member::resign() {
+  if (etcd_log_ == nullptr) return;
+  etcd_log_->resign();
+  const auto end = steady_clock::now() + kResignFor;
+  while (replica_->leading() && steady_clock::now() < end) std::this_thread::sleep_for(kLook);
+}
+
+void Daemon::leave(bool for_long) {
+  Member* leaving = member();
+  if (leaving == nullptr) return;
+  if (for_long) retire(leaving->agent());
+  leaving->resign();
+}
+
+void Daemon::retire(Agent& agent) {
+  // They are being stopped, too, at the same time.
+  const auto end = steady_clock::now() + kUsersFor;
+  while (agent.has_users() && steady_clock::now() < end) std::this_thread::sleep_for(kLook);
+  // What file systems that are mounted all the same have in memory comes here only now.
+  ::sync();
+  const size_t left = agent.retire(steady_clock::now() + kRetireFor);
+  if (left != 0)
+    spdlog::warn("{} virtual disks are left to others as after a power cut", left);
+  else
+    spdlog::info("all is flushed and given back");
 }
 
 Result<void> Daemon::become(Config config) {

@@ -40,6 +40,8 @@ class Member {
   Agent& agent() { return *agent_; }
   Peers& peers() { return peers_; }
   Audit& audit() { return *audit_; }
+  /// This node leads no more. Waits until that is so, for a while.
+  void resign();
   const host::Watchdog& watchdog() const { return watchdog_; }
   /// Why the metadata stopped, where it did: the daemon must end and start anew.
   std::optional<Error> failure() const;
@@ -79,6 +81,12 @@ class Daemon {
 
   /// Goes on as a member where this node is one, and serves requests.
   Result<void> start();
+  /// Before this run ends on purpose: another node leads from now on. With `for_long`, for a
+  /// machine that is being shut down, what this node's users wrote is flushed before that and its
+  /// leases are given back, so that others go on at once and nothing has to be copied for it.
+  /// Blocks as long as file systems and disks do; what it is about may end at any moment all the
+  /// same.
+  void leave(bool for_long);
   /// Ends where the metadata cannot go on, else never.
   std::optional<Error> failure() const;
 
@@ -93,6 +101,7 @@ class Daemon {
 
  private:
   Result<void> become(Config config);
+  static void retire(Agent& agent);
 
   const Paths paths_;
   host::Watchdog& watchdog_;

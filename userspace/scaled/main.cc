@@ -7,18 +7,24 @@
 #include <systemd/sd-daemon.h>
 
 #include <boost/program_options.hpp>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <iostream>
+#include <thread>
 
 #include "daemon.h"
+#include "host/reset.h"
 #include "host/watchdog.h"
 
 namespace {
 
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
+constexpr std::chrono::seconds kShutdownAtMost{45};  // half of what systemd waits for
+constexpr std::chrono::seconds kRestartAtMost{3};
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -39,6 +45,20 @@ void guard_against_reclaim() {
   watchdog.disarm(true);
   spdlog::shutdown();
   std::_Exit(code);
+}
+
+// What a run that ends on purpose does for the others, as far as it gets in time. A mere restart of
+// the daemon leaves this node's leases as they are: its users do not notice it.
+void step_down(scaled::Daemon& daemon) {
+  const bool for_long = host::shutting_down();
+  std::promise<void> done;
+  auto ended = done.get_future();
+  std::thread([&daemon, for_long, done = std::move(done)]() mutable {
+    daemon.leave(for_long);
+    done.set_value();
+  }).detach();
+  if (ended.wait_for(for_long ? kShutdownAtMost : kRestartAtMost) != std::future_status::ready)
+    spdlog::warn("ends before all is flushed and given back");
 }
 
 // Copies of the database that an earlier run was about to send.
@@ -78,6 +98,7 @@ void clear_leftovers(const scaled::Paths& paths) {
     sd_notify(0, "WATCHDOG=1");
   }
   sd_notify(0, "STOPPING=1");
+  step_down(daemon);
   leave(watchdog, 0);
 }
 

@@ -279,6 +279,7 @@ std::optional<Mover::Lease> Mover::mind(Kernel& kernel, VsdId vsd) {
   auto taken = propose({{"op", "lease_take"},
                         {"vsd", vsd.value},
                         {"node", config_.node.value},
+  if (agent_.retiring()) return std::nullopt;
                         {"life", agent_.life()},
                         {"free", true}});
   if (!taken) return std::nullopt;

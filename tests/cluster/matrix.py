@@ -15,6 +15,7 @@ same metadata.
 
 import argparse
 import random
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ from scribe_cluster import (DISKS, LEASE_SECONDS, add_disks, ask, boot, come_bac
                             same_metadata, states, vsd, wait_disks, wait_until, wait_up, whole)
 
 NODES = (1, 2, 3)
+JOINER = 4  # in no cluster but while it joins
 DATA_DISKS = len(NODES) * len(DISKS)
 DISK_MIB = 320  # small, so that it can be filled
 BLOCKS = "48MiB"
 BALLAST_MIB = 96
 WRITES_ON = 40  # so many more flushes are progress
+JOINER_CUT = 0.3  # how often it dies as well
 KEEP = 50  # percent of a drive's cache that a power cut leaves behind
 
 
@@ -44,6 +47,9 @@ class Cell:
         self.asked = next(n for n in (self.reader, self.third) if n != self.victim)
         self.disk = rng.choice(DISKS)
         self.boots = {n: boot(lab, n) for n in NODES}
+        self.rng = rng
+        self.joiner_is_off = False
+        self.joining: subprocess.Popen | None = None
         self.writer: BlockWriter | None = None
         self.helped: list[int] = []
 
@@ -59,6 +65,13 @@ class Cell:
     def no_help(self):
         for node in self.helped:
             self.lab.wait(node, "kill $(cat /run/helper) 2> /dev/null; rm -f /run/helper")
+
+    def join(self, sponsor: int):
+        """Asks a member to let one more in; what becomes of that is told by the members' list alone."""
+        token = ask(self.lab, sponsor, "cluster token")["token"]
+        self.joining = self.lab.start(JOINER, f"exec scalectl cluster join 10.12.0.{sponsor} {token} --lan 10.11.0.{JOINER} "
+                                              f"--backplane 10.12.0.{JOINER}", stdout=subprocess.DEVNULL,
+                                      stderr=subprocess.DEVNULL)
 
     def progress(self):
         """The writer goes on; where it has ended, this says so at once."""
@@ -330,6 +343,34 @@ def emptying(cell: Cell):
     cell.lab.run(cell.asked, f"scalectl disk evacuate {number}")
 
 
+def joining(cell: Cell):
+    cell.write()
+    cell.join(cell.victim)
+    time.sleep(cell.rng.uniform(0, 10))  # a join takes some 15 s here
+    if cell.rng.random() < JOINER_CUT:
+        print(f"# n{JOINER}'s power is cut, too", flush=True)
+        cell.lab.kill(JOINER, KEEP)
+        cell.joining.kill()
+        cell.joiner_is_off = True
+
+
+def joined(cell: Cell):
+    """Whatever became of its first attempt, another with a new token lets it in; then it leaves."""
+    if cell.joiner_is_off:
+        cell.lab.lab("start", JOINER)
+
+    def inside():
+        if states(cell.lab, cell.asked).get(f"n{JOINER}") == "up":
+            return True
+        if cell.joining.poll() is not None:
+            cell.join(cell.asked)
+        return False
+    wait_until("another node is in", inside)
+    cell.lab.wait(cell.asked, f"scalectl node remove n{JOINER}")
+    wait_until("it is forgotten", lambda: f"n{JOINER}" not in states(cell.lab, cell.asked))
+    wait_until("it knows that", lambda: cell.lab.fails(JOINER, "scalectl node list", 5, "in no cluster") is None)
+
+
 PHASES = (
     Phase("idle", "nothing is written", idle, nothing),
     Phase("writes", "eight threads write and flush at random places", writing, nothing),
@@ -339,6 +380,7 @@ PHASES = (
     Phase("healing", "another disk has failed", healing, heal_over, True),
     Phase("balancing", "copies move from full disks to others", balancing, balanced),
     Phase("emptying", "another disk is emptied", emptying, nothing),
+    Phase("joining", "a fourth node joins, let in by the node that is hit; afterwards it leaves", joining, joined),
 )
 
 # What cluster.py has not, within make check's time.
@@ -415,6 +457,8 @@ def form(lab: Lab):
     for node in NODES[1:]:
         join(lab, node)
     wait_up(lab, 1, NODES)
+    if lab.nodes >= JOINER:
+        lab.wait(JOINER, "systemctl is-active scaled")
     for node in NODES:
         add_disks(lab, node)
     wait_disks(lab, 1, DATA_DISKS)
@@ -482,7 +526,7 @@ def main():
     if not cells:
         parser.error("no such cell")
     began = time.monotonic()
-    lab = Lab("matrix", len(NODES), disk_mib=DISK_MIB, debs=True)
+    lab = Lab("matrix", JOINER if any(phase.begin is joining for _, phase in cells) else len(NODES), disk_mib=DISK_MIB, debs=True)
     BlockWriter.install(lab)
     lab.case("three nodes, nine disks, two virtual disks on all nodes", form, lab)
     for fault, phase in cells:
@@ -493,7 +537,7 @@ def main():
         if lab.failures:
             break  # what comes after would tell of this
     lab.case("all is proven to be as it should", proven, lab)
-    lab.finish(NODES)
+    lab.finish(range(1, lab.nodes + 1))
 
 
 if __name__ == "__main__":

@@ -107,6 +107,13 @@ TEST_F(Moves, ADiskThatLeavesIsEmptyAtTheEndOfItsTaskAndMayGo) {
       << "it is not in the pool any more";
 }
 
+TEST_F(Moves, AnEvacuationEndsAlsoWhereWhatLayThereIsDeleted) {
+  leave(copies()[0].disk.value).value();
+  EXPECT_EQ(leader.cluster().tasks()->back().state, "running");
+  free_all();
+  EXPECT_EQ(leader.cluster().tasks()->back().state, "done");
+}
+
 TEST_F(Moves, ADiskThatHasBecomeSmallerDoesNotComeUp) {
   const json::object body{{"op", "disk_up"}, {"disk", 1}, {"life", 9}, {"slots", 19}};
   EXPECT_EQ(leader.refusal(body), Code::conflict);
@@ -409,6 +416,15 @@ TEST_F(Copies, AThirdIsMadeOfWhatIsThereAndTheTaskEndsWithIt) {
   EXPECT_TRUE(moved(a, other(a, b), since(other(a, b))));
   EXPECT_EQ(lie(), (std::set<int64_t>{1, 2, 3}));
   EXPECT_EQ(ailing(), 0U);
+  EXPECT_EQ(state(), "done");
+}
+
+TEST_F(Copies, TheTaskEndsAlsoWhereWhatWantedAThirdIsDeleted) {
+  want(3).value();
+  widen();
+  EXPECT_EQ(ailing(), 1U);
+  free_all();
+  EXPECT_EQ(leader.cluster().redundancy()->wanting, 0U);
   EXPECT_EQ(state(), "done");
 }
 

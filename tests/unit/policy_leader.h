@@ -153,6 +153,17 @@ class Moves : public ::testing::Test {
     body["items"] = json::array{json::array{extent, from, to, since, drop}};
     return leader.say(std::move(body))->at("done").as_array()[0].as_bool();
   }
+  /// The extent is unmapped, and its slots are free when all have seen that.
+  void free_all() {
+    json::object body = about("commit");
+    body["ops"] = json::array{json::array{0, 0, 8, 0, 0}};
+    body["stales"] = json::array{};
+    leader.say(std::move(body)).value();
+    const uint64_t index = leader.index();
+    for (const uint64_t node : {1, 2, 3})
+      leader.say({{"op", "seen"}, {"node", node}, {"index", index}}).value();
+    EXPECT_NE(leader.say({{"op", "collect"}})->at("freed").to_number<int>(), 0);
+  }
   std::vector<meta::CopyRow> copies() { return leader.cluster().copies({extent}).value(); }
   /// The disks of its copies, stale ones as negative numbers.
   std::set<int64_t> lie() {

@@ -324,6 +324,9 @@ Outcome collect(Context& c, const json::object&) {
   run(c, "DELETE FROM rebalancing WHERE extent NOT IN (SELECT id FROM extent)");
   c.freed.insert(c.freed.end(), found.begin(), found.end());
   forget_removed(c);
+  // Perhaps what they waited for was deleted.
+  end_evacuations(c);
+  end_widening(c);
   return json::object{{"freed", found.size()}};
 }
 

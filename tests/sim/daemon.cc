@@ -336,7 +336,7 @@ Co<Done> Daemon::serve_work() {
     for (const VsdId id : world_.vsds) {
       Vsd& vsd = node_.kernel->vsd(id);
       if (vsd.ready) co_await commit(id);
-      if (vsd.lease == Vsd::Lease::none && vsd.wanted && !changing_.contains(id))
+      if (vsd.lease == Vsd::Lease::none && vsd.wanted && !retiring_ && !changing_.contains(id))
         co_await take_lease(id);
       if (vsd.lease != Vsd::Lease::none && vsd.lease != Vsd::Lease::failed && !vsd.loaded) {
         auto leaf = meta::Map(database_).leaf(id, 0);
@@ -406,6 +406,23 @@ Co<Done> Daemon::release(VsdId id, uint64_t epoch) {
                     {"epoch", epoch},
                     {"clean", true}};
   auto dropped = co_await propose(std::move(body));
+  co_return Done{};
+}
+
+Co<Done> Daemon::retire() {
+  retiring_ = true;
+  for (;;) {
+    bool left = false;
+    auto vsds = cluster_.vsds().value();
+    for (const meta::Vsd& vsd : vsds) {
+      if (vsd.lease_node.value != node_.id || vsd.lease_life != life_) continue;
+      left = true;
+      co_await release(vsd.id, vsd.epoch);
+    }
+    if (!left) break;
+    co_await world_.scheduler.pause(kTick);
+  }
+  world_.say("n" + std::to_string(node_.id) + " has given all leases back");
   co_return Done{};
 }
 
@@ -707,7 +724,7 @@ Co<std::optional<Daemon::Lease>> Daemon::hold(VsdId id) {
     if (node.id == row->lease_node && node.life == row->lease_life) co_return Out();
     up.push_back(node.id.value);
   }
-  if (up.empty() || up[id.value % up.size()] != node_.id) co_return Out();
+  if (retiring_ || up.empty() || up[id.value % up.size()] != node_.id) co_return Out();
   json::object body{
       {"op", "lease_take"}, {"vsd", id.value}, {"node", node_.id}, {"life", life_}, {"free", true}};
   auto taken = co_await propose(std::move(body));

@@ -190,6 +190,8 @@ class Daemon {
   void serve(const std::shared_ptr<Call>& call);
   Co<Result<json::object>> propose(json::object body);
   Co<Done> release(VsdId vsd, uint64_t epoch);
+  /// Its machine is being shut down: every lease is given back, and none is taken any more.
+  Co<Done> retire();
   /// An administrator's; what comes of it is in the metadata.
   Co<Done> order(json::object body);
   void start_fibers();
@@ -252,6 +254,7 @@ class Daemon {
   std::map<VsdId, uint64_t> granted_;
   std::set<VsdId> changing_;  // leases that are taken or given back
   std::map<VsdId, uint64_t> minded_;
+  bool retiring_ = false;
   bool moving_ = false;
   bool looking_ = false;
   uint64_t barrier_ = 0;

@@ -21,6 +21,7 @@ constexpr uint64_t kPeerTimeout = 500;
 constexpr size_t kRemembered = 400;
 constexpr uint64_t kBetweenFaults = 6000;
 constexpr uint64_t kTroubled = 9000;
+constexpr uint64_t kAll = 100;  // percent
 constexpr int64_t kGraceSeconds = 60;
 constexpr uint64_t kGarbage = uint64_t{1} << 40;  // values that nobody has written
 constexpr uint64_t kLookEvery = 64;
@@ -477,7 +478,15 @@ Co<Done> World::trouble(uint64_t node, Trouble what) {
   const std::string name = "n" + std::to_string(node);
   troubled_ = node;
   injected++;
-  if (what == Trouble::power) {
+  if (what == Trouble::shutdown && nodes_[node - 1]->daemon) {
+    say(name + " is shut down");
+    Daemon* daemon = nodes_[node - 1]->daemon.get();
+    scheduler.spawn(daemon, daemon->retire());
+    // Perhaps before it has given all back: systemd does not wait for ever.
+    co_await scheduler.pause(2 * kLease);
+    kept_off_ = node;
+    power_cut(node, kAll);
+  } else if (what == Trouble::power || what == Trouble::shutdown) {
     kept_off_ = node;
     power_cut(node, scheduler.draw(3) * 50);
   } else if (what == Trouble::freeze || what == Trouble::hang) {
@@ -592,7 +601,8 @@ Co<Done> World::breaker() {
       if (some.size() < kDisksEach || !calm() || !all_whole()) continue;
       scheduler.spawn(this, fail_disk(some[scheduler.draw(some.size())]));
     } else if (calm()) {
-      scheduler.spawn(this, trouble(node, static_cast<Trouble>(scheduler.draw(6))));
+      scheduler.spawn(this, trouble(node, static_cast<Trouble>(scheduler.draw(
+                                              static_cast<uint64_t>(Trouble::count)))));
     }
   }
 }

@@ -211,7 +211,7 @@ class World {
 
  private:
   struct Template;
-  enum class Trouble : uint8_t { power, freeze, hang, cut, deaf, mute };
+  enum class Trouble : uint8_t { power, freeze, hang, cut, deaf, mute, shutdown, count };
   struct Message {
     std::shared_ptr<Call> call;
     bool back = false;

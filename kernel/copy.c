@@ -7,7 +7,8 @@
 #include "node.h"
 #include "sync.h"
 
-#define BUFFERS 4U /* slots under way at once: one disk reads while another writes */
+#define GROUP 4U /* slots that are read at once, while as many others are written */
+#define BUFFERS (2 * GROUP)
 #define SLOT_BYTES (SCRIBE_SLOT_SECTORS << SECTOR_SHIFT)
 
 static struct page *buffers[BUFFERS];
@@ -40,33 +41,82 @@ static bool slot_ok(u32 disk_id, u32 slot)
 	return disk && (READ_ONCE(disk->state) != SCRIBE_DISK_LOCAL || slot < disk->slots);
 }
 
-/* Up to BUFFERS slots: mask of those that were written. */
-static u32 copy_some(const struct scribe_slot_rec *recs, u32 nr)
-{
+/* Some slots under way: read, then written, while others are read. */
+struct group {
 	struct scribe_sync reads, writes;
-	u32 sent = 0, written = 0, i;
+	const struct scribe_slot_rec *recs;
+	u32 buffer; /* the first of its own */
+	u32 sent; /* mask of recs */
+};
 
-	scribe_sync_init(&reads);
+static void begin_reads(struct group *group, const struct scribe_slot_rec *recs, u32 nr, u32 buffer)
+{
+	u32 i;
+
+	group->recs = recs;
+	group->buffer = buffer;
+	group->sent = 0;
+	scribe_sync_init(&group->reads);
 	for (i = 0; i < nr; i++) {
 		if (!slot_ok(recs[i].from_disk, recs[i].from_slot) ||
 		    !slot_ok(recs[i].to_disk, recs[i].to_slot))
 			continue;
-		send(&reads, SCRIBE_WIRE_READ, i, recs[i].from_disk, recs[i].from_life,
-		     recs[i].from_slot);
-		sent |= BIT(i);
+		send(&group->reads, SCRIBE_WIRE_READ, buffer + i, recs[i].from_disk,
+		     recs[i].from_life, recs[i].from_slot);
+		group->sent |= BIT(i);
 	}
-	scribe_sync_wait(&reads);
-	sent &= ~atomic_read(&reads.failed);
-	scribe_sync_init(&writes);
-	for (i = 0; i < nr; i++) {
-		if (!(sent & BIT(i)))
-			continue;
-		send(&writes, SCRIBE_WIRE_WRITE, i, recs[i].to_disk, recs[i].to_life,
-		     recs[i].to_slot);
-		written |= BIT(i);
+}
+
+static void end_reads(struct group *group)
+{
+	scribe_sync_wait(&group->reads);
+	group->sent &= ~(atomic_read(&group->reads.failed) >> group->buffer);
+}
+
+static void begin_writes(struct group *group)
+{
+	u32 i;
+
+	scribe_sync_init(&group->writes);
+	for (i = 0; i < GROUP; i++) {
+		const struct scribe_slot_rec *rec = &group->recs[i];
+
+		if (group->sent & BIT(i))
+			send(&group->writes, SCRIBE_WIRE_WRITE, group->buffer + i, rec->to_disk,
+			     rec->to_life, rec->to_slot);
 	}
-	scribe_sync_wait(&writes);
-	return written & ~atomic_read(&writes.failed);
+}
+
+/* Mask of those that were written. */
+static u32 end_writes(struct group *group)
+{
+	scribe_sync_wait(&group->writes);
+	return group->sent & ~(atomic_read(&group->writes.failed) >> group->buffer);
+}
+
+/* Up to SCRIBE_COPY_SLOTS_MAX slots: mask of those that were written. */
+static u64 copy_all(const struct scribe_slot_rec *recs, u32 nr, int *err)
+{
+	struct group groups[2];
+	u64 written = 0;
+	u32 g = 0, i;
+
+	*err = scribe_node_expired() ? -ESTALE : 0;
+	if (!*err && nr)
+		begin_reads(&groups[0], recs, min(GROUP, nr), 0);
+	for (i = 0; i < nr && !*err; i += GROUP, g ^= 1) {
+		end_reads(&groups[g]);
+		if (scribe_node_expired()) {
+			*err = -ESTALE;
+			break;
+		}
+		begin_writes(&groups[g]);
+		if (i + GROUP < nr)
+			begin_reads(&groups[g ^ 1], recs + i + GROUP, min(GROUP, nr - i - GROUP),
+				    (g ^ 1) * GROUP);
+		written |= (u64)end_writes(&groups[g]) << i;
+	}
+	return written;
 }
 
 static u32 disk_at(const struct scribe_slot_rec *rec, bool from)
@@ -115,9 +165,9 @@ static u64 flush_ends(const struct scribe_slot_rec *recs, u32 nr, u64 written, b
 int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done)
 {
 	unsigned int generation;
-	u64 written = 0;
-	int err = 0;
+	u64 written;
 	u32 i;
+	int err;
 
 	*done = 0;
 	for (i = 0; i < nr; i++) {
@@ -127,13 +177,7 @@ int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done)
 	}
 	mutex_lock(&buffers_lock);
 	generation = scribe_barrier_enter();
-	for (i = 0; i < nr; i += BUFFERS) {
-		if (scribe_node_expired()) {
-			err = -ESTALE;
-			break;
-		}
-		written |= (u64)copy_some(recs + i, min(BUFFERS, nr - i)) << i;
-	}
+	written = copy_all(recs, nr, &err);
 	*done = flush_ends(recs, nr, flush_ends(recs, nr, written, true), false);
 	scribe_barrier_leave(generation);
 	mutex_unlock(&buffers_lock);

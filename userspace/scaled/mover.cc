@@ -233,6 +233,9 @@ Mover::Round Mover::round(Kernel& kernel, meta::Database& database, const std::s
     std::map<VsdId, std::set<ExtentId>> by_vsd;
     for (const meta::Owned& one : *found) by_vsd[one.vsd].insert(one.extent);
     for (const auto& [vsd, extents] : by_vsd) {
+      // For all of them in one entry of the log; a piece looks again at what changed meanwhile.
+      if (const std::lock_guard moving(moving_); const auto lease = hold(kernel, cluster, vsd))
+        find_places(database, vsd, lease->epoch, {extents.begin(), extents.end()});
       for (auto from = extents.begin(); from != extents.end() && !stop.stop_requested();) {
         std::vector<ExtentId> some;
         const size_t most = pace_.piece(kAtOnce);
@@ -276,10 +279,10 @@ void Mover::give_back_leases() {
 
 // Takes a lease for itself.
 std::optional<Mover::Lease> Mover::mind(Kernel& kernel, VsdId vsd) {
+  if (agent_.retiring()) return std::nullopt;
   auto taken = propose({{"op", "lease_take"},
                         {"vsd", vsd.value},
                         {"node", config_.node.value},
-  if (agent_.retiring()) return std::nullopt;
                         {"life", agent_.life()},
                         {"free", true}});
   if (!taken) return std::nullopt;
@@ -452,25 +455,30 @@ void Mover::settle(Kernel& kernel, meta::Database& database) {
   unsettled_.clear();
 }
 
+// Under moving_, with the lease.
+void Mover::find_places(meta::Database& database, VsdId vsd, uint64_t epoch,
+                        const std::vector<ExtentId>& extents) {
+  auto needing = plan(database, vsd, extents);
+  if (!needing) return;
+  json::array homeless;
+  for (const Item& item : *needing)
+    // One that has all it wants may be noted as wanting still.
+    if (item.step.kind == Step::Kind::place || item.step.kind == Step::Kind::none)
+      homeless.push_back(item.extent.id.value);
+  if (homeless.empty()) return;
+  json::object body = about("place", vsd, epoch);
+  body["extents"] = std::move(homeless);
+  if (auto placed = propose(std::move(body)); !placed)
+    spdlog::info("VSD {}: {}", vsd.value, placed.error().text);
+}
+
 Mover::Round Mover::move_some(Kernel& kernel, meta::Database& database, VsdId vsd,
                               const std::vector<ExtentId>& extents) {
   meta::Cluster cluster(database);
   const std::lock_guard moving(moving_);
   const auto lease = hold(kernel, cluster, vsd);
   if (!lease) return {};
-  auto needing = plan(database, vsd, extents);
-  if (!needing) return {};
-  json::array homeless;
-  for (const Item& item : *needing)
-    // One that has all it wants may be noted as wanting still.
-    if (item.step.kind == Step::Kind::place || item.step.kind == Step::Kind::none)
-      homeless.push_back(item.extent.id.value);
-  if (!homeless.empty()) {
-    json::object body = about("place", vsd, lease->epoch);
-    body["extents"] = std::move(homeless);
-    if (auto placed = propose(std::move(body)); !placed)
-      spdlog::info("VSD {}: {}", vsd.value, placed.error().text);
-  }
+  find_places(database, vsd, lease->epoch, extents);
 
   // From here to the end of the copying no slot that it reads of may come to be another's.
   std::unique_lock looking(agent_.looking());

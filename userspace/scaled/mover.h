@@ -108,6 +108,8 @@ class Mover {
   std::optional<Lease> mind(control::Kernel& kernel, core::VsdId vsd);
   core::Result<std::vector<Item>> plan(meta::Database& database, core::VsdId vsd,
                                        const std::vector<core::ExtentId>& extents);
+  void find_places(meta::Database& database, core::VsdId vsd, uint64_t epoch,
+                   const std::vector<core::ExtentId>& extents);
   Round move_some(control::Kernel& kernel, meta::Database& database, core::VsdId vsd,
                   const std::vector<core::ExtentId>& extents);
   core::Result<void> freeze(control::Kernel& kernel, core::VsdId vsd, uint64_t epoch,

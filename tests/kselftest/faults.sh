@@ -97,6 +97,7 @@ rm -f "$state-3/healed"
 check "everything has two copies on the disks that are left" wait_until test -e "$state-3/healed"
 check "and the two are the same" python3 scribe_agent.py compare 0 "$state-3" "${disks[@]:1}"
 check "the module reads the same from both" python3 scribe_agent.py digests 0 "$state-3" "${disks[@]:1}"
+check "slots are copied, those that cannot be left out" python3 scribe_agent.py slots 0 "$state-3" "${disks[@]:1}"
 check "slots were copied for that" sh -c "grep -q 'copied [1-9]' /sys/kernel/debug/scribe/node"
 check "nothing stays frozen" refuse grep -q 'frozen [1-9]' /sys/kernel/debug/scribe/vsds
 check "a second disk fails" break_disk f2

@@ -547,6 +547,38 @@ def digests(state, disks):
     print(f"{count} parts read")
 
 
+def slots(_state, disks):
+    """Slots are copied in several groups; those that cannot be leave the others alone, and their targets as they are."""
+    family = nl.Family()
+    (source, source_path), (target, target_path) = sorted(disks.items())[:2]
+    opened = {disk: family.call("DISK_OPEN", DISK_ID=disk, DISK_UUID=disk_uuid(disk), PATH=path, TIER=0)
+              for disk, path in disks.items()}
+    count = 19
+    first = opened[target]["SLOTS"] - count  # nothing lies there
+    before = b"\xab" * (nl.SLOT_SECTORS * 512)
+    with open(target_path, "r+b", buffering=0) as dev:
+        for slot in range(first, first + count):
+            dev.seek(slot_offset(slot))
+            dev.write(before)
+        os.fsync(dev.fileno())
+    wrong = {1: "source's life", 6: "source's life", 11: "target's life", 17: "source's end"}
+    recs = b""
+    for i in range(count):
+        what = wrong.get(i)
+        recs += nl.SLOT.pack(opened[source]["DISK_LIFE"] ^ (what == "source's life"),
+                             opened[target]["DISK_LIFE"] ^ (what == "target's life"),
+                             opened[source]["SLOTS"] if what == "source's end" else i, first + i, source, target, 0)
+    done = family.call("SLOTS_COPY", SLOTS_MOVE=recs)["DONE"]
+    wanted = sum(1 << i for i in range(count) if i not in wrong)
+    if done != wanted:
+        sys.exit(f"copied {done:b}, not {wanted:b}")
+    for i in range(count):
+        there = read_direct(target_path, slot_offset(first + i), len(before))
+        if there != (before if i in wrong else read_direct(source_path, slot_offset(i), len(before))):
+            sys.exit(f"slot {i}: {wrong.get(i, 'good')}, and other data on the target")
+    print(f"{count - len(wrong)} slots copied")
+
+
 def spoil(state, disks):
     for _, _, offset, length, copies, intent in mapped_ranges(state):
         if intent and len(copies) == 2:
@@ -583,7 +615,7 @@ def main():
     if role == "format":
         for disk, path in disks.items():
             nl.format_disk(path, disk, CLUSTER, disk_uuid(disk))
-    elif role in ("compare", "digests", "spoil", "rot"):
+    elif role in ("compare", "digests", "slots", "spoil", "rot"):
         globals()[role](state, disks)
     elif role == "host":
         Host(int(node), state, disks).serve()

@@ -80,6 +80,16 @@ class Cluster {
     return id;
   }
 
+  core::Result<core::SnapshotId> snapshot(VsdId vsd, const std::string& name) {
+    return entry([&](Map& map, uint64_t index) { return map.snapshot(vsd, name, index, 5); });
+  }
+
+  core::Result<VsdId> clone(core::SnapshotId snapshot, const std::string& name) {
+    auto id = entry([&](Map& map, uint64_t) { return map.clone(snapshot, name, 2); });
+    if (id) entry([&](Map& map, uint64_t) { return map.grant_lease(*id, kNode, kLife); }).value();
+    return id;
+  }
+
   core::Result<void> write(VsdId vsd, uint64_t chunk, Segment segment, uint64_t epoch = 1) {
     return entry([&](Map& map, uint64_t index) {
       return map.commit(Batch{vsd, epoch, {{chunk, segment}}, {}}, index);
@@ -248,8 +258,7 @@ TEST(Map, ASnapshotKeepsWhatWasAndEndsExclusiveness) {
   const ExtentId old_extent = c.reserve();
   const ExtentId new_extent = c.reserve();
   c.write(vsd, 2500, {0, 64, 0, old_extent}).value();
-  const auto snapshot =
-      c.entry([&](Map& map, uint64_t index) { return map.snapshot(vsd, index); }).value();
+  const auto snapshot = c.snapshot(vsd, "s").value();
   EXPECT_FALSE(c.map().leaf(vsd, 2500 / 16).value().extents[0].exclusive);
   c.write(vsd, 2500, {0, 64, 0, new_extent}).value();
   EXPECT_TRUE(c.map().leaf(vsd, 2500 / 16).value().extents[0].exclusive);
@@ -308,8 +317,7 @@ TEST(Map, ABigDeletionIsManySmallEntriesAndSparesWhatASnapshotHolds) {
   const VsdId vsd = c.vsd("a", 3000);
   for (uint64_t chunk = 0; chunk < 3000; chunk += 300)
     c.write(vsd, chunk, {0, 8, 0, c.reserve()}).value();
-  const auto snapshot =
-      c.entry([&](Map& map, uint64_t index) { return map.snapshot(vsd, index); }).value();
+  const auto snapshot = c.snapshot(vsd, "s").value();
   c.write(vsd, 300, {0, 8, 0, c.reserve()}).value();
   c.entry([&](Map& map, uint64_t) { return map.delete_vsd(vsd); }).value();
   c.expect_sound();
@@ -367,37 +375,198 @@ TEST(Database, WhatIsCommittedIsThereAfterReopeningAndWhatIsPreparedIsNot) {
   std::filesystem::remove(path);
 }
 
-// Any history of writes, unmaps, snapshots and deletions equals a model that maps each sector, on
-// the leader and on the follower, and its counts equal a recount.
+TEST(Map, ACloneBeginsAsItsSnapshotGoesItsOwnWayAndOutlivesItsOrigin) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 3000);
+  c.write(vsd, 2500, {0, 64, 0, c.reserve()}).value();
+  const auto snapshot = c.snapshot(vsd, "s").value();
+  const VsdId clone = c.clone(snapshot, "b").value();
+  EXPECT_EQ(chunk_of(c.map(), clone, 2500), chunk_of(c.map(), vsd, 2500));
+  EXPECT_FALSE(c.map().leaf(clone, 2500 / 16)->extents[0].exclusive);
+  const ExtentId own = c.reserve();
+  c.write(clone, 2500, {8, 8, 0, own}).value();
+  EXPECT_EQ(chunk_of(c.map(), clone, 2500).size(), 3U);
+  EXPECT_EQ(chunk_of(c.map(), vsd, 2500).size(), 1U);
+  c.expect_sound();
+  c.entry([&](Map& map, uint64_t) { return map.delete_vsd(vsd); }).value();
+  c.entry([&](Map& map, uint64_t) { return map.delete_snapshot(snapshot); }).value();
+  c.reap();
+  EXPECT_EQ(chunk_of(c.map(), clone, 2500).size(), 3U);
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM extent").getInt(), 2);
+  c.entry([&](Map& map, uint64_t) { return map.delete_vsd(clone); }).value();
+  c.reap();
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM extent").getInt(), 0);
+}
+
+TEST(Map, AVsdThatIsRevertedIsAsItWasInSizeAsWell) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 16);
+  const ExtentId first = c.reserve();
+  c.write(vsd, 3, {0, 8, 0, first}).value();
+  const auto snapshot = c.snapshot(vsd, "s").value();
+  c.entry([&](Map& map, uint64_t) { return map.resize_vsd(vsd, 5000 * kChunk); }).value();
+  c.write(vsd, 3, {0, 8, 0, c.reserve()}).value();
+  c.write(vsd, 4000, {0, 8, 0, c.reserve()}).value();
+  c.entry([&](Map& map, uint64_t) { return map.revert(vsd, snapshot); }).value();
+  c.expect_sound();
+  c.reap();
+  EXPECT_EQ(c.map().version(vsd)->sectors, 16 * kChunk);
+  EXPECT_EQ(chunk_of(c.map(), vsd, 3), (core::Segments{{0, 8, 0, first}}));
+  EXPECT_FALSE(c.map().leaf(vsd, 0)->extents[0].exclusive) << "the snapshot has it, too";
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM extent").getInt(), 1);
+  const VsdId other = c.vsd("b", 16);
+  const auto foreign = c.entry([&](Map& map, uint64_t) { return map.revert(other, snapshot); });
+  EXPECT_EQ(foreign.error().code, Code::invalid);
+  const auto missing = c.entry([&](Map& map, uint64_t) { return map.revert(vsd, {99}); });
+  EXPECT_EQ(missing.error().code, Code::not_found);
+}
+
+TEST(Map, NamesOfSnapshotsAreOnceForAVsd) {
+  Cluster c;
+  const VsdId a = c.vsd("a", 1);
+  const VsdId b = c.vsd("b", 1);
+  const auto first = c.snapshot(a, "daily").value();
+  EXPECT_EQ(c.snapshot(a, "daily").error().code, Code::conflict);
+  EXPECT_TRUE(c.snapshot(b, "daily"));
+  EXPECT_EQ(c.snapshot(a, "../x").error().code, Code::invalid);
+  EXPECT_EQ(c.snapshot({99}, "x").error().code, Code::not_found);
+  c.entry([&](Map& map, uint64_t) { return map.delete_snapshot(first); }).value();
+  EXPECT_TRUE(c.snapshot(a, "daily"));
+}
+
+TEST(Map, ADiffCostsWhatDiffersAndComesInPieces) {
+  Cluster c;
+  const VsdId vsd = c.vsd("a", 3000);
+  c.write(vsd, 0, {0, 2048, 0, c.reserve()}).value();
+  const auto before = c.map().version(c.snapshot(vsd, "s").value()).value();
+  c.write(vsd, 0, {2040, 8, 0, c.reserve()}).value();
+  c.write(vsd, 1, {0, 16, 0, c.reserve()}).value();
+  c.write(vsd, 0, {100, 4, 0, {}}).value();
+  for (uint64_t chunk = 1000; chunk < 1010; chunk += 2)
+    c.write(vsd, chunk, {5, 1, 0, c.reserve()}).value();
+  const auto after = c.map().version(vsd).value();
+  const auto all = c.map().diff(before, after, 0, 1000).value();
+  ASSERT_EQ(all.changes.size(), 7U);
+  EXPECT_EQ(all.next, std::nullopt);
+  EXPECT_EQ(all.changes[0], (meta::Change{100, 4, false}));
+  EXPECT_EQ(all.changes[1], (meta::Change{2040, 24, true})) << "over the end of a chunk";
+  EXPECT_EQ(all.changes[6], (meta::Change{1008 * kChunk + 5, 1, true}));
+  std::vector<meta::Change> pieces;
+  for (std::optional<uint64_t> at = 0; at;) {
+    const auto some = c.map().diff(before, after, *at, 2).value();
+    EXPECT_LE(some.changes.size(), 3U);
+    pieces.insert(pieces.end(), some.changes.begin(), some.changes.end());
+    at = some.next;
+  }
+  ASSERT_EQ(pieces.size(), 8U) << "what crosses the end of a piece comes in two";
+  EXPECT_EQ(pieces[2], (meta::Change{kChunk, 16, true}));
+  pieces[1].sectors += pieces[2].sectors;
+  pieces.erase(pieces.begin() + 2);
+  EXPECT_EQ(pieces, all.changes);
+  EXPECT_TRUE(c.map().diff(after, after, 0, 10)->changes.empty());
+  EXPECT_TRUE(c.map().diff(before, after, uint64_t{1} << 60, 10)->changes.empty());
+}
+
+// Where each sector of a chunk leads to.
+using Sectors = std::vector<std::pair<ExtentId, int>>;
+Sectors spread_out(const core::Segments& segments) {
+  Sectors out(kChunk);
+  for (const Segment& one : segments)
+    for (int i = 0; i < one.len; i++)
+      out[static_cast<size_t>(one.start + i)] = {one.extent, one.off + i};
+  return out;
+}
+
+using Model = std::map<uint64_t, core::Segments>;
+
+std::vector<meta::Change> naive_diff(const Model& from, const Model& to) {
+  std::set<uint64_t> chunks;
+  for (const Model* model : {&from, &to})
+    for (const auto& [chunk, segments] : *model) chunks.insert(chunk);
+  auto of = [](const Model& model, uint64_t chunk) {
+    const auto at = model.find(chunk);
+    return spread_out(at == model.end() ? core::Segments{} : at->second);
+  };
+  std::vector<meta::Change> out;
+  for (const uint64_t chunk : chunks) {
+    const Sectors before = of(from, chunk);
+    const Sectors after = of(to, chunk);
+    for (uint64_t i = 0; i < kChunk; i++) {
+      if (before[i] == after[i]) continue;
+      const uint64_t sector = chunk * kChunk + i;
+      const bool mapped = static_cast<bool>(after[i].first);
+      if (!out.empty() && out.back().mapped == mapped &&
+          out.back().sector + out.back().sectors == sector)
+        out.back().sectors++;
+      else
+        out.push_back({sector, 1, mapped});
+    }
+  }
+  return out;
+}
+
+// Any history of writes, unmaps, snapshots, clones, reverts and deletions equals a model that maps
+// each sector, on the leader and on the follower; its counts equal a recount; what differs between
+// two versions is what differs in the model; and what a deletion frees was foretold.
 RC_GTEST_PROP(Map, AnyHistoryEqualsTheModel, ()) {
   constexpr uint64_t kChunks = 1100;  // three levels
-  using Model = std::map<uint64_t, core::Segments>;
   Cluster c;
-  std::map<uint64_t, Model> vsds;       // id -> chunks
-  std::map<uint64_t, Model> snapshots;  // id -> chunks
+  std::map<uint64_t, Model> vsds;        // id -> chunks
+  std::map<uint64_t, Model> snapshots;   // id -> chunks
+  std::map<uint64_t, uint64_t> origins;  // of snapshots
   vsds[c.vsd("v0", kChunks).value] = {};
   int names = 1;
   auto pick = [](const auto& from) { return *rc::gen::elementOf(from); };
+  auto extents = [&] {
+    return static_cast<uint64_t>(
+        c.leader().sql().execAndGet("SELECT count(*) FROM extent").getInt64());
+  };
   const int steps = *rc::gen::inRange(5, 40);
   for (int step = 0; step < steps; step++) {
-    const int what = *rc::gen::inRange(0, 10);
+    const int what = *rc::gen::inRange(0, 14);
+    const std::string name = "x" + std::to_string(names++);
     if (what == 0 || vsds.empty()) {
-      vsds[c.vsd("v" + std::to_string(names++), kChunks).value] = {};
-    } else if (what == 1) {
+      vsds[c.vsd(name, kChunks).value] = {};
+    } else if (what <= 2) {
       const uint64_t id = pick(vsds).first;
-      const auto snapshot =
-          c.entry([&](Map& map, uint64_t index) { return map.snapshot({id}, index); }).value();
+      const auto snapshot = c.snapshot({id}, name).value();
       snapshots[snapshot.value] = vsds[id];
-    } else if (what == 2 && !snapshots.empty()) {
+      origins[snapshot.value] = id;
+    } else if (what == 3 && !snapshots.empty()) {
       const uint64_t id = pick(snapshots).first;
+      const auto version = c.map().version(core::SnapshotId{id}).value();
+      const uint64_t goes = c.map().freed_by(std::span(&version, 1)).value();
+      const uint64_t before = extents();
       c.entry([&](Map& map, uint64_t) { return map.delete_snapshot({id}); }).value();
       c.reap();
+      RC_ASSERT(extents() + goes == before);
       snapshots.erase(id);
-    } else if (what == 3 && vsds.size() > 1) {
+    } else if (what == 4 && vsds.size() > 1) {
+      // With all of its snapshots.
       const uint64_t id = pick(vsds).first;
+      std::vector<meta::Version> versions{c.map().version(VsdId{id}).value()};
+      for (const auto& [snapshot, origin] : origins)
+        if (origin == id && snapshots.contains(snapshot))
+          versions.push_back(c.map().version(core::SnapshotId{snapshot}).value());
+      const uint64_t goes = c.map().freed_by(versions).value();
+      const uint64_t before = extents();
       c.entry([&](Map& map, uint64_t) { return map.delete_vsd({id}); }).value();
+      for (const auto& [snapshot, origin] : origins)
+        if (origin == id && snapshots.erase(snapshot) != 0)
+          c.entry([&](Map& map, uint64_t) { return map.delete_snapshot({snapshot}); }).value();
       c.reap();
+      RC_ASSERT(extents() + goes == before);
       vsds.erase(id);
+    } else if (what == 5 && !snapshots.empty()) {
+      const uint64_t id = pick(snapshots).first;
+      vsds[c.clone({id}, name).value().value] = snapshots[id];
+    } else if (what == 6 && !snapshots.empty()) {
+      const uint64_t id = pick(snapshots).first;
+      const uint64_t origin = origins[id];
+      if (!vsds.contains(origin)) continue;
+      c.entry([&](Map& map, uint64_t) { return map.revert({origin}, {id}); }).value();
+      c.reap();
+      vsds[origin] = snapshots[id];
     } else {
       const uint64_t id = pick(vsds).first;
       Batch batch{{id}, 1, {}, {}};
@@ -416,18 +585,40 @@ RC_GTEST_PROP(Map, AnyHistoryEqualsTheModel, ()) {
     }
     RC_ASSERT(c.sound());
   }
-  for (Map* map : {&c.map()}) {
-    for (auto& [id, model] : vsds)
-      for (auto& [chunk, segments] : model) {
-        const bool same = chunk_of(*map, {id}, chunk) == segments;
-        RC_ASSERT(same);
-      }
-    for (auto& [id, model] : snapshots)
-      for (auto& [chunk, segments] : model) {
-        const bool same = map->snapshot_chunk({id}, chunk).value() == segments;
-        RC_ASSERT(same);
-      }
+  std::vector<std::pair<meta::Version, const Model*>> versions;
+  for (auto& [id, model] : vsds) {
+    for (auto& [chunk, segments] : model) {
+      const bool same = chunk_of(c.map(), {id}, chunk) == segments;
+      RC_ASSERT(same);
+    }
+    versions.emplace_back(c.map().version(VsdId{id}).value(), &model);
   }
+  for (auto& [id, model] : snapshots) {
+    for (auto& [chunk, segments] : model) {
+      const bool same = c.map().snapshot_chunk({id}, chunk).value() == segments;
+      RC_ASSERT(same);
+    }
+    versions.emplace_back(c.map().version(core::SnapshotId{id}).value(), &model);
+  }
+  uint64_t all = 0;
+  for (const auto& [version, model] : versions) {
+    const auto usage = c.map().usage(version).value();
+    std::set<ExtentId> referenced;
+    uint64_t sectors = 0;
+    for (const auto& [chunk, segments] : *model)
+      for (const Segment& one : segments) {
+        referenced.insert(one.extent);
+        sectors += one.len;
+      }
+    RC_ASSERT(usage.logical_sectors == sectors);
+    RC_ASSERT(usage.referenced == referenced.size());
+    all += usage.unique;
+    const auto& other = pick(versions);
+    const auto diff = c.map().diff(version, other.first, 0, SIZE_MAX).value();
+    const bool same = diff.changes == naive_diff(*model, *other.second);
+    RC_ASSERT(same);
+  }
+  RC_ASSERT(all <= extents());
 }
 
 }  // namespace

@@ -67,6 +67,40 @@ Segments splice(const Segments& old, const Segment& change) {
   return out;
 }
 
+std::vector<Difference> differences(const Segments& before, const Segments& after) {
+  std::vector<Difference> out;
+  auto from = before.begin();
+  auto to = after.begin();
+  for (uint32_t pos = 0; pos < kChunkSectors;) {
+    while (from != before.end() && uint32_t{from->start} + from->len <= pos) ++from;
+    while (to != after.end() && uint32_t{to->start} + to->len <= pos) ++to;
+    // Up to the next place where one of the two begins or ends.
+    uint32_t end = kChunkSectors;
+    auto cut = [&](auto at, const Segments& all) {
+      if (at == all.end()) return;
+      const uint32_t start = at->start;
+      end = std::min(end, start > pos ? start : start + at->len);
+    };
+    cut(from, before);
+    cut(to, after);
+    auto place = [&](auto at, const Segments& all) {
+      return at == all.end() || at->start > pos
+                 ? std::pair(ExtentId{}, uint32_t{0})
+                 : std::pair(at->extent, at->off + (pos - at->start));
+    };
+    const auto now = place(to, after);
+    if (place(from, before) != now) {
+      const bool mapped = static_cast<bool>(now.first);
+      if (!out.empty() && out.back().mapped == mapped && out.back().start + out.back().len == pos)
+        out.back().len = static_cast<uint16_t>(out.back().len + end - pos);
+      else
+        out.push_back({static_cast<uint16_t>(pos), static_cast<uint16_t>(end - pos), mapped});
+    }
+    pos = end;
+  }
+  return out;
+}
+
 std::string pack(const Segments& segments) {
   std::string out;
   out.reserve(segments.size() * kPackedBytes);

@@ -36,6 +36,18 @@ using Segments = std::vector<Segment>;
 /// each other become one segment. Pre: valid_range(start, len, off).
 [[nodiscard]] Segments splice(const Segments& old, const Segment& change);
 
+/// A range of a chunk in which two maps of it differ.
+struct Difference {
+  uint16_t start = 0;
+  uint16_t len = 0;
+  bool mapped = false;  ///< in the second map
+
+  friend bool operator==(const Difference&, const Difference&) = default;
+};
+
+/// Where they lead to different places, in order; neighbours are one.
+[[nodiscard]] std::vector<Difference> differences(const Segments& before, const Segments& after);
+
 /// The stored form: 14 bytes each, little endian.
 [[nodiscard]] std::string pack(const Segments& segments);
 

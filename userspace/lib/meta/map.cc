@@ -70,6 +70,11 @@ bool valid_name(const std::string& name) {
 
 int64_t signed_id(uint64_t id) { return static_cast<int64_t>(id); }
 
+Error bad_name(const std::string& name, const char* what) {
+  return {Code::invalid,
+          "'" + name + "' is no name for " + what + ": 1 to 64 letters, digits, '-', '_' or '.'"};
+}
+
 Error no_vsd(VsdId vsd) { return {Code::not_found, "no VSD with id " + std::to_string(vsd.value)}; }
 
 }  // namespace
@@ -131,13 +136,7 @@ uint64_t Map::own(uint64_t id, Row& row, int64_t level) {
       more.exec();
     }
   } else {
-    for (uint64_t i = 0; i < children_of(level); i++) {
-      if (const uint64_t child = child_at(row.body, i); child != 0) {
-        Query more(database_, "UPDATE tree SET refs = refs + 1 WHERE id = ?");
-        more.bind(1, signed_id(child));
-        more.exec();
-      }
-    }
+    for (uint64_t i = 0; i < children_of(level); i++) add_row_ref(child_at(row.body, i));
   }
   row.refs = 1;
   return insert_row(level, row.body);
@@ -253,6 +252,13 @@ void Map::drop_row(uint64_t id, uint64_t index) {
   for (uint64_t i = 0; i < children_of(row.level); i++) drop_row(child_at(row.body, i), index);
 }
 
+void Map::add_row_ref(uint64_t id) {
+  if (id == 0) return;
+  Query more(database_, "UPDATE tree SET refs = refs + 1 WHERE id = ?");
+  more.bind(1, signed_id(id));
+  more.exec();
+}
+
 void Map::discard(uint64_t root) {
   if (root == 0) return;
   Query insert(database_, "INSERT INTO garbage VALUES(?, ?)");
@@ -291,9 +297,7 @@ Result<uint64_t> Map::reap(uint64_t rows, uint64_t index) {
 
 Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_t replicas) {
   return guarded([&]() -> Result<VsdId> {
-    if (!valid_name(name))
-      return Error{Code::invalid,
-                   "'" + name + "' is no name for a VSD: 1 to 64 letters, digits, '-', '_' or '.'"};
+    if (!valid_name(name)) return bad_name(name, "a VSD");
     if (sectors == 0 || sectors % core::kChunkSectors != 0 || sectors > kMaxSectors)
       return Error{Code::invalid, "the size of a VSD is a multiple of 1 MiB, at most 2 PiB"};
     if (replicas < 2 || replicas > 3) return Error{Code::invalid, "a VSD has 2 or 3 copies"};
@@ -443,26 +447,27 @@ Result<void> Map::commit(const Batch& batch, uint64_t index) {
   });
 }
 
-Result<core::SnapshotId> Map::snapshot(VsdId vsd, uint64_t index) {
+Result<core::SnapshotId> Map::snapshot(VsdId vsd, const std::string& name, uint64_t index,
+                                       int64_t now) {
   return guarded([&]() -> Result<core::SnapshotId> {
-    Query query(database_, "SELECT root, sectors FROM vsd WHERE id = ?");
-    query.bind(1, signed_id(vsd.value));
-    if (!query.executeStep()) return no_vsd(vsd);
-    const auto root = static_cast<uint64_t>(query.getColumn(0).getInt64());
-    const int64_t sectors = query.getColumn(1).getInt64();
-    query.reset();
-    if (root != 0) {
-      Query more(database_, "UPDATE tree SET refs = refs + 1 WHERE id = ?");
-      more.bind(1, signed_id(root));
-      more.exec();
-    }
+    if (!valid_name(name)) return bad_name(name, "a snapshot");
+    auto from = version(vsd);
+    if (!from) return from.error();
+    Query taken(database_, "SELECT 1 FROM snapshot WHERE vsd = ? AND name = ?");
+    taken.bind(1, signed_id(vsd.value));
+    taken.bind(2, name);
+    if (taken.executeStep())
+      return Error{Code::conflict, "the VSD has a snapshot named " + name + " already"};
+    add_row_ref(from->root);
     const core::SnapshotId id{next_id("snapshot")};
-    Query insert(database_, "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?)");
+    Query insert(database_, "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?, ?, ?)");
     insert.bind(1, signed_id(id.value));
     insert.bind(2, signed_id(vsd.value));
-    insert.bind(3, sectors);
-    insert.bind(4, signed_id(root));
-    insert.bind(5, signed_id(index));
+    insert.bind(3, name);
+    insert.bind(4, signed_id(from->sectors));
+    insert.bind(5, signed_id(from->root));
+    insert.bind(6, signed_id(index));
+    insert.bind(7, now);
     insert.exec();
     Query update(database_, "UPDATE vsd SET last_snapshot = ? WHERE id = ?");
     update.bind(1, signed_id(index));
@@ -485,6 +490,174 @@ Result<void> Map::delete_snapshot(core::SnapshotId snapshot) {
     gone.exec();
     discard(root);
     return {};
+  });
+}
+
+Result<VsdId> Map::clone(core::SnapshotId snapshot, const std::string& name, uint32_t replicas) {
+  return guarded([&]() -> Result<VsdId> {
+    auto from = version(snapshot);
+    if (!from) return from.error();
+    auto id = create_vsd(name, from->sectors, replicas);
+    if (!id) return id;
+    add_row_ref(from->root);
+    Query update(database_, "UPDATE vsd SET root = ? WHERE id = ?");
+    update.bind(1, signed_id(from->root));
+    update.bind(2, signed_id(id->value));
+    update.exec();
+    return id;
+  });
+}
+
+Result<void> Map::revert(VsdId vsd, core::SnapshotId snapshot) {
+  return guarded([&]() -> Result<void> {
+    auto now = version(vsd);
+    auto then = version(snapshot);
+    if (!now) return now.error();
+    if (!then) return then.error();
+    Query own(database_, "SELECT 1 FROM snapshot WHERE id = ? AND vsd = ?");
+    own.bind(1, signed_id(snapshot.value));
+    own.bind(2, signed_id(vsd.value));
+    if (!own.executeStep())
+      return Error{Code::invalid, "snapshot " + std::to_string(snapshot.value) +
+                                      " is of another VSD than " + std::to_string(vsd.value)};
+    add_row_ref(then->root);
+    Query update(database_, "UPDATE vsd SET root = ?, sectors = ? WHERE id = ?");
+    update.bind(1, signed_id(then->root));
+    update.bind(2, signed_id(then->sectors));
+    update.bind(3, signed_id(vsd.value));
+    update.exec();
+    discard(now->root);
+    return {};
+  });
+}
+
+Result<Version> Map::version_by(const char* query, uint64_t id, const Error& missing) {
+  return guarded([&]() -> Result<Version> {
+    Query row(database_, query);
+    row.bind(1, signed_id(id));
+    if (!row.executeStep()) return missing;
+    return Version{static_cast<uint64_t>(row.getColumn(0).getInt64()),
+                   static_cast<uint64_t>(row.getColumn(1).getInt64())};
+  });
+}
+
+Result<Version> Map::version(VsdId vsd) {
+  return version_by("SELECT sectors, root FROM vsd WHERE id = ?", vsd.value, no_vsd(vsd));
+}
+
+Result<Version> Map::version(core::SnapshotId snapshot) {
+  return version_by("SELECT sectors, root FROM snapshot WHERE id = ?", snapshot.value,
+                    {Code::not_found, "no snapshot with id " + std::to_string(snapshot.value)});
+}
+
+// What lies below a row of a tree that may be lower than the one it is compared with.
+std::vector<Map::Place> Map::children(const Place& of, int64_t level) {
+  std::vector<Place> out(children_of(level));
+  if (of.id == 0) return out;
+  if (of.level < level) {
+    out[0] = of;
+    return out;
+  }
+  const Row row = read_row(of.id);
+  for (uint64_t i = 0; i < out.size(); i++) out[i] = {child_at(row.body, i), level - 1};
+  return out;
+}
+
+// Whether there was room for all.
+bool Map::diff_below(const Place& from, const Place& to, int64_t level, uint64_t first,
+                     uint64_t from_chunk, size_t most, Diff& out) {
+  if (from.id == to.id) return true;
+  if (level == 0) {
+    if (out.changes.size() >= most) {
+      out.next = first;
+      return false;
+    }
+    auto segments = [&](const Place& at) {
+      return at.id == 0 ? Segments{} : parse(read_row(at.id).body, at.id);
+    };
+    for (const core::Difference& one : core::differences(segments(from), segments(to))) {
+      const uint64_t sector = first * core::kChunkSectors + one.start;
+      Change* last = out.changes.empty() ? nullptr : &out.changes.back();
+      if (last != nullptr && last->mapped == one.mapped && last->sector + last->sectors == sector)
+        last->sectors += one.len;
+      else
+        out.changes.push_back({sector, one.len, one.mapped});
+    }
+    return true;
+  }
+  const uint64_t span = child_span(level);
+  const std::vector<Place> before = children(from, level);
+  const std::vector<Place> after = children(to, level);
+  for (uint64_t i = from_chunk > first ? (from_chunk - first) / span : 0; i < before.size(); i++)
+    if (!diff_below(before[i], after[i], level - 1, first + i * span, from_chunk, most, out))
+      return false;
+  return true;
+}
+
+Result<Diff> Map::diff(const Version& from, const Version& to, uint64_t chunk, size_t most) {
+  return guarded([&]() -> Result<Diff> {
+    const Place a{from.root, root_level(from.sectors)};
+    const Place b{to.root, root_level(to.sectors)};
+    const int64_t level = std::max(a.level, b.level);
+    Diff out;
+    if (chunk < child_span(level) * children_of(level))
+      diff_below(a, b, level, 0, chunk, most, out);
+    return out;
+  });
+}
+
+/// References that are left when some roots are gone, of rows and extents that have been looked at.
+struct Map::Remains {
+  std::map<uint64_t, int64_t> rows;
+  std::map<ExtentId, int64_t> extents;
+  uint64_t freed = 0;
+};
+
+// As drop_row(), and nothing is changed.
+void Map::without(uint64_t id, Remains& left) {
+  if (id == 0) return;
+  const Row row = read_row(id);
+  if (--left.rows.try_emplace(id, row.refs).first->second > 0) return;
+  if (row.level > 0) {
+    for (uint64_t i = 0; i < children_of(row.level); i++) without(child_at(row.body, i), left);
+    return;
+  }
+  for (const ExtentId extent : extents_of(parse(row.body, id))) {
+    auto at = left.extents.find(extent);
+    if (at == left.extents.end()) {
+      Query refs(database_, "SELECT refs FROM extent WHERE id = ?");
+      refs.bind(1, signed_id(extent.value));
+      if (!refs.executeStep())
+        throw SQLite::Exception("extent " + std::to_string(extent.value) + " is missing");
+      at = left.extents.emplace(extent, refs.getColumn(0).getInt64()).first;
+    }
+    left.freed += --at->second == 0;
+  }
+}
+
+Result<uint64_t> Map::freed_by(std::span<const Version> versions) {
+  return guarded([&]() -> Result<uint64_t> {
+    Remains left;
+    for (const Version& one : versions) without(one.root, left);
+    return left.freed;
+  });
+}
+
+Result<Usage> Map::usage(const Version& version) {
+  return guarded([&]() -> Result<Usage> {
+    Usage out;
+    std::set<ExtentId> extents;
+    walk(version.root, [&](const Segments& segments) {
+      for (const Segment& segment : segments) {
+        out.logical_sectors += segment.len;
+        extents.insert(segment.extent);
+      }
+    });
+    out.referenced = extents.size();
+    const auto unique = freed_by(std::span(&version, 1));
+    if (!unique) return unique.error();
+    out.unique = *unique;
+    return out;
   });
 }
 

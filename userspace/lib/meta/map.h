@@ -65,6 +65,32 @@ struct DiskShare {
   uint64_t stale = 0;
 };
 
+/// A version of a VSD: the VSD itself as it is now, or a snapshot.
+struct Version {
+  uint64_t sectors = 0;
+  uint64_t root = 0;
+};
+
+/// What differs between two versions, in order; neighbours are one.
+struct Change {
+  uint64_t sector = 0;
+  uint64_t sectors = 0;
+  bool mapped = false;  ///< in the second version; else it reads as zeros there
+
+  friend bool operator==(const Change&, const Change&) = default;
+};
+struct Diff {
+  std::vector<Change> changes;
+  std::optional<uint64_t> next;  ///< go on from this chunk; nothing: that is all
+};
+
+/// In slots of one disk: each has so many copies.
+struct Usage {
+  uint64_t logical_sectors = 0;  ///< mapped
+  uint64_t referenced = 0;       ///< extents that it leads to
+  uint64_t unique = 0;           ///< of these, no other version does
+};
+
 struct Spread {
   uint64_t mapped_sectors = 0;
   uint64_t extents = 0;
@@ -105,9 +131,18 @@ class Map {
   /// map leads there.
   Result<void> commit(const Batch& batch, uint64_t index);
 
-  /// A second reference to the root: from here on, what was born up to `index` is shared.
-  Result<core::SnapshotId> snapshot(core::VsdId vsd, uint64_t index);
+  /// A second reference to the root: from here on, what was born up to `index` is shared. Names are
+  /// those of VSDs, each once for a VSD; `now` in seconds since 1970.
+  Result<core::SnapshotId> snapshot(core::VsdId vsd, const std::string& name, uint64_t index,
+                                    int64_t now);
   Result<void> delete_snapshot(core::SnapshotId snapshot);
+
+  /// A VSD of its own that begins as the snapshot is: a third reference to the root.
+  Result<core::VsdId> clone(core::SnapshotId snapshot, const std::string& name, uint32_t replicas);
+
+  /// The VSD is as the snapshot of it is, in size as well. What it was is garbage for reap().
+  /// Nobody may have the lease. Code::invalid for a snapshot of another VSD.
+  Result<void> revert(core::VsdId vsd, core::SnapshotId snapshot);
 
   /// Drops garbage, up to so many tree rows: a big deletion is many small entries. How many it did;
   /// 0 when there is none left.
@@ -122,6 +157,15 @@ class Map {
   /// The first leaf of a VSD, from one on, that may have something mapped.
   Result<std::optional<uint64_t>> next_leaf(core::VsdId vsd, uint64_t from);
   Result<core::Segments> snapshot_chunk(core::SnapshotId snapshot, uint64_t chunk);
+  Result<Version> version(core::VsdId vsd);
+  Result<Version> version(core::SnapshotId snapshot);
+  /// From a chunk on, until there are `most` changes or some more; costs what differs. A change
+  /// that crosses the end of such a piece comes in two.
+  Result<Diff> diff(const Version& from, const Version& to, uint64_t chunk, size_t most);
+  /// Walks all of it.
+  Result<Usage> usage(const Version& version);
+  /// How many extents go when these all go, and nothing else changes; costs what would go.
+  Result<uint64_t> freed_by(std::span<const Version> versions);
 
   /// Recounts every reference and slot from scratch; each contradiction is one line.
   Result<std::vector<std::string>> verify();
@@ -148,8 +192,19 @@ class Map {
   void drop_extent_ref(core::ExtentId extent);
   void free_unreferenced(uint64_t index);
   void drop_row(uint64_t id, uint64_t index);
+  void add_row_ref(uint64_t id);
   void discard(uint64_t root);
   void walk(uint64_t id, const std::function<void(const core::Segments&)>& visit);
+  struct Place {
+    uint64_t id = 0;
+    int64_t level = 0;
+  };
+  std::vector<Place> children(const Place& of, int64_t level);
+  bool diff_below(const Place& from, const Place& to, int64_t level, uint64_t first,
+                  uint64_t from_chunk, size_t most, Diff& out);
+  struct Remains;
+  void without(uint64_t id, Remains& left);
+  Result<Version> version_by(const char* query, uint64_t id, const Error& missing);
   std::optional<uint64_t> find_leaf(uint64_t id, int64_t level, uint64_t first, uint64_t from);
   core::Segments find_chunk(uint64_t root, int64_t level, uint64_t chunk);
   Result<MappedExtent> mapped_extent(core::ExtentId id, core::VsdId vsd, uint64_t last_snapshot);

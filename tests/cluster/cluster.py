@@ -88,6 +88,13 @@ def bad_input():
             ("cluster set --scrub often", 2, "number"),
             ("pool repair 1", 2, "--keep"),
             ("pool rebalance --automatic --stop", 2, "not both"),
+            ("snapshot create a", 2, "VSD@NAME"),
+            ("snapshot create a,a@b", 2, "each named once"),
+            ("snapshot create a@b", 4, "no VSD"),
+            ("snapshot show a@b", 4, "no VSD"),
+            ("snapshot delete a@b", 2, "--yes"),
+            ("snapshot diff a@b --most 0", 2, "changes at once"),
+            ("snapshot revert a@b --yes --keep ../x", 2, "no name"),
             ("node remove n9", 4, "no node"),
             ("pool repair x --keep 1", 2, "number"),
             ("pool repair 1 --keep 1", 4, "not known to be damaged"),
@@ -114,15 +121,70 @@ def written_here_read_there():
     assert sums == there, "checksums differ"
 
 
+def snapshots():
+    """Two virtual disks with writers on two nodes, kept at one instant, from a third."""
+    for name, node in (("s1", 1), ("s2", 2)):
+        lab.run(1, f"scalectl vsd create {name} 64MiB && scalectl vsd open {name} --node n{node}")
+    writers = [Writer(lab, 1, vsd("s1")), Writer(lab, 2, vsd("s2"))]
+    for writer in writers:
+        writer.read(10)
+    said = [writer.last + 1 for writer in writers]
+    taken = ask(lab, 3, "snapshot create s1,s2@one")
+    print(f"# writers waited for {taken['paused_ms']} ms", flush=True)
+    assert [(s["vsd"], s["name"]) for s in taken["snapshots"]] == [("s1", "one"), ("s2", "one")], taken
+    for writer in writers:
+        writer.read(30)  # what was printed before, and more
+    lab.run(2, "scalectl snapshot create s1@two")
+    writers[0].read(10)
+    ends = [writer.end() for writer in writers]
+    lab.fails(3, "scalectl snapshot create s1@one", 5, "already")
+    lab.fails(3, "scalectl vsd delete s2 --yes", 5, "open")
+    lab.fails(3, "scalectl snapshot revert s1@one --yes", 5, "close it first")
+    changes = ask(lab, 3, "snapshot diff s1@one --to s1@two")["changes"]
+    assert changes and all(c["mapped"] for c in changes), changes
+    # Records follow each other: what was new at the second begins where the first ends.
+    assert changes[0]["offset_bytes"] >= said[0] * 4096, (changes, said)
+    assert ask(lab, 3, "snapshot diff s1@two --to s1@two")["changes"] == []
+    shown = ask(lab, 1, "snapshot show s1@one")
+    assert shown["mapped_bytes"] == changes[0]["offset_bytes"], (shown, changes)
+    for name, node, count, end in (("s1", 1, said[0], ends[0]), ("s2", 2, said[1], ends[1])):
+        lab.wait(1, f"scalectl vsd close {name} --node n{node}")
+        kept = ask(lab, 2, f"snapshot revert {name}@one --yes --keep now")["snapshots"][0]
+        assert kept["name"] == "now", kept
+        lab.run(3, f"scalectl vsd open {name} && {Writer.tool()} --run {writers[node - 1].number} check {vsd(name)} {count}")
+        lab.fails(3, f"{Writer.tool()} --run {writers[node - 1].number} check {vsd(name)} {end}", 1, "wrong")
+        lab.run(3, f"scalectl vsd close {name}")
+        lab.run(3, f"scalectl snapshot revert {name}@now --yes --keep again && scalectl vsd open {name} && "
+                   f"{Writer.tool()} --run {writers[node - 1].number} check {vsd(name)} {end}")
+        # It can be written, and what a snapshot holds stays.
+        lab.run(3, f"dd if=/dev/urandom of={vsd(name)} bs=1M count=8 oflag=direct conv=fsync,notrunc status=none && "
+                   f"scalectl vsd close {name}")
+        lab.run(3, f"scalectl snapshot revert {name}@now --yes --keep junk && scalectl vsd open {name} && "
+                   f"{Writer.tool()} --run {writers[node - 1].number} check {vsd(name)} {end} && scalectl vsd close {name}")
+    lab.fails(1, "scalectl vsd delete s1 --yes", 5, "has snapshots")
+    same_metadata(lab, (1, 2, 3))
+    for each in ask(lab, 1, "snapshot list")["snapshots"]:
+        what = f"{each['vsd']}@{each['name']}"
+        before = ask(lab, 1, f"snapshot space {what}")["freed_bytes"]
+        task = ask(lab, 1, f"snapshot delete {what} --yes")["task"]
+        lab.run(1, f"scalectl task wait {task}")
+        assert before % (1 << 20) == 0, before
+    for name in ("s1", "s2"):
+        lab.run(1, f"scalectl vsd delete {name} --yes")
+
+
 def api_is_as_described():
     document = json.loads((REPO / "Documentation/openapi.json").read_text())
     curl = "curl -s --unix-socket /run/scaled/scaled.sock http://x/rest/v1"
     assert json.loads(lab.run(1, f"{curl}/openapi.json")) == document, "another description is served"
     wrong = []
+    lab.run(1, "scalectl snapshot create files@api")
     for path in document["paths"]:
         if "get" in document["paths"][path] and path != "/openapi.json":
-            answer = json.loads(lab.run(1, curl + path.replace("{name}", "files").replace("{id}", "1")))
+            name = "files@api" if path.startswith("/snapshot") else "files"
+            answer = json.loads(lab.run(1, curl + path.replace("{name}", name).replace("{id}", "1")))
             wrong += problems(document, answer_schema(document, path), answer, path)
+    lab.run(1, "scalectl snapshot delete files@api --yes")
     error = json.loads(lab.run(1, f"{curl}/vsd/nothing"))
     wrong += problems(document, {"$ref": "#/components/schemas/Error"}, error, "error")
     assert not wrong, "\n".join(wrong)
@@ -612,6 +674,8 @@ def main():
     lab.case("disks join; one with a file system only when its serial number is repeated", disks, always=True)
     lab.case("bad input gets a clear error, its exit code, and changes nothing", bad_input)
     lab.case("a file system written on node 1 is read on node 2 with equal checksums", written_here_read_there)
+    lab.case("snapshots of disks in use, at one instant: what was flushed before is there, what came after is not",
+             snapshots)
     lab.case("the API answers as its description says", api_is_as_described)
     lab.case("data between nodes is encrypted; who has no certificate is sent away", data_is_encrypted)
     lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)

@@ -186,6 +186,7 @@ class Writer:
     def __init__(self, lab: Lab, node: int, device: str, first: int = 0, count: int = 1000000):
         self.lab, self.last = lab, first - 1
         Writer.run += first == 0
+        self.number = Writer.run
         self.process = lab.start(node, f"{self.tool()} write {device} {first} {count}",
                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 

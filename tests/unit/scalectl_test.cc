@@ -41,7 +41,8 @@ Said run(const std::vector<std::string>& words) {
 }
 
 std::string value_for(const std::string& name) {
-  static const std::set<std::string> numbers{"SECONDS", "N", "DISK", "EXTENT", "2|3"};
+  static const std::set<std::string> numbers{"SECONDS", "N", "DISK", "EXTENT", "2|3", "CHUNK"};
+  if (name.find('@') != std::string::npos) return "x1@y1";
   if (name == "SIZE") return "1GiB";
   return numbers.contains(name) ? "7" : "x1";
 }
@@ -139,6 +140,14 @@ TEST(ScalectlCommandLine, NumbersAndSizesThatAreNoneAreRefused) {
     }
   }
   EXPECT_GE(tried, 3 * none.size() + 14);  // three options, two commands with a size
+}
+
+TEST(ScalectlCommandLine, WhatIsNoSnapshotIsRefused) {
+  for (const char* word : {"mail", "@a", "mail@", "mail@a@b", "ma/il@a", "mail@a b"})
+    for (const char* verb : {"create", "show", "diff", "space"})
+      expect_refused({"snapshot", verb, word}, "");
+  expect_refused({"snapshot", "create", ",@a"}, "a name is empty");
+  expect_refused({"snapshot", "space", "mail@a,mail"}, "VSD@NAME");
 }
 
 TEST(ScalectlCommandLine, UnknownNounsAndVerbsAreRefused) {

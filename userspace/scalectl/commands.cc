@@ -45,6 +45,20 @@ std::string path_word(const std::string& word) {
   return word;
 }
 
+std::vector<std::string> split_at_commas(const std::string& word) {
+  std::vector<std::string> out;
+  std::istringstream in(word);
+  for (std::string part; std::getline(in, part, ',');) out.push_back(part);
+  return out;
+}
+
+// VSD@NAME, checked.
+std::string snapshot_word(const std::string& word) {
+  const size_t at = word.find('@');
+  if (at == std::string::npos) throw UsageError{"'" + word + "' is no snapshot; write VSD@NAME"};
+  return path_word(word.substr(0, at)) + "@" + path_word(word.substr(at + 1));
+}
+
 uint64_t size_of(const std::string& word) {
   uint64_t out = 0;
   if (!parse_bytes(word, out) || out == 0)
@@ -221,6 +235,49 @@ std::string show_vsd(const json::object& o) {
     table.add({count(d, "disk"), count(d, "copies"), count(d, "stale")});
   }
   return list(o, "spread").empty() ? out : out + table.text();
+}
+
+std::string snapshot_table(const json::array& snapshots) {
+  Table table({"SNAPSHOT", "SIZE:", "TAKEN"});
+  for (const json::value& value : snapshots) {
+    const json::object& s = value.as_object();
+    table.add(
+        {text(s, "vsd") + "@" + text(s, "name"), bytes(s, "size_bytes"), clock_time(s, "created")});
+  }
+  return table.text();
+}
+
+std::string show_snapshots(const json::object& o) { return snapshot_table(list(o, "snapshots")); }
+
+std::string show_taken(const json::object& o) {
+  return snapshot_table(list(o, "snapshots")) + "writers waited for " + count(o, "paused_ms") +
+         " ms\n";
+}
+
+std::string show_snapshot(const json::object& o) {
+  return snapshot_table({o}) + bytes(o, "mapped_bytes") + " mapped; leads to " +
+         bytes(o, "referenced_bytes") + ", of these " + bytes(o, "unique_bytes") +
+         " for itself alone (each has copies)\n";
+}
+
+std::string show_reverted(const json::object& o) {
+  return "reverted; what it was before is kept:\n" + snapshot_table(list(o, "snapshots"));
+}
+
+std::string show_diff(const json::object& o) {
+  Table table({"OFFSET:", "LENGTH:", "NOW"});
+  for (const json::value& value : list(o, "changes")) {
+    const json::object& c = value.as_object();
+    table.add({count(c, "offset_bytes"), count(c, "length_bytes"),
+               c.at("mapped").as_bool() ? "data" : "zeros"});
+  }
+  std::string out = list(o, "changes").empty() ? "nothing differs\n" : table.text();
+  if (number(o, "next_chunk") != 0) out += "there is more: --from " + count(o, "next_chunk") + "\n";
+  return out;
+}
+
+std::string show_weight(const json::object& o) {
+  return "deleting them would free " + bytes(o, "freed_bytes") + " of data, times its copies\n";
 }
 
 std::string show_begun(const json::object& o) {
@@ -574,6 +631,99 @@ std::vector<Command> make_commands() {
          if (!w.has("yes"))
            throw UsageError{"all data of " + w.arguments[0] + " would be lost; say --yes"};
          return Call{"DELETE", kRoot + ("vsd/" + path_word(w.arguments[0])), {}};
+       },
+       show_deletion},
+      {"snapshot",
+       "create",
+       {"VSD[,VSD...]@NAME"},
+       {},
+       "keep virtual disks as they are at one instant, also while they are in use",
+       "scalectl snapshot create mail,db@nightly",
+       [](const Words& w) {
+         const std::string& word = w.arguments[0];
+         const size_t at = word.find('@');
+         if (at == std::string::npos)
+           throw UsageError{"'" + word + "' is no snapshot; write VSD@NAME"};
+         json::array vsds;
+         for (const std::string& vsd : split_at_commas(word.substr(0, at)))
+           vsds.push_back(json::value(path_word(vsd)));
+         if (vsds.empty()) throw UsageError{"a snapshot of what? write VSD@NAME"};
+         return Call{"POST",
+                     std::string(kRoot) + "snapshot",
+                     {{"vsds", std::move(vsds)}, {"name", path_word(word.substr(at + 1))}}};
+       },
+       show_taken},
+      {"snapshot",
+       "list",
+       {},
+       {},
+       "all snapshots",
+       "scalectl snapshot list",
+       [](const Words&) { return get("snapshot"); },
+       show_snapshots},
+      {"snapshot",
+       "show",
+       {"VSD@NAME"},
+       {},
+       "what a snapshot uses",
+       "scalectl snapshot show mail@nightly",
+       [](const Words& w) { return get("snapshot/" + snapshot_word(w.arguments[0])); },
+       show_snapshot},
+      {"snapshot",
+       "diff",
+       {"VSD@NAME"},
+       {{"to", "VSD@NAME", "another snapshot of it; default: what is flushed now"},
+        {"from", "CHUNK", "go on from there"},
+        {"most", "N", "so many changes at once; default 1000, at most 10000"}},
+       "what was changed since a snapshot",
+       "scalectl snapshot diff mail@monday --to mail@tuesday",
+       [](const Words& w) {
+         Call call{"POST", kRoot + ("snapshot/" + snapshot_word(w.arguments[0]) + "/diff"), {}};
+         if (w.has("to")) call.body["to"] = snapshot_word(w.options.at("to"));
+         if (w.has("from")) call.body["from_chunk"] = count_of(w.options.at("from"), "--from");
+         if (w.has("most")) call.body["most"] = count_of(w.options.at("most"), "--most");
+         return call;
+       },
+       show_diff},
+      {"snapshot",
+       "space",
+       {"VSD@NAME[,VSD@NAME...]"},
+       {},
+       "what deleting snapshots would free",
+       "scalectl snapshot space mail@monday,mail@tuesday",
+       [](const Words& w) {
+         json::array snapshots;
+         for (const std::string& one : split_at_commas(w.arguments[0]))
+           snapshots.push_back(json::value(snapshot_word(one)));
+         return Call{
+             "POST", std::string(kRoot) + "snapshot/space", {{"snapshots", std::move(snapshots)}}};
+       },
+       show_weight},
+      {"snapshot",
+       "revert",
+       {"VSD@NAME"},
+       {{"keep", "NAME", "of the snapshot that is made of what it is now; default: by the time"},
+        {"yes", "", "yes, it shall be as it was then", true}},
+       "make a virtual disk that is open nowhere what it was, in size as well",
+       "scalectl snapshot revert mail@nightly --yes",
+       [](const Words& w) {
+         if (!w.has("yes"))
+           throw UsageError{"it would be as it was at " + w.arguments[0] + "; say --yes"};
+         Call call{"POST", kRoot + ("snapshot/" + snapshot_word(w.arguments[0]) + "/revert"), {}};
+         if (w.has("keep")) call.body["keep"] = path_word(w.options.at("keep"));
+         return call;
+       },
+       show_reverted},
+      {"snapshot",
+       "delete",
+       {"VSD@NAME"},
+       {{"yes", "", "yes, it shall be gone", true}},
+       "delete a snapshot",
+       "scalectl snapshot delete mail@nightly --yes",
+       [](const Words& w) {
+         if (!w.has("yes"))
+           throw UsageError{"snapshot " + w.arguments[0] + " would be lost; say --yes"};
+         return Call{"DELETE", kRoot + ("snapshot/" + snapshot_word(w.arguments[0])), {}};
        },
        show_deletion},
       {"task",

@@ -53,6 +53,13 @@ class Agent {
   /// Gives a lease back for another node: flushes, commits, lets go. Blocks.
   Result<void> release(core::VsdId vsd, uint64_t epoch);
 
+  /// For a snapshot: all is flushed, and nobody writes to these from here on, until go_on() or for
+  /// some seconds. What a proposal is to say of each: where this node has its lease, in which
+  /// epoch. Blocks.
+  Result<boost::json::array> hold(const std::vector<core::VsdId>& vsds);
+  /// The epochs in which this node has them now; 0: nothing became of it, or it had no lease.
+  void go_on(const std::vector<std::pair<core::VsdId, uint64_t>>& epochs);
+
   /// Held by whoever acts on slots that it read of in the metadata; as long as it is, this node
   /// does not say that it has seen later changes, so that none of them is another's.
   std::mutex& looking() { return looking_; }
@@ -80,6 +87,10 @@ class Agent {
     uint64_t epoch = 0;   ///< the last one that the kernel knows of
     uint32_t copies = 0;  ///< that new data has there, as far as the kernel knows
   };
+  struct Held {
+    Clock::time_point until;
+    uint64_t epoch = 0;  ///< in which the kernel had it; 0: it had not
+  };
   /// Leaves of a VSD that come to be written in place, and that cease to be.
   struct IntentChange {
     core::VsdId vsd;
@@ -104,6 +115,13 @@ class Agent {
   void grant_recovered(core::VsdId vsd, uint64_t epoch, uint32_t copies);
   bool changes_hands(core::VsdId vsd) const;
   void note_granted(core::VsdId vsd, uint64_t epoch, uint32_t copies);
+  Result<boost::json::array> hold_still(const Mover::Paused& paused,
+                                        const std::vector<core::VsdId>& vsds);
+  void go_on_in(control::Kernel& kernel, core::VsdId vsd, uint64_t epoch);
+  bool prolong_hold(core::VsdId vsd);
+  uint64_t end_hold(core::VsdId vsd);
+  void give_up_hold(core::VsdId vsd);
+  void keep_holds();
   Result<void> give_back(control::Kernel& kernel, core::VsdId vsd, uint64_t epoch);
   std::vector<IntentChange> collect_intents(control::Kernel& kernel, meta::Database& database,
                                             const std::vector<control::Work>& work);
@@ -144,6 +162,7 @@ class Agent {
   std::set<core::VsdId> asked_;       // releases under way at other nodes
   std::set<core::VsdId> recovering_;  // grants under way
   std::set<core::VsdId> releasing_;   // releases under way here
+  std::map<core::VsdId, Held> held_;  // of these, for snapshots
 
   // Of the housekeeping thread alone.
   std::map<core::DiskId, uint64_t> routed_;

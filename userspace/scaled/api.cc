@@ -122,6 +122,8 @@ Outcome serve_peer(Call& call, const std::vector<std::string>& path, NodeId peer
   const std::string what = path.size() == 2 ? path[1] : "";
   if (what == "propose") return serve_proposals(call);
   if (what == "release") return serve_release(call);
+  if (what == "hold") return serve_hold(call);
+  if (what == "go_on") return serve_go_on(call);
   if (what == "backplane") return serve_backplane(call, peer);
   if (what == "disk") return add_local_disk(call);
   if (what == "promote") return serve_promote(call, peer);
@@ -158,6 +160,13 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "DELETE vsd/*") return delete_vsd(call, name);
   if (key == "POST vsd/*/open") return open_or_close(call, name, "open");
   if (key == "POST vsd/*/close") return open_or_close(call, name, "close");
+  if (key == "GET snapshot") return list_snapshots(call);
+  if (key == "POST snapshot") return create_snapshot(call);
+  if (key == "POST snapshot/*" && name == "space") return weigh_snapshots(call);
+  if (key == "GET snapshot/*") return show_snapshot(call, name);
+  if (key == "DELETE snapshot/*") return delete_snapshot(call, name);
+  if (key == "POST snapshot/*/revert") return revert_snapshot(call, name);
+  if (key == "POST snapshot/*/diff") return diff_snapshot(call, name);
   if (key == "GET task") return list_tasks(call);
   if (key == "GET task/*") return show_task(call, name);
   if (key == "POST task/*/wait") return wait_for_task(call, name);

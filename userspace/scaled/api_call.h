@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "daemon.h"
 #include "meta/cluster.h"
@@ -45,6 +46,19 @@ class Fields {
     const boost::json::value* value = find(name);
     if (value == nullptr) return fallback;
     return value->is_bool() ? value->as_bool() : fail<bool>(name, "true or false");
+  }
+  /// A list of one or more.
+  std::vector<std::string> texts(const char* name) {
+    constexpr const char* kWhat = "a list of texts";
+    const boost::json::value* value = find(name);
+    if (value == nullptr || !value->is_array() || value->as_array().empty())
+      return fail<std::vector<std::string>>(name, kWhat);
+    std::vector<std::string> out;
+    for (const boost::json::value& one : value->as_array()) {
+      if (!one.is_string()) return fail<std::vector<std::string>>(name, kWhat);
+      out.emplace_back(one.as_string());
+    }
+    return out;
   }
   /// After all fields were read: what was wrong, if anything.
   Result<void> check() const {
@@ -151,6 +165,21 @@ Outcome create_vsd(Call& call);
 Outcome change_vsd(Call& call, const std::string& name);
 Outcome delete_vsd(Call& call, const std::string& name);
 Outcome open_or_close(Call& call, const std::string& name, const char* op);
+
+// api_snapshots.cc; `name` is VSD@NAME
+/// For create_snapshot() on another node.
+Outcome serve_hold(Call& call);
+Outcome serve_go_on(Call& call);
+Outcome create_snapshot(Call& call);
+Outcome list_snapshots(Call& call);
+Outcome show_snapshot(Call& call, const std::string& name);
+Outcome delete_snapshot(Call& call, const std::string& name);
+Outcome revert_snapshot(Call& call, const std::string& name);
+Outcome diff_snapshot(Call& call, const std::string& name);
+/// What deleting some of them would free.
+Outcome weigh_snapshots(Call& call);
+
+// api_vsds.cc: tasks
 Outcome list_tasks(Call& call);
 Outcome show_task(Call& call, const std::string& id);
 Outcome wait_for_task(Call& call, const std::string& id);

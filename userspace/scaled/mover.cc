@@ -71,11 +71,13 @@ Mover::Progress Mover::progress() const {
 
 Mover::Paused Mover::pause(VsdId vsd) {
   Paused out{std::unique_lock(moving_), 0};
-  if (const auto at = minded_.find(vsd); at != minded_.end()) {
-    out.minded = at->second;
-    minded_.erase(at);
-  }
+  out.minded = stop_minding(out, vsd);
   return out;
+}
+
+uint64_t Mover::stop_minding(const Paused&, VsdId vsd) {
+  const auto at = minded_.find(vsd);
+  return at == minded_.end() ? 0 : minded_.extract(at).mapped();
 }
 
 bool Mover::minds(VsdId vsd) {

@@ -46,6 +46,8 @@ class Mover {
     uint64_t minded = 0;  ///< the epoch in which it minded the VSD; 0: it did not
   };
   [[nodiscard]] Paused pause(core::VsdId vsd);
+  /// While that lives: the same of another VSD.
+  uint64_t stop_minding(const Paused& paused, core::VsdId vsd);
   /// Whether the mover has the lease of a VSD for itself; also where that cannot be told now.
   [[nodiscard]] bool minds(core::VsdId vsd);
 

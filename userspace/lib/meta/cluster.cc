@@ -31,6 +31,16 @@ Vsd vsd_of(SQLite::Statement& row) {
 constexpr const char* kVsdColumns =
     "SELECT id, name, sectors, replicas, root, lease_node, lease_life, epoch FROM vsd ";
 
+Snapshot snapshot_of(SQLite::Statement& row) {
+  return {{u64(row.getColumn(0))},
+          {u64(row.getColumn(1))},
+          row.getColumn(2).getString(),
+          u64(row.getColumn(3)),
+          row.getColumn(4).getInt64()};
+}
+
+constexpr const char* kSnapshotColumns = "SELECT id, vsd, name, sectors, created FROM snapshot ";
+
 }  // namespace
 
 Result<std::optional<ClusterInfo>> Cluster::info() {
@@ -78,6 +88,19 @@ Result<std::optional<Vsd>> Cluster::vsd(core::VsdId id) {
     row.bind(1, static_cast<int64_t>(id.value));
     if (!row.executeStep()) return std::optional<Vsd>();
     return std::optional(vsd_of(*row));
+  });
+}
+
+Result<std::vector<Snapshot>> Cluster::snapshots() {
+  return rows(database_, std::string(kSnapshotColumns) + "ORDER BY vsd, id", snapshot_of);
+}
+
+Result<std::optional<Snapshot>> Cluster::snapshot(core::SnapshotId id) {
+  return guarded([&]() -> Result<std::optional<Snapshot>> {
+    Query row(database_, std::string(kSnapshotColumns) + "WHERE id = ?");
+    row.bind(1, static_cast<int64_t>(id.value));
+    if (!row.executeStep()) return std::optional<Snapshot>();
+    return std::optional(snapshot_of(*row));
   });
 }
 

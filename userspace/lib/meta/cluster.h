@@ -92,6 +92,15 @@ struct Vsd {
   uint64_t epoch = 0;
 };
 
+/// A VSD as it was at an instant.
+struct Snapshot {
+  core::SnapshotId id;
+  core::VsdId vsd;
+  std::string name;
+  uint64_t sectors = 0;
+  int64_t created = 0;  ///< in seconds since 1970
+};
+
 /// How far the comparing of a VSD's copies has got. Times are in seconds since 1970.
 struct Scrub {
   core::VsdId vsd;
@@ -163,6 +172,9 @@ class Cluster {
   Result<std::vector<Disk>> disks();
   Result<std::vector<Vsd>> vsds();
   Result<std::optional<Vsd>> vsd(core::VsdId id);
+  /// Those of a VSD together, the oldest first.
+  Result<std::vector<Snapshot>> snapshots();
+  Result<std::optional<Snapshot>> snapshot(core::SnapshotId id);
   Result<std::vector<Opened>> opened();
   /// The running ones and some that ended, oldest first.
   Result<std::vector<Task>> tasks();

@@ -61,13 +61,6 @@ Segments parse(const std::string& body, uint64_t id) {
   return *segments;
 }
 
-bool valid_name(const std::string& name) {
-  return !name.empty() && name.size() <= kMaxName && name[0] != '-' && name[0] != '.' &&
-         std::all_of(name.begin(), name.end(), [](unsigned char c) {
-           return std::isalnum(c) || c == '-' || c == '_' || c == '.';
-         });
-}
-
 int64_t signed_id(uint64_t id) { return static_cast<int64_t>(id); }
 
 Error bad_name(const std::string& name, const char* what) {
@@ -78,6 +71,13 @@ Error bad_name(const std::string& name, const char* what) {
 Error no_vsd(VsdId vsd) { return {Code::not_found, "no VSD with id " + std::to_string(vsd.value)}; }
 
 }  // namespace
+
+bool valid_name(const std::string& name) {
+  return !name.empty() && name.size() <= kMaxName && name[0] != '-' && name[0] != '.' &&
+         std::all_of(name.begin(), name.end(), [](unsigned char c) {
+           return std::isalnum(c) || c == '-' || c == '_' || c == '.';
+         });
+}
 
 uint64_t Map::next_id(const char* counter) {
   Query bump(database_,

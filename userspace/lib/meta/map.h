@@ -16,6 +16,9 @@
 
 namespace meta {
 
+/// Of VSDs and snapshots: 1 to 64 letters, digits, '-', '_' or '.', neither '-' nor '.' first.
+[[nodiscard]] bool valid_name(const std::string& name);
+
 struct Copy {
   core::DiskId disk;
   uint32_t slot = 0;

@@ -56,6 +56,14 @@ Outcome intent(Context& c, const json::object& args);
 /// Maps are taken apart together, so deletions end together.
 void end_deletions(Context& c);
 
+/// What the last holder of a lease left undone; false where there is more than fits into an entry.
+Result<bool> recover(Context& c, VsdId vsd);
+
+// snapshots.cc
+Outcome snapshot(Context& c, const json::object& args);
+Outcome snapshot_delete(Context& c, const json::object& args);
+Outcome vsd_revert(Context& c, const json::object& args);
+
 // space.cc: extents and their copies
 Outcome reserve(Context& c, const json::object& args);
 Outcome unreserve(Context& c, const json::object& args);

@@ -53,6 +53,8 @@ using Answer = boost::json::object;
 ///   close vsd node                                     closed vsd node
 ///   lease_take vsd node life [free]                    lease_drop vsd node epoch clean
 ///   intent vsd node life epoch add drop
+///   snapshot name vsds ({vsd [node life epoch]}...)    snapshot_delete snapshot
+///   vsd_revert vsd snapshot keep
 ///   place vsd node life epoch extents                  moved vsd node life epoch items
 ///   unreserve node life extents
 ///   reserve node life count [copies]                   commit vsd node life epoch ops stales

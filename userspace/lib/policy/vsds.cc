@@ -55,8 +55,9 @@ Result<void> choose_copies(Context& c, core::VsdId vsd, uint64_t leaf, const Pla
   return {};
 }
 
-// What the last holder of a lease left undone; false where there is more than fits into an entry.
-Result<bool> recover(Context& c, core::VsdId vsd) {
+}  // namespace
+
+Result<bool> recover(Context& c, VsdId vsd) {
   const auto leaves = c.cluster.intents(vsd, kRecoverAtOnce);
   if (!leaves) return leaves.error();
   const auto homes = places(c);
@@ -67,8 +68,6 @@ Result<bool> recover(Context& c, core::VsdId vsd) {
   }
   return leaves->size() < kRecoverAtOnce;
 }
-
-}  // namespace
 
 Outcome vsd_create(Context& c, const json::object& args) {
   const uint64_t replicas = number(args, "replicas");
@@ -83,13 +82,19 @@ Outcome vsd_create(Context& c, const json::object& args) {
 
 // Maps are taken apart together, so deletions end together.
 void end_deletions(Context& c) {
-  if (ask(c, "SELECT EXISTS(SELECT 1 FROM garbage)") == 0) c.tasks.end_all("vsd delete");
+  if (ask(c, "SELECT EXISTS(SELECT 1 FROM garbage)") == 0) {
+    c.tasks.end_all("vsd delete");
+    c.tasks.end_all("snapshot delete");
+  }
 }
 
 Outcome vsd_delete(Context& c, const json::object& args) {
   const uint64_t vsd = number(args, "vsd");
   if (ask(c, "SELECT count(*) FROM opened WHERE vsd = ?", s64(vsd)) != 0)
     return Error{Code::conflict, "the VSD is open; close it first"};
+  if (ask(c, "SELECT count(*) FROM snapshot WHERE vsd = ?", s64(vsd)) != 0)
+    return Error{Code::conflict,
+                 "the VSD has snapshots; delete them first: scalectl snapshot list"};
   const auto row = c.cluster.vsd({vsd});
   if (!row) return row.error();
   if (!*row) return no_such("VSD", vsd);

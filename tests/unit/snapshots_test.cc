@@ -25,8 +25,7 @@ class Snapshots : public Moves {
     body["drop"] = json::array{};
     leader.say(std::move(body)).value();
   }
-  void node_1_dies() {
-    leader.say({{"op", "node_down"}, {"node", 1}, {"life", 100}}).value();
+  void fence_node_1() {
     for (const uint64_t witness : {2, 3}) leader.fenced(1, 100, witness).value();
   }
   meta::Vsd row() { return *leader.cluster().vsd({vsd}).value(); }
@@ -61,6 +60,19 @@ TEST_F(Snapshots, OnlyTheHolderSaysThatItsKernelHasFlushed) {
   EXPECT_EQ(row().epoch, 1U);
 }
 
+TEST_F(Snapshots, WhatComesLateChangesNothing) {
+  ASSERT_TRUE(take("a", {held()}));
+  EXPECT_EQ(take("b", {held()}).error().code, Code::stale) << "said twice: that epoch is over";
+  leader.say({{"op", "node_down"}, {"node", 1}, {"life", 100}}).value();
+  EXPECT_FALSE(take("c", {held(2)})) << "a holder that was declared dead";
+  fence_node_1();
+  EXPECT_FALSE(take("d", {held(2)}));
+  EXPECT_EQ(count(), 1U);
+  leader.lease(vsd, 2, 200).value();
+  EXPECT_EQ(take("e", {held(2)}).error().code, Code::stale) << "another has it";
+  EXPECT_EQ(count(), 1U);
+}
+
 TEST_F(Snapshots, OfSeveralAllOrNoneAreTaken) {
   const uint64_t second =
       leader.say({{"op", "vsd_create"}, {"name", "w"}, {"sectors", 2048}, {"replicas", 2}})
@@ -82,7 +94,7 @@ TEST_F(Snapshots, WhatADeadOwnerWasWritingIsSettledBeforeItIsShared) {
   intend();
   leader.say({{"op", "node_down"}, {"node", 1}, {"life", 100}}).value();
   EXPECT_EQ(take("a", {free()}).error().code, Code::conflict) << "it may be writing still";
-  for (const uint64_t witness : {2, 3}) leader.fenced(1, 100, witness).value();
+  fence_node_1();
   ASSERT_TRUE(take("a", {free()}));
   EXPECT_TRUE(intents().empty());
   EXPECT_FALSE(leaf().extents.front().exclusive);

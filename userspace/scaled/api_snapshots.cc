@@ -141,10 +141,11 @@ void hold(Member& member, Group& one) {
   json::array ids;
   for (const VsdId vsd : one.vsds) ids.push_back(vsd.value);
   auto held = member.peers().call(one.node, "/peer/hold", {{"vsds", std::move(ids)}}, kPeerTimeout);
-  if (held)
-    one.items = held->at("items").as_array();
+  const json::value* items = held ? held->if_contains("items") : nullptr;
+  if (items != nullptr && items->is_array())
+    one.items = items->as_array();
   else
-    one.items = held.error();
+    one.items = held ? Error{Code::unknown, "a node's answer is incomplete"} : held.error();
 }
 
 void go_on(Member& member, const Group& one, const std::map<VsdId, uint64_t>& epochs) {

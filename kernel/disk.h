@@ -59,6 +59,7 @@ struct scribe_leg {
 	u8 op;				/* enum scribe_wire_op: READ, WRITE, FLUSH */
 	u8 copy;			/* owner's: index in the extent */
 	u8 tried;			/* owner's: mask of copies */
+	u8 moves;			/* owner's: of the extent, then */
 	u8 sends;			/* backplane's: times sent because of a wrong checksum */
 	blk_status_t status;
 	struct bvec_iter iter;		/* of the bio, before somebody advanced it */

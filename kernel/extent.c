@@ -65,18 +65,32 @@ const char *scribe_extent_rec_check(const struct scribe_extent_rec *rec)
 	return NULL;
 }
 
-static struct scribe_extent *find_locked(u32 bucket, u64 id)
+static struct scribe_extent *find_locked(u32 bucket, u64 id, u32 owner)
 {
 	struct scribe_extent *extent;
 
 	hlist_for_each_entry(extent, &table[bucket], hash) {
-		if (extent->id == id && refcount_inc_not_zero(&extent->refs))
+		if (extent->id == id && READ_ONCE(extent->owner) == owner &&
+		    refcount_inc_not_zero(&extent->refs))
 			return extent;
 	}
 	return NULL;
 }
 
-struct scribe_extent *scribe_extent_intern(const struct scribe_extent_rec *rec, bool fresh)
+struct scribe_extent *scribe_extent_find(u64 id, u32 owner)
+{
+	u32 bucket = bucket_of(id);
+	struct scribe_extent *found;
+	unsigned long flags;
+
+	spin_lock_irqsave(lock_of(bucket), flags);
+	found = find_locked(bucket, id, owner);
+	spin_unlock_irqrestore(lock_of(bucket), flags);
+	return found;
+}
+
+struct scribe_extent *scribe_extent_intern(const struct scribe_extent_rec *rec, u32 owner,
+					   bool fresh)
 {
 	u32 bucket = bucket_of(rec->id);
 	struct scribe_extent *extent, *found;
@@ -87,6 +101,7 @@ struct scribe_extent *scribe_extent_intern(const struct scribe_extent_rec *rec, 
 	if (!extent)
 		return NULL;
 	extent->id = rec->id;
+	extent->owner = owner;
 	refcount_set(&extent->refs, 1);
 	extent->flags = rec->flags & SCRIBE_EXTENT_EXCLUSIVE ? SCRIBE_EXT_EXCLUSIVE : 0;
 	extent->fill = fresh ? 0 : SCRIBE_CHUNK_SECTORS;
@@ -98,7 +113,7 @@ struct scribe_extent *scribe_extent_intern(const struct scribe_extent_rec *rec, 
 	}
 
 	spin_lock_irqsave(lock_of(bucket), flags);
-	found = find_locked(bucket, rec->id);
+	found = find_locked(bucket, rec->id, owner);
 	if (!found) {
 		hlist_add_head(&extent->hash, &table[bucket]);
 		atomic_long_inc(&nr_extents);

@@ -14,6 +14,10 @@
  * A daemon that dies on the way leaves an extent that is only written elsewhere. In a full pool
  * (R6) a frozen extent may have to be written all the same: that is noted, its copy in the making
  * is named stale anew in the same batch, and steps 4 and 6 leave the array as it is.
+ *
+ * Who else leads to the extent, a clone on this node or another, never writes to it, and reads from
+ * where its copies were until EXTENTS_MOVED says where they are. Their slots are not used again
+ * before every node has said that it has seen the change.
  */
 #include "vsd.h"
 
@@ -74,6 +78,7 @@ static void set_copies(struct scribe_extent *extent, const struct scribe_extent_
 			extent->copy[i] = extent->copy[--nr];
 	}
 	WRITE_ONCE(extent->nr_copies, nr);
+	extent->moves++;
 	for (i = 0; i < rec->nr_copies; i++) {
 		u16 stale = rec->copy[i].flags & SCRIBE_COPY_STALE;
 		int at = find_copy(extent, rec->copy[i].disk);
@@ -91,6 +96,22 @@ static void set_copies(struct scribe_extent *extent, const struct scribe_extent_
 			extent->copy[at].flags |= stale;
 		}
 	}
+}
+
+/* Of an extent that nobody here writes to, whose state is all in the metadata. */
+static void replace_copies(struct scribe_extent *extent, const struct scribe_extent_rec *rec)
+{
+	u32 i;
+
+	for (i = 0; i < rec->nr_copies; i++) {
+		extent->copy[i] = (struct scribe_copy){
+			.slot = rec->copy[i].slot,
+			.disk = rec->copy[i].disk,
+			.flags = rec->copy[i].flags & SCRIBE_COPY_STALE,
+		};
+	}
+	WRITE_ONCE(extent->nr_copies, rec->nr_copies);
+	extent->moves++;
 }
 
 /* A copy that has moved to another slot of its disk is another copy: the daemon never does that. */
@@ -155,8 +176,10 @@ static struct scribe_frozen *thaw(struct scribe_vsd *vsd, const struct scribe_ex
 		return NULL;
 	extent = frozen->extent;
 	/* What it has too much then is stale, and is not looked at. */
-	if (!(extent->flags & SCRIBE_EXT_WRITTEN) &&
-	    !(takes_away(extent, rec) && extent->flags & BUSY))
+	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE))
+		replace_copies(extent, rec);
+	else if (!(extent->flags & SCRIBE_EXT_WRITTEN) &&
+		 !(takes_away(extent, rec) && extent->flags & BUSY))
 		set_copies(extent, rec);
 	extent->flags &= ~(SCRIBE_EXT_FROZEN | SCRIBE_EXT_PARTIAL | SCRIBE_EXT_WRITTEN);
 	list_del(&frozen->node);
@@ -181,7 +204,7 @@ static int set_one(struct scribe_vsd *vsd, u64 epoch, const struct scribe_extent
 	if (rec->flags & SCRIBE_EXTENT_FROZEN) {
 		fresh = kzalloc(sizeof(*fresh), GFP_KERNEL);
 		if (fresh)
-			fresh->extent = scribe_extent_intern(rec, false);
+			fresh->extent = scribe_extent_intern(rec, vsd->key, false);
 		if (!fresh || !fresh->extent) {
 			kfree(fresh);
 			return -ENOMEM;
@@ -225,6 +248,50 @@ int scribe_freeze_set(struct scribe_vsd *vsd, u64 epoch, const struct scribe_ext
 	/* Reads may have waited for a copy, writes for one they may use again. */
 	queue_work(scribe_wq, &vsd->kick);
 	return err;
+}
+
+struct moved {
+	const struct scribe_extent_rec *recs;
+	u32 nr;
+};
+
+static void replace_one(struct scribe_vsd *vsd, const struct scribe_extent_rec *rec)
+{
+	struct scribe_extent *extent = scribe_extent_find(rec->id, vsd->key);
+
+	if (!extent)
+		return;
+	spin_lock_irq(&vsd->lock);
+	/* Who may write to it knows better, and what is frozen is the mover's under this lease. */
+	if (!(extent->flags & (SCRIBE_EXT_EXCLUSIVE | SCRIBE_EXT_FROZEN)))
+		replace_copies(extent, rec);
+	spin_unlock_irq(&vsd->lock);
+	scribe_extent_put(extent);
+}
+
+static void replace_in(struct scribe_vsd *vsd, void *arg)
+{
+	const struct moved *moved = arg;
+	u32 i;
+
+	for (i = 0; i < moved->nr; i++)
+		replace_one(vsd, &moved->recs[i]);
+	/* Reads may have waited for a copy. */
+	queue_work(scribe_wq, &vsd->kick);
+}
+
+int scribe_freeze_moved(const struct scribe_extent_rec *recs, u32 nr, const char **why)
+{
+	struct moved moved = { .recs = recs, .nr = nr };
+	u32 i;
+
+	for (i = 0; i < nr; i++) {
+		*why = scribe_extent_rec_check(&recs[i]);
+		if (*why)
+			return -EINVAL;
+	}
+	scribe_vsd_for_each(replace_in, &moved);
+	return 0;
 }
 
 void scribe_freeze_drop(struct scribe_vsd *vsd)

@@ -347,7 +347,7 @@ static int cmd_reserve_add(struct sk_buff *skb, struct genl_info *info)
 			return complain(info, -EINVAL, why);
 	}
 	for (i = 0; i < nr && !err; i++) {
-		struct scribe_extent *extent = scribe_extent_intern(&recs[i], true);
+		struct scribe_extent *extent = scribe_extent_intern(&recs[i], 0, true);
 
 		err = extent ? scribe_reserve_add(extent) : -ENOMEM;
 		if (err && extent)
@@ -479,6 +479,21 @@ static int set_extents(struct scribe_vsd *vsd, struct genl_info *info)
 		return err;
 	err = scribe_freeze_set(vsd, get_u64(info, SCRIBE_A_EPOCH), recs, nr, &why);
 	return complain(info, err, err == -ESTALE ? "another epoch holds the lease" : why);
+}
+
+static int cmd_extents_moved(struct sk_buff *skb, struct genl_info *info)
+{
+	const char *why = NULL;
+	const void *recs;
+	u32 nr;
+	int err;
+
+	err = NEED(info, SCRIBE_A_EXTENTS)
+		      ?: get_array(info, SCRIBE_A_EXTENTS, sizeof(struct scribe_extent_rec), &recs,
+				   &nr);
+	if (err)
+		return err;
+	return complain(info, scribe_freeze_moved(recs, nr, &why), why);
 }
 
 static int cmd_extents_set(struct sk_buff *skb, struct genl_info *info)
@@ -653,6 +668,7 @@ static const struct genl_small_ops ops[] = {
 	OP(WORK_GET, cmd_work_get),
 	OP(BARRIER, cmd_barrier),
 	OP(EXTENTS_SET, cmd_extents_set),
+	OP(EXTENTS_MOVED, cmd_extents_moved),
 	OP(VSD_FLUSH, cmd_vsd_flush),
 	OP(SLOTS_COPY, cmd_slots_copy),
 	OP(SLOTS_DIGEST, cmd_slots_digest),

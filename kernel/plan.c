@@ -120,6 +120,7 @@ struct scribe_extent *scribe_plan_take(struct scribe_vsd *vsd, u32 start, u32 le
 	lockdep_assert_held(&vsd->lock);
 	while ((extent = scribe_reserve_take(vsd->copies))) {
 		if (in_place_ok(vsd, extent, lives)) {
+			scribe_extent_adopt(extent, vsd->key);
 			extent->flags |= SCRIBE_EXT_OWN;
 			extent->fill = start + len;
 			return extent;

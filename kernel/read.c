@@ -39,13 +39,15 @@ static void read_leg_done(struct scribe_leg *leg)
 	put_read(io);
 }
 
+/* A part of the read; @tried counts as long as the extent's copies stay where they are. */
 struct piece {
 	struct scribe_extent *extent;
 	struct scribe_source from;
 	u32 pos, len, off; /* pos in the chunk */
+	u8 tried, moves;
 };
 
-static void submit_piece(struct scribe_io *io, const struct piece *piece, u8 tried)
+static void submit_piece(struct scribe_io *io, const struct piece *piece)
 {
 	struct scribe_leg *leg =
 		scribe_leg_clone(io->bio, SCRIBE_WIRE_READ, piece->pos - io->start, piece->len);
@@ -56,7 +58,8 @@ static void submit_piece(struct scribe_io *io, const struct piece *piece, u8 tri
 	leg->disk = piece->from.disk;
 	leg->life = piece->from.life;
 	leg->copy = piece->from.copy;
-	leg->tried = tried;
+	leg->tried = piece->tried;
+	leg->moves = piece->moves;
 	leg->sector = (u64)piece->from.slot * SCRIBE_SLOT_SECTORS + piece->off;
 	atomic_inc(&io->pending);
 	scribe_disk_submit(leg);
@@ -67,10 +70,10 @@ static void submit_piece(struct scribe_io *io, const struct piece *piece, u8 tri
  * one; as long as one is merely out of reach the read waits for it. Who asked for a certain copy
  * does not.
  */
-static void fail_piece(struct scribe_io *io, const struct piece *piece, u8 tried)
+static void fail_piece(struct scribe_io *io, const struct piece *piece)
 {
 	if (!READ_ONCE(io->vsd->read_copy) &&
-	    (READ_ONCE(io->lost_leg) || scribe_plan_may_return(piece->extent, tried))) {
+	    (READ_ONCE(io->lost_leg) || scribe_plan_may_return(piece->extent, piece->tried))) {
 		if (io->status != BLK_STS_IOERR)
 			io->status = BLK_STS_AGAIN;
 		return;
@@ -78,6 +81,16 @@ static void fail_piece(struct scribe_io *io, const struct piece *piece, u8 tried
 	io->status = BLK_STS_IOERR;
 	pr_err_ratelimited("vsd %llu: chunk %llu sector %u: no copy of extent %llu can be read\n",
 			   io->vsd->id, io->chunk, piece->pos, piece->extent->id);
+}
+
+/* Under vsd->lock: what to read a piece from, if anything. */
+static bool find_source(struct scribe_io *io, struct piece *piece)
+{
+	lockdep_assert_held(&io->vsd->lock);
+	if (piece->moves != piece->extent->moves)
+		piece->tried = 0;
+	piece->moves = piece->extent->moves;
+	return scribe_plan_source(io->vsd, piece->extent, piece->tried, &piece->from);
 }
 
 /* Tries what failed on another copy. */
@@ -94,20 +107,21 @@ static void read_end(struct scribe_io *io)
 			.pos = io->start + leg->pos,
 			.len = leg->length_bytes >> SECTOR_SHIFT,
 			.off = leg->sector % SCRIBE_SLOT_SECTORS,
+			.tried = leg->tried,
+			.moves = leg->moves,
 		};
-		u8 tried = leg->tried;
 		bool found;
 
 		scribe_leg_free(leg);
 		spin_lock_irq(&io->vsd->lock);
 		io->vsd->stats.read_retries++;
-		found = scribe_plan_source(io->vsd, piece.extent, tried, &piece.from);
+		found = find_source(io, &piece);
 		spin_unlock_irq(&io->vsd->lock);
 		if (found) {
-			submit_piece(io, &piece, tried);
+			submit_piece(io, &piece);
 			continue;
 		}
-		fail_piece(io, &piece, tried);
+		fail_piece(io, &piece);
 		scribe_extent_put(piece.extent);
 	}
 	put_read(io);
@@ -138,7 +152,7 @@ static int next_piece(struct scribe_io *io, struct scribe_leaf *leaf, u32 pos, s
 	piece->extent = segs->seg[i].extent;
 	piece->len = min(end, scribe_seg_end(&segs->seg[i])) - pos;
 	piece->off = segs->seg[i].off + (pos - segs->seg[i].start);
-	if (!scribe_plan_source(io->vsd, piece->extent, 0, &piece->from))
+	if (!find_source(io, piece))
 		return -EIO;
 	scribe_extent_get(piece->extent);
 	return 0;
@@ -158,9 +172,9 @@ void scribe_read_run(struct scribe_io *io, struct scribe_leaf *leaf)
 		err = next_piece(io, leaf, pos, &piece);
 		spin_unlock_irq(&io->vsd->lock);
 		if (err)
-			fail_piece(io, &piece, 0);
+			fail_piece(io, &piece);
 		else if (piece.extent)
-			submit_piece(io, &piece, 0);
+			submit_piece(io, &piece);
 		else
 			zero_piece(io, piece.pos, piece.len);
 	}

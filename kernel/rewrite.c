@@ -34,10 +34,14 @@ static int read_segment(struct scribe_vsd *vsd, const struct scribe_seg *seg)
 	struct scribe_sync sync;
 	bool unanswered = false;
 	u32 tried = 0;
+	u8 moves = 0;
 	bool found;
 
 	for (;;) {
 		spin_lock_irq(&vsd->lock);
+		if (moves != seg->extent->moves)
+			tried = 0;
+		moves = seg->extent->moves;
 		found = scribe_plan_source(vsd, seg->extent, tried, &from);
 		spin_unlock_irq(&vsd->lock);
 		if (!found)

@@ -12,6 +12,7 @@ static DECLARE_RWSEM(vsds_lock);
 static struct kmem_cache *leaf_cache;
 static struct shrinker *shrinker;
 static atomic_long_t total_leaves;
+static atomic_t last_key;
 
 static const u32 lease_moves[] = {
 	[SCRIBE_LEASE_NONE] = BIT(SCRIBE_LEASE_OWNED) | BIT(SCRIBE_LEASE_FAILED),
@@ -233,7 +234,7 @@ int scribe_vsd_put_leaf(struct scribe_vsd *vsd, u64 epoch, u64 index,
 		if (*why)
 			goto out;
 		err = -ENOMEM;
-		interned[nr] = scribe_extent_intern(&extents[nr], false);
+		interned[nr] = scribe_extent_intern(&extents[nr], vsd->key, false);
 		if (!interned[nr])
 			goto out;
 	}
@@ -417,6 +418,8 @@ static struct scribe_vsd *alloc_vsd(u64 id)
 	}
 	kref_init(&vsd->ref);
 	vsd->id = id;
+	/* Not twice among those that live: so many are never made in one run of the module. */
+	vsd->key = atomic_inc_return(&last_key);
 	spin_lock_init(&vsd->lock);
 	xa_init_flags(&vsd->leaves, XA_FLAGS_LOCK_IRQ);
 	INIT_LIST_HEAD(&vsd->lru);

@@ -96,6 +96,7 @@ struct scribe_vsd {
 	struct kref ref;
 	u32 nr_tables;			/* under the lock of the list */
 	u64 id;
+	u32 key;			/* of its extents: there is an object for each VSD */
 	spinlock_t lock;
 
 	enum scribe_lease lease;
@@ -242,6 +243,15 @@ u32 scribe_intent_collect(struct scribe_vsd *vsd, struct scribe_work_rec *recs, 
  */
 int scribe_freeze_set(struct scribe_vsd *vsd, u64 epoch, const struct scribe_extent_rec *recs,
 		      u32 nr, const char **why);
+/**
+ * scribe_freeze_moved() - where the copies of some extents are, for all VSDs that only read them
+ * @recs: extents
+ * @nr: how many
+ * @why: set to a text on error where there is one
+ *
+ * Context: process. Return: 0; -EINVAL, and nothing was changed.
+ */
+int scribe_freeze_moved(const struct scribe_extent_rec *recs, u32 nr, const char **why);
 /* The lease is over: forgets what is frozen. */
 void scribe_freeze_drop(struct scribe_vsd *vsd);
 /* Frozen extents, for WORK_GET; returns how many were filled in. */

@@ -142,6 +142,12 @@ enum scribe_cmd {
 	 * where a disk answered with an error. -EAGAIN where one is out of reach.
 	 */
 	SCRIBE_CMD_SLOTS_DIGEST,
+	/*
+	 * EXTENTS_MOVED: EXTENTS. All copies of extents that more than one VSD may lead to, as they
+	 * are now. Those that a VSD here writes in place, or that are frozen, stay as they are.
+	 * What was read from before may be read from until a BARRIER behind it has returned.
+	 */
+	SCRIBE_CMD_EXTENTS_MOVED,
 	/* EVENT: multicast only. Ask WORK_GET. */
 	SCRIBE_CMD_EVENT,
 	__SCRIBE_CMD_MAX

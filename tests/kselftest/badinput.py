@@ -55,6 +55,9 @@ refused(errno.EINVAL, "LEAF_PUT", VSD=1, EPOCH=1, LEAF=200, SEGS=nl.SEG.pack(5, 
 refused(errno.EINVAL, "RESERVE_ADD", EXTENTS=nl.pack_extent(1 << 40, [(1, 5), (1, 6)]))
 refused(errno.EINVAL, "RESERVE_ADD", EXTENTS=nl.pack_extent(0, [(1, 5), (2, 6)]))
 refused(errno.EINVAL, "RESERVE_ADD", EXTENTS=b"x")
+refused(errno.EINVAL, "EXTENTS_MOVED")
+refused(errno.EINVAL, "EXTENTS_MOVED", EXTENTS=b"x")
+refused(errno.EINVAL, "EXTENTS_MOVED", EXTENTS=nl.pack_extent(7, [(1, 5), (1, 6)]))
 refused(errno.ENOENT, "BATCH_GET", VSD=999)
 refused(errno.ESTALE, "BATCH_DONE", VSD=1, EPOCH=99999, BATCH=1)
 

@@ -53,12 +53,6 @@ except OSError as err:
     print(errno.errorcode[err.errno])' "$1"
 }
 
-end_all() { # NAME...: devices, agent and module
-	local name
-	for name in "$@"; do dmsetup remove "$name" || return 1; done
-	stop_agent && rmmod dm_scribe
-}
-
 dmesg -C
 check "the module loads" load_module
 lay f1 /dev/sda
@@ -103,7 +97,7 @@ check "nothing stays frozen" refuse grep -q 'frozen [1-9]' /sys/kernel/debug/scr
 check "a second disk fails" break_disk f2
 check "the last one has all that was written before" cmp -n $((32 << 20)) /run/old /dev/mapper/v1
 check "and every flushed record" python3 fsync_writer.py check /dev/mapper/v2 "$(wc -l < /run/records)"
-check "all end" end_all v1 v2
+check "all end" tear_down v1 v2
 check "the disks work again" mend_disk f1 /dev/sda
 check "both of them" mend_disk f2 /dev/sdb
 
@@ -128,7 +122,7 @@ check "a mover that finds no place looks again and again" wait_until grep -q '^[
 check "and does not say that all is well" refuse test -e "$state-2/healed"
 check "the new data still reads back" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
 rm "$state-2/heal"
-check "all end" end_all v3
+check "all end" tear_down v3
 check "the disk works again" mend_disk f1 /dev/sda
 check "the module loads again" load_module
 check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
@@ -138,7 +132,7 @@ check "what lies behind is as it was" cmp -n $((24 << 20)) -i $((8 << 20)) /run/
 check "the other disk fails" break_disk f2
 check "an error is better than old data" refuse dd if=/dev/mapper/v3 of=/dev/null bs=64k count=1 iflag=direct
 check "what has two good copies is read from the other" cmp -n $((16 << 20)) -i $((16 << 20)) /run/old /dev/mapper/v3
-check "all end" end_all v3
+check "all end" tear_down v3
 check "the disk works again" mend_disk f2 /dev/sdb
 check "the module loads again" load_module
 check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
@@ -147,7 +141,7 @@ check "it is used" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
 touch "$state-2/heal"
 check "stale copies are made good in their place" wait_until test -e "$state-2/healed"
 check "and are the same as the others" python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
-check "all end" end_all v3
+check "all end" tear_down v3
 
 # An owner that died while it overwrote something: the copies differ.
 rm -f "$state-2/heal" "$state-2/healed"
@@ -156,7 +150,7 @@ check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
 check "the VSD appears" make_vsd v3 3 64
 check "something is overwritten in place" dd if=/run/new of=/dev/mapper/v3 bs=64k seek=16 count=4 oflag=direct conv=fsync,notrunc status=none
 check "what is written in place has intent" grep -q 'intents [1-9]' /sys/kernel/debug/scribe/vsds
-check "all end" end_all v3
+check "all end" tear_down v3
 check "copies differ" python3 scribe_agent.py spoil 0 "$state-2" "${disks[@]}"
 check "which is seen" refuse python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
 check "the module loads again" load_module
@@ -170,7 +164,7 @@ check "the map can be evicted" dmsetup message v3 0 evict
 check "what was read before is read again" cmp -n $((32 << 20)) /run/first /dev/mapper/v3
 check "the first disk fails" break_disk f1
 check "the other has all of it" cmp -n $((32 << 20)) /run/first /dev/mapper/v3
-check "all end" end_all v3
+check "all end" tear_down v3
 
 # A write that fails on both copies and finds no other place: each of them may have it or not.
 rm -f "$state-2/heal" "$state-2/healed"
@@ -186,7 +180,7 @@ check "what is written there finds no space, and that is said" refuse dd if=/run
 check "just one copy counts from then on" wait_until stale_copies_are v3 $((seen + 1))
 # Whoever reads it, udev say, waits for one of the disks.
 check "who waits is told" python3 -c 'import scribe_nl; scribe_nl.Family().call("LEASE_FAIL", VSD=3)'
-check "all end" wait_until end_all v3
+check "all end" wait_until tear_down v3
 check "the first disk works again" mend_disk f1 /dev/sda
 check "and the second" mend_disk f2 /dev/sdb
 check "the module loads again" load_module
@@ -196,7 +190,7 @@ check "it is used" dd if=/dev/mapper/v3 of=/dev/null bs=1M count=32 iflag=direct
 touch "$state-2/heal"
 check "the other is made equal to it" wait_until test -e "$state-2/healed"
 check "so they are" python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
-check "all end" end_all v3
+check "all end" tear_down v3
 
 # A disk that does not answer any more, and does later: what waits on it ends well, nobody else waits.
 check "the module loads again" load_module
@@ -231,6 +225,6 @@ check "a copy rots on its disk" python3 scribe_agent.py rot 0 "$state-4" "${disk
 check "the module sees that" refuse python3 scribe_agent.py digests 0 "$state-4" "${disks[@]:1}"
 check "one copy is as it should be, and the other is not" test "$(whole_copies v4) whole" = "1 whole"
 check "now it can be closed" test "$(close_disk 1)" = closed
-check "all end" end_all v4
+check "all end" tear_down v4
 for f in f1 f2 f3; do dmsetup remove $f; done
 finish

@@ -61,6 +61,12 @@ stop_agent() {
 	kill "$(cat /run/agent.pid)" && wait_until refuse test -e "/proc/$(cat /run/agent.pid)"
 }
 
+tear_down() { # NAME...: devices, agent and module
+	local name
+	for name in "$@"; do dmsetup remove "$name" || return 1; done
+	stop_agent && rmmod dm_scribe
+}
+
 make_vsd() { # NAME ID MIB
 	dmsetup create "$1" --table "0 $(($3 * 2048)) scribe $2" &&
 		wait_until test -b "/dev/mapper/$1"

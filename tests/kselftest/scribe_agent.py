@@ -8,7 +8,10 @@
 
 `compare` fails where the current copies of something mapped differ; `spoil` makes such a difference in a
 leaf with intent, as an owner that dies in the middle of a write leaves it. Once there is a file STATE/heal, the owner gives what has a stale copy, or one on a failed disk, two
-good ones again, and makes a file STATE/healed when nothing is left to do.
+good ones again, and makes a file STATE/healed when nothing is left to do. Once there is a file
+STATE/relocate, it gives all copies other slots, says so, writes over the old ones and makes a file
+STATE/relocated.
+VSD 100 + N begins as VSD N is when it is first used: a clone.
 With SCRIBE_MARKS="NAME..." in its environment the owner keeps each version of its map, and marks its number in
 these log-writes devices (logwrites.py) once it is durable.
 `host` opens disks and serves them over the backplane. `owner` also opens its disks, connects to
@@ -41,6 +44,7 @@ CONNECT_SECONDS = 3
 # VSDs from this id on are fully mapped, one extent for each chunk, though nothing was ever written:
 # what a big map costs does not depend on where its extents lie, so they share the disks' slots.
 FULL_FROM = 1000
+CLONES_FROM = 100
 LEASE_SECONDS = 24  # long: under emulation a busy node may not run us for seconds
 
 
@@ -138,7 +142,7 @@ def merge(segments):
 class Owner(Node):
     def __init__(self, node, state, disks, hosts):
         super().__init__(node, state, disks)
-        self.hosts = hosts
+        self.hosts, self.paths = hosts, disks
         self.extents = {}  # id -> {"copies": [[disk, slot]...], "stale": [disk...]}
         self.maps = {}  # vsd -> {chunk -> [[start, len, extent, off]...]}
         self.freed = set()  # extents that nothing leads to any more
@@ -281,7 +285,16 @@ class Owner(Node):
             print(f"VSD {vsd}: extents {sorted(again)} are mapped, and were freed", flush=True)
             os._exit(1)
         if lost:
-            self.freed |= lost - {e for segs in self.maps[vsd].values() for _, _, e, _ in segs}
+            self.freed |= lost - set(self.users())
+
+    def users(self):
+        """Of each extent that is mapped: the VSDs that lead to it."""
+        out = {}
+        for vsd, chunks in self.maps.items():
+            for segs in chunks.values():
+                for segment in segs:
+                    out.setdefault(segment[2], set()).add(vsd)
+        return out
 
     def full_leaf(self, vsd, leaf):
         segs, extents = b"", b""
@@ -302,7 +315,9 @@ class Owner(Node):
                 segs += nl.SEG.pack(extent, index, start, length, off)
                 if extent not in used:
                     used.append(extent)
-        extents = b"".join(nl.pack_extent(e, self.extents[e]["copies"], stale=self.extents[e]["stale"]) for e in used)
+        users = self.users()
+        extents = b"".join(nl.pack_extent(e, self.extents[e]["copies"], stale=self.extents[e]["stale"],
+                                          flags=nl.EXTENT_EXCLUSIVE if len(users[e]) == 1 else 0) for e in used)
         self.call("LEAF_PUT", VSD=vsd, EPOCH=self.epochs[vsd], LEAF=leaf, SEGS=segs, EXTENTS=extents)
 
     def recover(self, vsd):
@@ -407,11 +422,45 @@ class Owner(Node):
                         EXTENTS=self.pack_move(move, 0, refreshed=move["to"] if copied else []))
         return True
 
+    def relocate(self, family):
+        """What VSDs share, or did, moves; of what a clone has written the module is told nonsense, not to be believed."""
+        moves, shared, own = [], b"", b""
+        for number, vsds in sorted(self.users().items()):
+            if min(vsds) >= CLONES_FROM:
+                own += nl.pack_extent(number, [[disk, 0] for disk, _ in self.extents[number]["copies"]], flags=0)
+                continue
+            copies = []
+            for disk, slot in self.extents[number]["copies"]:
+                to = next(s for s in range(self.disks[disk]["slots"]) if s not in self.used[disk])
+                self.used[disk].add(to)
+                copies.append([disk, to])
+                moves.append((disk, slot, to))
+            self.extents[number]["copies"] = copies[::-1]
+            shared += nl.pack_extent(number, copies[::-1], flags=0)
+        for at in range(0, len(moves), 64):
+            some = moves[at:at + 64]
+            recs = b"".join(nl.SLOT.pack(self.disks[disk]["life"], self.disks[disk]["life"], slot, to, disk, disk, 0)
+                            for disk, slot, to in some)
+            assert family.call("SLOTS_COPY", SLOTS_MOVE=recs)["DONE"] == (1 << len(some)) - 1
+        self.save()
+        family.call("EXTENTS_MOVED", EXTENTS=shared + own)
+        family.call("BARRIER")
+        for disk, slot, _ in moves:
+            with open(self.paths[disk], "r+b", buffering=0) as dev:
+                dev.seek(slot_offset(slot))
+                dev.write(b"\xcd" * (nl.SLOT_SECTORS * 512))
+                os.fsync(dev.fileno())
+        print(f"owner: {len(moves)} copies have other slots", flush=True)
+
     def keep_healing(self):
         family = nl.Family()
         rounds = 0
         while True:
             time.sleep(0.2)
+            if os.path.exists(f"{self.state}/relocate"):
+                with self.meta:
+                    self.relocate(family)
+                os.rename(f"{self.state}/relocate", f"{self.state}/relocated")
             if not os.path.exists(f"{self.state}/heal"):
                 continue
             try:
@@ -439,6 +488,8 @@ class Owner(Node):
 
     def serve_record(self, kind, number, vsd, arg, lost):
         if kind == nl.LEASE_WANTED:
+            if CLONES_FROM <= vsd < FULL_FROM and vsd not in self.maps:
+                self.maps[vsd] = {chunk: [list(s) for s in segs] for chunk, segs in self.maps[vsd - CLONES_FROM].items()}
             if self.recover(vsd):
                 self.call("DISKS_FLUSH")
             self.epochs[vsd] = self.epochs.get(vsd, 0) + 1

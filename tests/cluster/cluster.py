@@ -161,7 +161,29 @@ def snapshots():
                    f"scalectl vsd close {name}")
         lab.run(3, f"scalectl snapshot revert {name}@now --yes --keep junk && scalectl vsd open {name} && "
                    f"{Writer.tool()} --run {writers[node - 1].number} check {vsd(name)} {end} && scalectl vsd close {name}")
-    lab.fails(1, "scalectl vsd delete s1 --yes", 5, "has snapshots")
+    # Deleted before its snapshots: they are as they were.
+    shown = ask(lab, 1, "snapshot show s1@one")
+    gone = ask(lab, 1, "vsd show s1")["id"]
+    lab.run(1, "scalectl vsd delete s1 --yes")
+    lab.fails(1, "scalectl vsd show s1", 4, "no VSD")
+    assert ask(lab, 2, f"snapshot show deleted:{gone}:s1@one")["mapped_bytes"] == shown["mapped_bytes"]
+    lab.fails(1, f"scalectl snapshot revert deleted:{gone}:s1@one --yes", 5, "snapshot clone")
+    lab.run(2, f"scalectl snapshot clone deleted:{gone}:s1@one s1 && scalectl vsd open s1 && "
+               f"{Writer.tool()} --run {writers[0].number} check {vsd('s1')} {said[0]} && scalectl vsd close s1")
+    # Read where it is, on two nodes at once; its disk is written meanwhile.
+    lab.run(1, "scalectl vsd open s2")
+    lab.run(1, f"dd if=/dev/urandom of={vsd('s2')} bs=1M count=8 oflag=direct conv=fsync,notrunc status=none")
+    for node in (2, 3):
+        lab.run(3, f"scalectl snapshot open s2@one --node n{node}")
+    for node in (2, 3):
+        lab.run(node, f"{Writer.tool()} --run {writers[1].number} check {vsd('s2@one')} {said[1]}")
+        lab.fails(node, f"dd if=/dev/zero of={vsd('s2@one')} bs=4k count=1 oflag=direct status=none", 1, "")
+    lab.fails(1, "scalectl snapshot delete s2@one --yes", 5, "open on 2 nodes")
+    lab.run(2, f"scalectl snapshot list | grep -q 's2@one.*2 3' && {Writer.tool()} --run {writers[1].number} check "
+               f"{vsd('s2@one')} {said[1]}")
+    for node in (2, 3):
+        lab.wait(1, f"scalectl snapshot close s2@one --node n{node}")
+    lab.wait(1, "scalectl vsd close s2")
     same_metadata(lab, (1, 2, 3))
     for each in ask(lab, 1, "snapshot list")["snapshots"]:
         what = f"{each['vsd']}@{each['name']}"
@@ -171,6 +193,80 @@ def snapshots():
         assert before % (1 << 20) == 0, before
     for name in ("s1", "s2"):
         lab.run(1, f"scalectl vsd delete {name} --yes")
+
+
+def clones():
+    """Of a disk in use, taken again and again; all go their own ways while copies of what they share move."""
+    wait_until("deletions are over", lambda: not any(t["state"] == "running" for t in ask(lab, 1, "task list")["tasks"]))
+    lab.run(1, "scalectl vsd create origin 24MiB && scalectl vsd open origin")
+    blocks = BlockWriter(lab, 1, vsd("origin"), 6)
+    wait_until("blocks are flushed", lambda: blocks.flushed() > 200)
+    instants = {}
+    for node, name in ((1, "c1"), (2, "c2"), (3, "c3")):
+        before = blocks.said()
+        if name == "c2":
+            lab.run(3, "scalectl snapshot create origin@base")
+            after = blocks.said()
+            lab.run(2, "scalectl snapshot clone origin@base c2")
+        else:
+            made = ask(lab, node, f"vsd clone origin {name}")
+            after = blocks.said()
+            print(f"# writers waited for {made['paused_ms']} ms", flush=True)
+        lab.run(node, f"scalectl vsd open {name}")
+        instants[name] = (node, before, len(after))
+        wait_until("blocks are flushed", lambda n=blocks.flushed(): blocks.flushed() > n + 50)
+    said = blocks.said()
+    lab.fails(1, "scalectl vsd clone origin c1", 5, "exists")
+    lab.fails(1, "scalectl vsd clone nothing c9", 4, "no VSD")
+    lab.fails(1, "scalectl vsd clone origin a/b", 2, "no name")
+    lab.fails(1, "scalectl snapshot clone origin@none c9", 4, "no snapshot")
+
+    def same_instant(name: str, device: str = "", node: int = 0) -> str:
+        where, before, end = instants[name]
+        return blocks.verify_instant(node or where, vsd(device or name), before, said[end:])
+
+    digests = {name: same_instant(name) for name in instants}
+    # A clone of a clone, and one that is written to on another node.
+    lab.run(3, "scalectl vsd clone c3 c4 && scalectl vsd open c4 --node n2")
+    assert same_instant("c3", "c4", 2) == digests["c3"]
+    own = BlockWriter(lab, 2, vsd("c4"), 6)  # a later run than what it begins with
+    # What they share moves under all of them, and what was left is written over by the two that write.
+    disk = disk_of(lab, 1, "n1-ssd0")["id"]
+    assert any(d["disk"] == disk for d in ask(lab, 1, "vsd show c1")["spread"]), "nothing of it is to move"
+    task = ask(lab, 1, f"disk evacuate {disk}")["task"]
+    wait_until("a disk is empty", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
+    come_back(lab, 1, "ssd0", disk)
+    for writer in (blocks, own):
+        wait_until("blocks are flushed", lambda w=writer, n=writer.flushed(): w.flushed() > n + 100)
+    for name, copy in (("c1", 1), ("c2", 2), ("c3", 0)):
+        lab.run(instants[name][0], f"dmsetup message scribe-{name} 0 copy {copy}")
+        assert same_instant(name) == digests[name], f"{name}, copy {copy}"
+    # The origin goes first, its snapshot next.
+    blocks.end()
+    blocks.verify(1)
+    lab.wait(1, "scalectl vsd close origin")
+    lab.run(1, "scalectl vsd delete origin --yes")
+    gone = next(s for s in ask(lab, 1, "snapshot list")["snapshots"] if s["name"] == "base")["vsd"]
+    lab.run(1, f"scalectl snapshot delete {gone}@base --yes")
+    # A disk fails: what a deleted virtual disk filled is made anew as well.
+    lab.lab("disk", 2, "ssd0", "failwrites")
+    wait_until("the disk has failed", lambda: disk_of(lab, 1, "n2-ssd0")["state"] == "failed")
+    own.end()
+    wait_until("every copy is made good", lambda: whole(lab, 1))
+    own.verify(2)
+    for name, copy in (("c1", 2), ("c2", 1), ("c3", 0)):
+        lab.run(instants[name][0], f"dmsetup message scribe-{name} 0 copy {copy}")
+        assert same_instant(name) == digests[name], f"{name}, copy {copy}"
+    task = ask(lab, 1, "pool verify")["task"]
+    wait_until("all copies were compared", lambda: ask(lab, 1, f"task show {task}")["state"] != "running")
+    assert ask(lab, 1, f"task show {task}")["state"] == "done", ask(lab, 1, f"task show {task}")
+    failed = disk_of(lab, 1, "n2-ssd0")["id"]
+    lab.lab("disk", 2, "ssd0", "ok")
+    come_back(lab, 2, "ssd0", failed)
+    for name, node in (("c4", 2), ("c1", 1), ("c2", 2), ("c3", 3)):
+        lab.wait(node, f"scalectl vsd close {name}")
+        lab.run(1, f"scalectl vsd delete {name} --yes")
+    same_metadata(lab, (1, 2, 3))
 
 
 def api_is_as_described():
@@ -676,6 +772,8 @@ def main():
     lab.case("a file system written on node 1 is read on node 2 with equal checksums", written_here_read_there)
     lab.case("snapshots of disks in use, at one instant: what was flushed before is there, what came after is not",
              snapshots)
+    lab.case("clones of a disk in use are what it was at an instant, while copies move, whoever is deleted first", clones,
+             slow=True)
     lab.case("the API answers as its description says", api_is_as_described)
     lab.case("data between nodes is encrypted; who has no certificate is sent away", data_is_encrypted)
     lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)

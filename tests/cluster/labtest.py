@@ -170,11 +170,30 @@ class BlockWriter:
         self.process.kill()
         self.process.wait()
 
+    def said(self) -> str:
+        return Path(self.log.name).read_text(encoding="ascii")
+
+    def verify_instant(self, node: int, device: str, before: str, later: str) -> str:
+        """Raises where a device is not what the written one was at an instant; what had been said before that, and what
+        was said later. A digest of what is there."""
+        return self.check(node, "instant", device, before + "taken\n" + later)
+
     def verify(self, node: int) -> str:
         """Raises where something flushed is missing, torn or from elsewhere; a digest of what is there."""
-        self.lab.lab("put", node, self.log.name, "--to", "/root/blocklog")
-        said = self.lab.run(node, f"/root/blockcheck verify {self.what} < /root/blocklog")
-        print(f"# {said.strip()}", flush=True)
+        return self.check(node, "verify", self.what.split()[0], self.said())
+
+    def verify_old(self, node: int, device: str, before: str) -> str:
+        """The same of another device, and what had been said by then."""
+        return self.check(node, "verify", device, before)
+
+    def check(self, node: int, how: str, device: str, log: str) -> str:
+        with tempfile.NamedTemporaryFile("w") as copy:
+            copy.write(log)
+            copy.flush()
+            self.lab.lab("put", node, copy.name, "--to", "/root/blocklog")
+        tag = " ".join(self.what.split()[1:])
+        said = self.lab.run(node, f"/root/blockcheck {how} {device} {tag} < /root/blocklog")
+        print(f"# {said.strip().splitlines()[-1]}", flush=True)
         return said.split()[-1]
 
 

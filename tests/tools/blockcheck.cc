@@ -2,9 +2,13 @@
 // blockcheck: writes self-describing sectors with many threads, and tells afterwards whether every
 // flushed one, or a later one, is there.
 //
-//   blockcheck write DEVICE TAG RUN        until it is killed; says on standard output what is
-//   flushed blockcheck verify DEVICE TAG RUN       reads what write said from standard input, then
-//   the device
+//   blockcheck write DEVICE TAG RUN
+//       until it is killed; says on standard output what is flushed
+//   blockcheck verify DEVICE TAG RUN
+//       reads what write said from standard input, then the device
+//   blockcheck instant DEVICE TAG RUN
+//       the same of a device that is to be what the written one was at one instant: a line "taken"
+//       stands between what had been said before and what was said later
 //
 // What a thread does is a function of (run, thread, number of the operation), so that the verifier
 // knows it without being told. Threads share a device by stripes that do not fit into chunks;
@@ -39,6 +43,7 @@ constexpr uint64_t kMost = 128;        // sectors in one operation
 constexpr uint64_t kZeroOneIn = 24;    // operations that write zeroes without data
 constexpr uint64_t kFlushOneIn = 6;    // operations behind which it flushes
 constexpr uint64_t kBehind = 100'000;  // operations that may have followed the last one we heard of
+constexpr uint64_t kUnseen = 64;       // operations of which the later ones leave no trace
 constexpr size_t kAlign = 4096;
 constexpr int kExitWrong = 1;
 constexpr int kExitUsage = 2;
@@ -162,6 +167,19 @@ void fill(char* data, const Layout& layout, uint64_t thread, uint64_t number, co
   std::_Exit(0);
 }
 
+template <class Visit>
+void read_all(int fd, uint64_t sectors, const Visit& visit) {
+  constexpr uint64_t kAtOnce = 2048;
+  const Buffer data = make_buffer(kAtOnce);
+  for (uint64_t at = 0; at < sectors; at += kAtOnce) {
+    const uint64_t some = std::min(kAtOnce, sectors - at);
+    if (::pread(fd, data.get(), some * kSector, static_cast<off_t>(at * kSector)) !=
+        static_cast<ssize_t>(some * kSector))
+      fail("reading at sector " + std::to_string(at));
+    for (uint64_t i = 0; i < some; i++) visit(at + i, data.get() + i * kSector);
+  }
+}
+
 /// What a sector must at least hold.
 struct Expected {
   std::optional<uint64_t> number;  // of the last flushed operation on it; nothing: none was
@@ -191,15 +209,8 @@ class Verifier {
   }
 
   bool verify(int fd) {
-    constexpr uint64_t kAtOnce = 2048;
-    const Buffer data = make_buffer(kAtOnce);
-    for (uint64_t at = 0; at < layout_.sectors; at += kAtOnce) {
-      const uint64_t some = std::min(kAtOnce, layout_.sectors - at);
-      if (::pread(fd, data.get(), some * kSector, static_cast<off_t>(at * kSector)) !=
-          static_cast<ssize_t>(some * kSector))
-        fail("reading at sector " + std::to_string(at));
-      for (uint64_t i = 0; i < some; i++) check(at + i, data.get() + i * kSector);
-    }
+    read_all(fd, layout_.sectors,
+             [this](uint64_t sector, const char* data) { check(sector, data); });
     std::cout << operations_ << " operations flushed, " << found_
               << " sectors as they were flushed, " << later_ << " later ones, " << wrong_
               << " wrong, digest " << std::hex << digest_ << "\n";
@@ -263,15 +274,124 @@ class Verifier {
   uint64_t digest_ = 0;
 };
 
+/// Whether a device is what another was at one instant: for each thread there is an operation up to
+/// which all are there, and none behind it. Of the next one some sectors may be.
+class Instant {
+ public:
+  explicit Instant(const Layout& layout) : layout_(layout), seen_(layout.sectors), log_(kThreads) {}
+
+  void read_log(std::istream& in) {
+    bool taken = false;
+    for (std::string line; std::getline(in, line) && !in.eof();) {
+      uint64_t thread = kThreads;
+      uint64_t number = 0;
+      taken = taken || line == "taken";
+      if (std::sscanf(line.c_str(), "%lu %lu", &thread, &number) != 2 || thread >= kThreads)
+        continue;
+      Bounds& log = log_[thread];
+      if (!taken) log.flushed = number;
+      if (taken && !log.next) log.next = number;
+    }
+  }
+
+  bool verify(int fd) {
+    read_all(fd, layout_.sectors,
+             [this](uint64_t sector, const char* data) { note(sector, data); });
+    for (uint64_t thread = 0; thread < kThreads; thread++) settle(thread);
+    std::cout << wrong_ << " wrong, digest " << std::hex << digest_ << "\n";
+    return wrong_ == 0;
+  }
+
+ private:
+  struct Bounds {
+    std::optional<uint64_t> flushed;  // the last that was, before
+    std::optional<uint64_t> next;     // the first that was, later
+  };
+  // Operations count from 1 here; 0: zeroes.
+  using Image = std::vector<uint64_t>;
+
+  void note(uint64_t sector, const char* data) {
+    Sector s{};
+    std::memcpy(&s, data, sizeof(s));
+    digest_ = mix(digest_ + s.sum + s.number);
+    if (std::all_of(data, data + kSector, [](char c) { return c == 0; })) return;
+    if (s.magic != kMagic || s.sum != sum_of(s) || s.tag != layout_.tag || s.run != layout_.run ||
+        s.sector != sector || s.thread != owner(sector)) {
+      complain("sector " + std::to_string(sector) + ": torn, or data of another place");
+      return;
+    }
+    seen_[sector] = s.number + 1;
+    last_[s.thread] = std::max(last_[s.thread], s.number + 1);
+  }
+
+  void apply(Image& image, uint64_t thread, uint64_t count) const {
+    const Operation op = operation(layout_, thread, count - 1);
+    for (uint64_t i = 0; i < op.len; i++) image[op.start + i] = op.zero ? 0 : count;
+  }
+
+  // Looks for the number of operations that explains what was seen.
+  void settle(uint64_t thread) {
+    const Bounds& log = log_[thread];
+    const uint64_t least = log.flushed ? *log.flushed + 1 : 0;
+    uint64_t count = last_[thread] == 0 ? 0 : last_[thread] - 1;
+    Image now(layout_.sectors);
+    for (uint64_t i = 1; i <= count; i++) apply(now, thread, i);
+    for (const uint64_t end = std::max(count, least) + kUnseen; count <= end; count++) {
+      Image next = now;
+      apply(next, thread, count + 1);
+      const uint64_t torn = differing(thread, now, next);
+      if (count >= least && torn == 0 && (!log.next || count <= *log.next + 1)) {
+        std::cout << "thread " << thread << ": " << count << " operations, " << least
+                  << " of them flushed before\n";
+        return;
+      }
+      now = std::move(next);
+    }
+    complain("thread " + std::to_string(thread) + ": no instant has what is there; the last is " +
+             std::to_string(last_[thread]) + ", " + std::to_string(least) +
+             " were flushed before, " + (log.next ? std::to_string(*log.next + 1) : "nothing") +
+             " later");
+  }
+
+  // Sectors of a thread that are neither as they were before an operation nor as behind it.
+  uint64_t differing(uint64_t thread, const Image& before, const Image& behind) const {
+    uint64_t count = 0;
+    for (uint64_t sector = 0; sector < layout_.sectors; sector++)
+      count += owner(sector) == thread && seen_[sector] != before[sector] &&
+               seen_[sector] != behind[sector];
+    return count;
+  }
+
+  void complain(const std::string& what) {
+    constexpr uint64_t kSaid = 20;
+    if (wrong_++ < kSaid) std::cout << what << "\n";
+  }
+
+  const Layout layout_;
+  Image seen_;
+  std::vector<Bounds> log_;
+  std::array<uint64_t, kThreads> last_{};
+  uint64_t wrong_ = 0;
+  uint64_t digest_ = 0;
+};
+
+template <class Check>
+int check(const Layout& layout, int fd) {
+  Check one(layout);
+  one.read_log(std::cin);
+  return one.verify(fd) ? 0 : kExitWrong;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.size() != 4 || (words[0] != "write" && words[0] != "verify")) {
-    std::cerr << "usage: blockcheck write|verify DEVICE TAG RUN\n";
+  const std::string what = words.empty() ? "" : words[0];
+  if (words.size() != 4 || (what != "write" && what != "verify" && what != "instant")) {
+    std::cerr << "usage: blockcheck write|verify|instant DEVICE TAG RUN\n";
     return kExitUsage;
   }
-  const bool writes = words[0] == "write";
+  const bool writes = what == "write";
   const int fd = ::open(words[1].c_str(), (writes ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC);
   if (fd < 0) fail(words[1]);
   const off_t bytes = ::lseek(fd, 0, SEEK_END);
@@ -284,7 +404,5 @@ int main(int argc, char** argv) {
     return kExitUsage;
   }
   if (writes) write_all(fd, layout);
-  Verifier verifier(layout);
-  verifier.read_log(std::cin);
-  return verifier.verify(fd) ? 0 : kExitWrong;
+  return what == "instant" ? check<Instant>(layout, fd) : check<Verifier>(layout, fd);
 }

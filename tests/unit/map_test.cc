@@ -542,17 +542,18 @@ RC_GTEST_PROP(Map, AnyHistoryEqualsTheModel, ()) {
       RC_ASSERT(extents() + goes == before);
       snapshots.erase(id);
     } else if (what == 4 && vsds.size() > 1) {
-      // With all of its snapshots.
+      // Alone, or with all of its snapshots.
+      const bool alone = *rc::gen::arbitrary<bool>();
       const uint64_t id = pick(vsds).first;
       std::vector<meta::Version> versions{c.map().version(VsdId{id}).value()};
       for (const auto& [snapshot, origin] : origins)
-        if (origin == id && snapshots.contains(snapshot))
+        if (!alone && origin == id && snapshots.contains(snapshot))
           versions.push_back(c.map().version(core::SnapshotId{snapshot}).value());
       const uint64_t goes = c.map().freed_by(versions).value();
       const uint64_t before = extents();
       c.entry([&](Map& map, uint64_t) { return map.delete_vsd({id}); }).value();
       for (const auto& [snapshot, origin] : origins)
-        if (origin == id && snapshots.erase(snapshot) != 0)
+        if (!alone && origin == id && snapshots.erase(snapshot) != 0)
           c.entry([&](Map& map, uint64_t) { return map.delete_snapshot({snapshot}); }).value();
       c.reap();
       RC_ASSERT(extents() + goes == before);

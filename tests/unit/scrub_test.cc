@@ -117,6 +117,8 @@ TEST_F(Scrubs, NothingIsLeftOfThemWithTheirDisk) {
   leader.say({{"op", "lease_drop"}, {"vsd", vsd}, {"node", 1}, {"epoch", 1}, {"clean", true}})
       .value();
   leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}).value();
+  while (leader.say({{"op", "reap"}})->at("rows").to_number<int>() != 0) {
+  }
   EXPECT_TRUE(leader.cluster().scrubs()->empty());
   EXPECT_TRUE(leader.cluster().damage()->empty());
 }

@@ -104,7 +104,7 @@ TEST_F(Snapshots, WhatADeadOwnerWasWritingIsSettledBeforeItIsShared) {
   EXPECT_TRUE(leader.lease(vsd, 2, 200)->at("recover").as_bool()) << "nor did it flush";
 }
 
-TEST_F(Snapshots, AVsdStaysAsLongAsItHasSome) {
+TEST_F(Snapshots, ADeletedVsdIsKnownByItsSnapshotsUntilTheLastIsGone) {
   give_back();
   const uint64_t id = take("a", {free()})
                           ->at("taken")
@@ -112,7 +112,11 @@ TEST_F(Snapshots, AVsdStaysAsLongAsItHasSome) {
                           .as_object()
                           .at("snapshot")
                           .to_number<uint64_t>();
-  EXPECT_EQ(leader.refusal({{"op", "vsd_delete"}, {"vsd", vsd}}), Code::conflict);
+  EXPECT_TRUE(leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}));
+  EXPECT_TRUE(row().deleted);
+  EXPECT_EQ(leader.refusal({{"op", "vsd_revert"}, {"vsd", vsd}, {"snapshot", id}, {"keep", "b"}}),
+            Code::not_found);
+  EXPECT_EQ(take("b", {free()}).error().code, Code::not_found);
   leader.say({{"op", "snapshot_delete"}, {"snapshot", id}}).value();
   EXPECT_EQ(leader.refusal({{"op", "snapshot_delete"}, {"snapshot", id}}), Code::not_found);
   EXPECT_EQ(leader.cluster().tasks()->back().state, "running");
@@ -120,7 +124,7 @@ TEST_F(Snapshots, AVsdStaysAsLongAsItHasSome) {
   }
   EXPECT_EQ(leader.cluster().tasks()->back().what, "snapshot delete");
   EXPECT_EQ(leader.cluster().tasks()->back().state, "done");
-  EXPECT_TRUE(leader.say({{"op", "vsd_delete"}, {"vsd", vsd}}));
+  EXPECT_FALSE(*leader.cluster().vsd({vsd})) << "nothing is left of it";
 }
 
 TEST_F(Snapshots, ARevertedVsdIsAsItWasAndWhatItBecameIsKept) {

@@ -37,9 +37,10 @@ const json::array& list(const json::object& object, const char* name) {
 }
 
 // A name in a path: only what names may have, so that nothing needs quoting.
-std::string path_word(const std::string& word) {
+std::string path_word(const std::string& word, const std::string& more = "") {
+  const std::string marks = "-_." + more;
   for (const char c : word)
-    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '-' && c != '_' && c != '.')
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && marks.find(c) == std::string::npos)
       throw UsageError{"'" + word + "' is no name: letters, digits, '-', '_' and '.'"};
   if (word.empty()) throw UsageError{"a name is empty"};
   return word;
@@ -52,11 +53,11 @@ std::vector<std::string> split_at_commas(const std::string& word) {
   return out;
 }
 
-// VSD@NAME, checked.
+// VSD@NAME, checked; deleted:ID:VSD@NAME where the VSD is deleted.
 std::string snapshot_word(const std::string& word) {
   const size_t at = word.find('@');
   if (at == std::string::npos) throw UsageError{"'" + word + "' is no snapshot; write VSD@NAME"};
-  return path_word(word.substr(0, at)) + "@" + path_word(word.substr(at + 1));
+  return path_word(word.substr(0, at), ":") + "@" + path_word(word.substr(at + 1));
 }
 
 uint64_t size_of(const std::string& word) {
@@ -214,11 +215,16 @@ std::string show_vsds(const json::object& o) {
   return table.text();
 }
 
+// What a virtual disk or a snapshot needs.
+std::string use_of(const json::object& o) {
+  return "leads to " + bytes(o, "referenced_bytes") + ", of these " + bytes(o, "unique_bytes") +
+         " for itself alone (each has copies)";
+}
+
 std::string show_vsd(const json::object& o) {
   std::string out = "VSD " + text(o, "name") + ": " + bytes(o, "size_bytes") + ", " +
                     count(o, "copies") + " copies";
-  if (o.contains("mapped_bytes"))
-    out += ", " + bytes(o, "mapped_bytes") + " mapped in " + count(o, "extents") + " extents";
+  if (o.contains("mapped_bytes")) out += ", " + bytes(o, "mapped_bytes") + " mapped\n" + use_of(o);
   const std::string open = where_open(o);
   out += open.empty() ? "\nnot open\n" : "\nopen on node " + open + "\n";
   for (const json::value& value : list(o, "open"))
@@ -237,17 +243,28 @@ std::string show_vsd(const json::object& o) {
   return list(o, "spread").empty() ? out : out + table.text();
 }
 
+std::string show_clone(const json::object& o) {
+  return show_vsd(o) + "writers waited for " + count(o, "paused_ms") + " ms\n";
+}
+
 std::string snapshot_table(const json::array& snapshots) {
-  Table table({"SNAPSHOT", "SIZE:", "TAKEN"});
+  Table table({"SNAPSHOT", "SIZE:", "TAKEN", "OPEN ON"});
   for (const json::value& value : snapshots) {
     const json::object& s = value.as_object();
-    table.add(
-        {text(s, "vsd") + "@" + text(s, "name"), bytes(s, "size_bytes"), clock_time(s, "created")});
+    table.add({text(s, "vsd") + "@" + text(s, "name"), bytes(s, "size_bytes"),
+               clock_time(s, "created"), where_open(s)});
   }
   return table.text();
 }
 
 std::string show_snapshots(const json::object& o) { return snapshot_table(list(o, "snapshots")); }
+
+std::string show_opened_snapshot(const json::object& o) {
+  std::string out = snapshot_table({o});
+  if (!list(o, "open").empty()) out += "device " + text(o, "device") + ", to be read only\n";
+  if (number(o, "task") != 0) out += "task " + count(o, "task") + "\n";
+  return out;
+}
 
 std::string show_taken(const json::object& o) {
   return snapshot_table(list(o, "snapshots")) + "writers waited for " + count(o, "paused_ms") +
@@ -255,9 +272,7 @@ std::string show_taken(const json::object& o) {
 }
 
 std::string show_snapshot(const json::object& o) {
-  return snapshot_table({o}) + bytes(o, "mapped_bytes") + " mapped; leads to " +
-         bytes(o, "referenced_bytes") + ", of these " + bytes(o, "unique_bytes") +
-         " for itself alone (each has copies)\n";
+  return snapshot_table({o}) + bytes(o, "mapped_bytes") + " mapped; " + use_of(o) + "\n";
 }
 
 std::string show_reverted(const json::object& o) {
@@ -323,6 +338,13 @@ std::string show_token(const json::object& o) {
 }
 
 Call get(const std::string& path) { return {"GET", kRoot + path, {}}; }
+
+Call device_call(const std::string& path, const Words& w) {
+  Call call{"POST", kRoot + path, {}};
+  take(call.body, w, {"node"});
+  if (w.has("no-wait")) call.body["wait"] = false;
+  return call;
+}
 
 std::vector<Command> make_commands() {
   const Option copies{"copies", "2|3", "on as many nodes; default: 2"};
@@ -583,6 +605,18 @@ std::vector<Command> make_commands() {
        },
        show_vsd},
       {"vsd",
+       "clone",
+       {"NAME", "NEW"},
+       {},
+       "make another virtual disk of what one is now, also while it is in use",
+       "scalectl vsd clone mail mail-test",
+       [](const Words& w) {
+         return Call{"POST",
+                     kRoot + ("vsd/" + path_word(w.arguments[0]) + "/clone"),
+                     {{"name", path_word(w.arguments[1])}}};
+       },
+       show_clone},
+      {"vsd",
        "set",
        {"NAME"},
        {{"copies", "2|3", "on as many nodes", true}},
@@ -601,12 +635,7 @@ std::vector<Command> make_commands() {
        {node, no_wait},
        "make its block device on a node",
        "scalectl vsd open mail --node n2",
-       [](const Words& w) {
-         Call call{"POST", kRoot + ("vsd/" + path_word(w.arguments[0]) + "/open"), {}};
-         take(call.body, w, {"node"});
-         if (w.has("no-wait")) call.body["wait"] = false;
-         return call;
-       },
+       [](const Words& w) { return device_call("vsd/" + path_word(w.arguments[0]) + "/open", w); },
        show_vsd},
       {"vsd",
        "close",
@@ -614,18 +643,13 @@ std::vector<Command> make_commands() {
        {node, no_wait},
        "remove its block device from a node",
        "scalectl vsd close mail",
-       [](const Words& w) {
-         Call call{"POST", kRoot + ("vsd/" + path_word(w.arguments[0]) + "/close"), {}};
-         take(call.body, w, {"node"});
-         if (w.has("no-wait")) call.body["wait"] = false;
-         return call;
-       },
+       [](const Words& w) { return device_call("vsd/" + path_word(w.arguments[0]) + "/close", w); },
        show_vsd},
       {"vsd",
        "delete",
        {"NAME"},
        {{"yes", "", "yes, its data shall be gone", true}},
-       "delete a virtual disk that is open nowhere",
+       "delete a virtual disk that is open nowhere; its snapshots and clones stay",
        "scalectl vsd delete mail --yes",
        [](const Words& w) {
          if (!w.has("yes"))
@@ -699,6 +723,38 @@ std::vector<Command> make_commands() {
              "POST", std::string(kRoot) + "snapshot/space", {{"snapshots", std::move(snapshots)}}};
        },
        show_weight},
+      {"snapshot",
+       "open",
+       {"VSD@NAME"},
+       {node, no_wait},
+       "make a block device on a node to read a snapshot from",
+       "scalectl snapshot open mail@nightly --node n2",
+       [](const Words& w) {
+         return device_call("snapshot/" + snapshot_word(w.arguments[0]) + "/open", w);
+       },
+       show_opened_snapshot},
+      {"snapshot",
+       "close",
+       {"VSD@NAME"},
+       {node, no_wait},
+       "remove that block device",
+       "scalectl snapshot close mail@nightly --node n2",
+       [](const Words& w) {
+         return device_call("snapshot/" + snapshot_word(w.arguments[0]) + "/close", w);
+       },
+       show_opened_snapshot},
+      {"snapshot",
+       "clone",
+       {"VSD@NAME", "NEW"},
+       {},
+       "make a virtual disk that begins as a snapshot is",
+       "scalectl snapshot clone mail@nightly mail-test",
+       [](const Words& w) {
+         return Call{"POST",
+                     kRoot + ("snapshot/" + snapshot_word(w.arguments[0]) + "/clone"),
+                     {{"name", path_word(w.arguments[1])}}};
+       },
+       show_vsd},
       {"snapshot",
        "revert",
        {"VSD@NAME"},

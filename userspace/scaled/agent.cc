@@ -798,13 +798,22 @@ void Agent::keep_fences(Kernel& kernel, meta::Cluster& cluster) {
   }
 }
 
+// Whoever here only reads from extents whose copies moved reads from where they are now.
+bool Agent::tell_moved(Kernel& kernel, meta::Cluster& cluster) {
+  const std::lock_guard telling(telling_);
+  auto moved = cluster.relocated(barrier_);
+  auto told = moved ? kernel.move_extents(*moved) : Result<void>(moved.error());
+  if (!told) spdlog::error("copies that moved: {}", told.error().text);
+  return static_cast<bool>(told);
+}
+
 void Agent::keep_quarantine(Kernel& kernel, meta::Cluster& cluster) {
   uint64_t index = 0;
   // Later, where the mover is at it: it works half of the time only.
   if (const std::unique_lock looking(looking_, std::try_to_lock); looking)
     index = replica_.applied().index;
   auto behind = cluster.quarantine_behind(barrier_);
-  if (index != 0 && behind && *behind && kernel.barrier()) {
+  if (index != 0 && behind && *behind && tell_moved(kernel, cluster) && kernel.barrier()) {
     if (propose({{"op", "seen"}, {"node", config_.node.value}, {"index", index}})) barrier_ = index;
   }
   auto garbage = cluster.has_garbage();
@@ -871,8 +880,10 @@ void Agent::keep_device(meta::Cluster& cluster, const meta::Opened& row) {
     return;
   }
   Result<void> done;
+  const auto label = cluster.device_label(**vsd);
+  if (!label) return;
   if (!*device)
-    done = host::create_device(row.vsd, (*vsd)->name, (*vsd)->sectors);
+    done = host::create_device(row.vsd, *label, (*vsd)->sectors, static_cast<bool>((*vsd)->view));
   else if ((*device)->sectors < (*vsd)->sectors)
     done = host::resize_device(row.vsd, (*vsd)->sectors);
   const std::string state = done ? "open" : "failed";

@@ -138,6 +138,7 @@ class Agent {
   void keep_peers(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_fences(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_quarantine(control::Kernel& kernel, meta::Cluster& cluster);
+  bool tell_moved(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_device(meta::Cluster& cluster, const meta::Opened& opened);
 
   void wake_service();
@@ -168,7 +169,7 @@ class Agent {
   std::map<core::DiskId, uint64_t> routed_;
   std::map<core::NodeId, uint64_t> introduced_;
   std::map<core::NodeId, std::string> remembered_;
-  uint64_t barrier_ = 0;
+  uint64_t barrier_ = 0;                      // up to which index it has said "seen"
   std::set<core::ExtentId> unused_;           // taken out of the stock, and still reserved
   std::map<core::VsdId, Granted> unclaimed_;  // leases of ours that nothing here knows of
 

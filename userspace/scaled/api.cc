@@ -158,6 +158,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "GET vsd/*") return show_vsd(call, name);
   if (key == "PATCH vsd/*") return change_vsd(call, name);
   if (key == "DELETE vsd/*") return delete_vsd(call, name);
+  if (key == "POST vsd/*/clone") return clone_vsd(call, name);
   if (key == "POST vsd/*/open") return open_or_close(call, name, "open");
   if (key == "POST vsd/*/close") return open_or_close(call, name, "close");
   if (key == "GET snapshot") return list_snapshots(call);
@@ -165,6 +166,9 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST snapshot/*" && name == "space") return weigh_snapshots(call);
   if (key == "GET snapshot/*") return show_snapshot(call, name);
   if (key == "DELETE snapshot/*") return delete_snapshot(call, name);
+  if (key == "POST snapshot/*/clone") return clone_snapshot(call, name);
+  if (key == "POST snapshot/*/open") return open_or_close_snapshot(call, name, "snapshot_open");
+  if (key == "POST snapshot/*/close") return open_or_close_snapshot(call, name, "snapshot_close");
   if (key == "POST snapshot/*/revert") return revert_snapshot(call, name);
   if (key == "POST snapshot/*/diff") return diff_snapshot(call, name);
   if (key == "GET task") return list_tasks(call);

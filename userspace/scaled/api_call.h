@@ -107,8 +107,13 @@ class Call {
   Member& member() { return member_; }
   meta::Database& database() { return *database_; }
 
-  /// A VSD by name.
+  /// A VSD by name; not one that was deleted.
   Result<meta::Vsd> vsd(const std::string& name) {
+    auto found = vsd_or_deleted(name);
+    if (found && !found->is_listed()) return Error{Code::not_found, "no VSD named " + name};
+    return found;
+  }
+  Result<meta::Vsd> vsd_or_deleted(const std::string& name) {
     auto all = cluster().vsds();
     if (!all) return all.error();
     for (const meta::Vsd& one : *all)
@@ -161,10 +166,15 @@ Outcome repair_pool(Call& call);
 // api_vsds.cc
 Outcome list_vsds(Call& call);
 Outcome show_vsd(Call& call, const std::string& name);
+/// Without what only its map knows.
+Outcome brief_vsd(Call& call, const std::string& name);
 Outcome create_vsd(Call& call);
 Outcome change_vsd(Call& call, const std::string& name);
 Outcome delete_vsd(Call& call, const std::string& name);
 Outcome open_or_close(Call& call, const std::string& name, const char* op);
+/// Waits until the node has said what became of an "opening" or "closing" of a VSD's device.
+Result<void> wait_for_device(Call& call, core::VsdId vsd, const meta::Node& node, bool open,
+                             uint64_t task);
 
 // api_snapshots.cc; `name` is VSD@NAME
 /// For create_snapshot() on another node.
@@ -175,6 +185,10 @@ Outcome list_snapshots(Call& call);
 Outcome show_snapshot(Call& call, const std::string& name);
 Outcome delete_snapshot(Call& call, const std::string& name);
 Outcome revert_snapshot(Call& call, const std::string& name);
+Outcome clone_snapshot(Call& call, const std::string& name);
+Outcome open_or_close_snapshot(Call& call, const std::string& name, const char* op);
+/// `name` is a VSD's; what it is now is cloned.
+Outcome clone_vsd(Call& call, const std::string& name);
 Outcome diff_snapshot(Call& call, const std::string& name);
 /// What deleting some of them would free.
 Outcome weigh_snapshots(Call& call);

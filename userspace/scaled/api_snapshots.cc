@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "api_call.h"
+#include "host/dm.h"
 #include "meta/map.h"
 
 namespace scaled {
@@ -32,7 +33,7 @@ Result<meta::Snapshot> find_snapshot(Call& call, const std::string& what) {
   const size_t at = what.find('@');
   if (at == std::string::npos)
     return Error{Code::invalid, "'" + what + "' is no snapshot; write VSD@NAME"};
-  auto vsd = call.vsd(what.substr(0, at));
+  auto vsd = call.vsd_or_deleted(what.substr(0, at));
   if (!vsd) return vsd.error();
   auto all = call.cluster().snapshots();
   if (!all) return all.error();
@@ -41,24 +42,33 @@ Result<meta::Snapshot> find_snapshot(Call& call, const std::string& what) {
   return Error{Code::not_found, "no snapshot named " + what};
 }
 
-json::object snapshot_json(const meta::Snapshot& snapshot, const std::vector<meta::Vsd>& vsds) {
-  const auto vsd = std::find_if(vsds.begin(), vsds.end(),
-                                [&](const meta::Vsd& one) { return one.id == snapshot.vsd; });
-  return {{"id", snapshot.id.value},
-          {"vsd", vsd == vsds.end() ? "" : vsd->name},
-          {"name", snapshot.name},
-          {"size_bytes", snapshot.sectors * kSectorBytes},
-          {"created", snapshot.created}};
+json::object snapshot_json(const meta::Snapshot& snapshot, const std::vector<meta::Vsd>& vsds,
+                           const std::vector<meta::Opened>& opened) {
+  std::string vsd;
+  json::array open;
+  for (const meta::Vsd& one : vsds) {
+    if (one.id == snapshot.vsd) vsd = one.name;
+    if (one.view != snapshot.id) continue;
+    for (const meta::Opened& row : opened)
+      if (row.vsd == one.id)
+        open.push_back({{"node", row.node.value}, {"state", row.state}, {"error", row.error}});
+  }
+  const std::string label = vsd + "@" + snapshot.name;
+  return {{"id", snapshot.id.value},     {"vsd", vsd},
+          {"name", snapshot.name},       {"size_bytes", snapshot.sectors * kSectorBytes},
+          {"created", snapshot.created}, {"device", "/dev/mapper/" + host::device_name(label)},
+          {"open", std::move(open)}};
 }
 
 Outcome snapshots_json(Call& call, const std::vector<SnapshotId>* only) {
   auto all = call.cluster().snapshots();
   auto vsds = call.cluster().vsds();
-  if (!all || !vsds) return Error{Code::storage, "the metadata is unreadable"};
+  auto opened = call.cluster().opened();
+  if (!all || !vsds || !opened) return Error{Code::storage, "the metadata is unreadable"};
   json::array out;
   for (const meta::Snapshot& one : *all)
     if (only == nullptr || std::find(only->begin(), only->end(), one.id) != only->end())
-      out.push_back(snapshot_json(one, *vsds));
+      out.push_back(snapshot_json(one, *vsds, *opened));
   return json::object{{"snapshots", std::move(out)}};
 }
 
@@ -167,7 +177,7 @@ void go_on(Member& member, const Group& one, const std::map<VsdId, uint64_t>& ep
 }
 
 // All hold still; one entry takes them; all go on.
-Outcome take_snapshot(Call& call, const Subjects& subjects, const std::string& name) {
+Outcome take_still(Call& call, const Subjects& subjects, const json::object& what) {
   Member& member = call.member();
   std::vector<Group> groups = group(subjects, member.config().node);
   const auto began = steady_clock::now();
@@ -178,8 +188,12 @@ Outcome take_snapshot(Call& call, const Subjects& subjects, const std::string& n
     if (!one.items) taken = one.items.error();
     if (one.items) items.insert(items.end(), one.items->begin(), one.items->end());
   }
-  while (taken && taken->contains("again"))
-    taken = call.propose({{"op", "snapshot"}, {"name", name}, {"vsds", items}});
+  while (taken && taken->contains("again")) {
+    json::object body = what;
+    body["op"] = "snapshot";
+    body["vsds"] = items;
+    taken = call.propose(std::move(body));
+  }
   std::map<VsdId, uint64_t> epochs;
   if (taken)
     for (const json::value& one : taken->at("taken").as_array())
@@ -189,6 +203,31 @@ Outcome take_snapshot(Call& call, const Subjects& subjects, const std::string& n
     (*taken)["paused_ms"] =
         std::chrono::duration_cast<milliseconds>(steady_clock::now() - began).count();
   return taken;
+}
+
+// Before anybody has to wait for it.
+Result<void> may_be_named(Call& call, const std::string& name) {
+  if (!meta::valid_name(name)) return Error{Code::invalid, "'" + name + "' is no name for a VSD"};
+  if (call.vsd(name)) return Error{Code::conflict, "a VSD named " + name + " exists"};
+  return {};
+}
+
+// A snapshot of that name, or a clone. A lease may change hands meanwhile: then anew.
+Outcome take(Call& call, const std::vector<std::string>& names, const std::string& name,
+             const std::string& clone) {
+  const auto deadline = steady_clock::now() + kTakeFor;
+  const json::object what =
+      clone.empty() ? json::object{{"name", name}} : json::object{{"clone", clone}};
+  for (;;) {
+    if (!clone.empty()) CORE_TRY(may_be_named(call, clone));
+    auto subjects = find_subjects(call, names, name);
+    if (!subjects) return subjects.error();
+    auto taken = take_still(call, *subjects, what);
+    const Code code = taken ? Code::unknown : taken.error().code;
+    if ((code != Code::conflict && code != Code::stale) || steady_clock::now() >= deadline)
+      return taken;
+    std::this_thread::sleep_for(kLook);
+  }
 }
 
 std::string name_of_now() {
@@ -220,7 +259,6 @@ Outcome serve_go_on(Call& call) {
   return json::object{};
 }
 
-// A lease may change hands meanwhile: then anew.
 Outcome create_snapshot(Call& call) {
   Fields fields = call.fields();
   const std::string name = fields.text("name");
@@ -230,24 +268,37 @@ Outcome create_snapshot(Call& call) {
   if (!meta::valid_name(name)) return Error{Code::invalid, "'" + name + "' is no name"};
   if (names.size() > kMostVsds || std::set(names.begin(), names.end()).size() != names.size())
     return Error{Code::invalid, "1 to " + std::to_string(kMostVsds) + " VSDs, each named once"};
-  const auto deadline = steady_clock::now() + kTakeFor;
-  for (;;) {
-    auto subjects = find_subjects(call, names, name);
-    if (!subjects) return subjects.error();
-    auto taken = take_snapshot(call, *subjects, name);
-    if (taken) {
-      std::vector<SnapshotId> ids;
-      for (const json::value& one : taken->at("taken").as_array())
-        ids.push_back({one.at("snapshot").to_number<uint64_t>()});
-      auto out = snapshots_json(call, &ids);
-      if (out) (*out)["paused_ms"] = taken->at("paused_ms");
-      return out;
-    }
-    const Code code = taken.error().code;
-    if ((code != Code::conflict && code != Code::stale) || steady_clock::now() >= deadline)
-      return taken;
-    std::this_thread::sleep_for(kLook);
-  }
+  auto taken = take(call, names, name, "");
+  if (!taken) return taken;
+  std::vector<SnapshotId> ids;
+  for (const json::value& one : taken->at("taken").as_array())
+    ids.push_back({one.at("snapshot").to_number<uint64_t>()});
+  auto out = snapshots_json(call, &ids);
+  if (out) (*out)["paused_ms"] = taken->at("paused_ms");
+  return out;
+}
+
+Outcome clone_vsd(Call& call, const std::string& name) {
+  Fields fields = call.fields();
+  const std::string clone = fields.text("name");
+  CORE_TRY(fields.check());
+  if (clone.empty()) return Error{Code::invalid, "the new VSD needs a name"};
+  auto taken = take(call, {name}, "", clone);
+  auto out = taken ? brief_vsd(call, clone) : taken;
+  if (out && taken) (*out)["paused_ms"] = taken->at("paused_ms");
+  return out;
+}
+
+Outcome clone_snapshot(Call& call, const std::string& name) {
+  Fields fields = call.fields();
+  const std::string clone = fields.text("name");
+  CORE_TRY(fields.check());
+  CORE_TRY(may_be_named(call, clone));
+  auto snapshot = find_snapshot(call, name);
+  if (!snapshot) return snapshot.error();
+  auto made =
+      call.propose({{"op", "vsd_clone"}, {"snapshot", snapshot->id.value}, {"name", clone}});
+  return made ? brief_vsd(call, clone) : made;
 }
 
 Outcome list_snapshots(Call& call) { return snapshots_json(call, nullptr); }
@@ -257,12 +308,13 @@ Outcome show_snapshot(Call& call, const std::string& name) {
   auto snapshot = find_snapshot(call, name);
   if (!snapshot) return snapshot.error();
   auto vsds = call.cluster().vsds();
-  if (!vsds) return vsds.error();
+  auto opened = call.cluster().opened();
+  if (!vsds || !opened) return Error{Code::storage, "the metadata is unreadable"};
   meta::Map map(call.database());
   auto version = map.version(snapshot->id);
   auto usage = version ? map.usage(*version) : Result<meta::Usage>(version.error());
   if (!usage) return usage.error();
-  json::object out = snapshot_json(*snapshot, *vsds);
+  json::object out = snapshot_json(*snapshot, *vsds, *opened);
   out["mapped_bytes"] = usage->logical_sectors * kSectorBytes;
   out["referenced_bytes"] = usage->referenced * kSlotBytes;
   out["unique_bytes"] = usage->unique * kSlotBytes;
@@ -273,6 +325,30 @@ Outcome delete_snapshot(Call& call, const std::string& name) {
   auto snapshot = find_snapshot(call, name);
   if (!snapshot) return snapshot.error();
   return call.propose({{"op", "snapshot_delete"}, {"snapshot", snapshot->id.value}});
+}
+
+// Its device on a node, for reading.
+Outcome open_or_close_snapshot(Call& call, const std::string& name, const char* op) {
+  Fields fields = call.fields();
+  const std::string where = fields.text("node", "");
+  const bool wait = fields.flag("wait", true);
+  CORE_TRY(fields.check());
+  auto snapshot = find_snapshot(call, name);
+  if (!snapshot) return snapshot.error();
+  auto node = call.node(where);
+  if (!node) return node.error();
+  auto done =
+      call.propose({{"op", op}, {"snapshot", snapshot->id.value}, {"node", node->id.value}});
+  if (!done) return done;
+  const uint64_t task = done->at("task").to_number<uint64_t>();
+  const VsdId view{done->at("view").to_number<uint64_t>()};
+  if (wait) CORE_TRY(wait_for_device(call, view, *node, op == std::string("snapshot_open"), task));
+  const std::vector<SnapshotId> ids{snapshot->id};
+  auto shown = snapshots_json(call, &ids);
+  if (!shown) return shown;
+  json::object out = shown->at("snapshots").at(0).as_object();
+  out["task"] = task;
+  return out;
 }
 
 Outcome revert_snapshot(Call& call, const std::string& name) {
@@ -286,6 +362,9 @@ Outcome revert_snapshot(Call& call, const std::string& name) {
     auto vsd = call.cluster().vsd(snapshot->vsd);
     auto opened = call.cluster().opened();
     if (!vsd || !*vsd || !opened) return Error{Code::storage, "the metadata is unreadable"};
+    if ((*vsd)->deleted)
+      return Error{Code::conflict, "the VSD of " + name +
+                                       " is deleted; clone the snapshot: scalectl snapshot clone"};
     for (const meta::Opened& one : *opened)
       if (one.vsd == snapshot->vsd)
         return Error{Code::conflict, "VSD " + (*vsd)->name + " is open on node " +
@@ -321,7 +400,11 @@ Outcome diff_snapshot(Call& call, const std::string& name) {
   if (!snapshot) return snapshot.error();
   meta::Map map(call.database());
   auto to = map.version(snapshot->vsd);
-  if (!other.empty()) {
+  if (other.empty()) {
+    auto vsd = call.cluster().vsd(snapshot->vsd);
+    if (!vsd || !*vsd || (*vsd)->deleted)
+      return Error{Code::conflict, "the VSD of " + name + " is deleted; name another snapshot"};
+  } else {
     auto second = find_snapshot(call, other);
     if (!second) return second.error();
     if (second->vsd != snapshot->vsd)

@@ -47,13 +47,11 @@ Outcome list_vsds(Call& call) {
   auto opened = call.cluster().opened();
   if (!vsds || !opened) return Error{Code::storage, "the metadata is unreadable"};
   json::array out;
-  for (const meta::Vsd& vsd : *vsds) out.push_back(vsd_json(vsd, *opened));
+  for (const meta::Vsd& vsd : *vsds)
+    if (vsd.is_listed()) out.push_back(vsd_json(vsd, *opened));
   return json::object{{"vsds", std::move(out)}};
 }
 
-namespace {
-
-// Without what only its map knows.
 Outcome brief_vsd(Call& call, const std::string& name) {
   auto vsd = call.vsd(name);
   if (!vsd) return vsd.error();
@@ -62,8 +60,6 @@ Outcome brief_vsd(Call& call, const std::string& name) {
   return vsd_json(*vsd, *opened);
 }
 
-}  // namespace
-
 // With what it uses and where its copies lie. Walks the whole map.
 Outcome show_vsd(Call& call, const std::string& name) {
   auto vsd = call.vsd(name);
@@ -71,8 +67,12 @@ Outcome show_vsd(Call& call, const std::string& name) {
   auto opened = call.cluster().opened();
   if (!opened) return opened.error();
   json::object out = vsd_json(*vsd, *opened);
-  auto spread = meta::Map(call.database()).spread(vsd->id);
+  meta::Map map(call.database());
+  auto spread = map.spread(vsd->id);
   if (!spread) return spread.error();
+  auto version = map.version(vsd->id);
+  auto usage = version ? map.usage(*version) : Result<meta::Usage>(version.error());
+  if (!usage) return usage.error();
   json::array disks;
   uint64_t stale = 0;
   for (const meta::DiskShare& share : spread->disks) {
@@ -81,6 +81,8 @@ Outcome show_vsd(Call& call, const std::string& name) {
   }
   out["mapped_bytes"] = spread->mapped_sectors * kSectorBytes;
   out["extents"] = spread->extents;
+  out["referenced_bytes"] = usage->referenced * kSlotBytes;
+  out["unique_bytes"] = usage->unique * kSlotBytes;
   out["stale_copies"] = stale;
   out["spread"] = std::move(disks);
   return out;
@@ -134,20 +136,16 @@ Outcome delete_vsd(Call& call, const std::string& name) {
   return call.propose({{"op", "vsd_delete"}, {"vsd", vsd->id.value}});
 }
 
-namespace {
-
-// Waits until the node has said what became of an "opening" or "closing".
-Outcome wait_for_device(Call& call, const meta::Vsd& vsd, const meta::Node& node, bool open,
-                        uint64_t task) {
+Result<void> wait_for_device(Call& call, VsdId vsd, const meta::Node& node, bool open,
+                             uint64_t task) {
   const auto deadline = steady_clock::now() + kOpenFor;
   while (steady_clock::now() < deadline) {
     auto opened = call.cluster().opened();
     if (!opened) return opened.error();
     const meta::Opened* row = nullptr;
     for (const meta::Opened& one : *opened)
-      if (one.vsd == vsd.id && one.node == node.id) row = &one;
-    if (open ? row != nullptr && row->state == "open" : row == nullptr)
-      return brief_vsd(call, vsd.name);
+      if (one.vsd == vsd && one.node == node.id) row = &one;
+    if (open ? row != nullptr && row->state == "open" : row == nullptr) return {};
     if (row == nullptr) return Error{Code::conflict, "it was closed meanwhile"};
     if (!row->error.empty() && row->state != "closing" && row->state != "opening")
       return Error{Code::conflict, row->error};
@@ -158,8 +156,6 @@ Outcome wait_for_device(Call& call, const meta::Vsd& vsd, const meta::Node& node
                                   "wait " +
                                   std::to_string(task)};
 }
-
-}  // namespace
 
 Outcome open_or_close(Call& call, const std::string& name, const char* op) {
   Fields fields = call.fields();
@@ -173,8 +169,8 @@ Outcome open_or_close(Call& call, const std::string& name, const char* op) {
   auto done = call.propose({{"op", op}, {"vsd", vsd->id.value}, {"node", node->id.value}});
   if (!done) return done;
   const uint64_t task = done->at("task").to_number<uint64_t>();
-  auto shown = wait ? wait_for_device(call, *vsd, *node, op == std::string("open"), task)
-                    : brief_vsd(call, name);
+  if (wait) CORE_TRY(wait_for_device(call, vsd->id, *node, op == std::string("open"), task));
+  auto shown = brief_vsd(call, name);
   if (shown) (*shown)["task"] = task;
   return shown;
 }

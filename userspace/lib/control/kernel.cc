@@ -21,6 +21,7 @@ using core::Error;
 
 // Above the largest message: a full leaf, 16 chunks of 64 segments with an extent each.
 constexpr size_t kMessageBytes = size_t{128} << 10;
+constexpr size_t kMovedAtOnce = 512;  // records of 48 bytes
 constexpr int kSocketBytes = 8 << 20;
 
 Error out_of_memory() { return {Code::storage, "netlink: out of memory"}; }
@@ -400,6 +401,19 @@ Result<void> Kernel::set_extents(core::VsdId vsd, uint64_t epoch,
   KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) |
              put_records(msg, SCRIBE_A_EXTENTS, recs));
   KERNEL_CALL();
+  return {};
+}
+
+Result<void> Kernel::move_extents(std::span<const meta::MappedExtent> extents) {
+  for (size_t at = 0; at < extents.size(); at += kMovedAtOnce) {
+    std::vector<scribe_extent_rec> recs;
+    for (const meta::MappedExtent& extent :
+         extents.subspan(at, std::min(kMovedAtOnce, extents.size() - at)))
+      recs.push_back(record_of(extent));
+    KERNEL_MESSAGE(EXTENTS_MOVED);
+    KERNEL_PUT(put_records(msg, SCRIBE_A_EXTENTS, recs));
+    KERNEL_CALL();
+  }
   return {};
 }
 

@@ -127,6 +127,8 @@ class Kernel {
   /// Code::not_found where there is no device of the VSD, Code::stale in another epoch,
   /// Code::conflict where a copy cannot be taken away now.
   Result<void> set_extents(core::VsdId vsd, uint64_t epoch, std::span<const ExtentState> extents);
+  /// Where all copies of extents are that several VSDs may lead to.
+  Result<void> move_extents(std::span<const meta::MappedExtent> extents);
   /// Blocks until everything written is flushed and committed, by other calls to another Kernel.
   Result<void> flush_vsd(core::VsdId vsd, uint64_t epoch);
   /// Copies slots and flushes them; bit i: the i-th is safe. At most kMaxSlotCopies.

@@ -118,11 +118,12 @@ Result<std::optional<VsdDevice>> find_device(VsdId vsd) {
   return find(vsd);
 }
 
-Result<void> create_device(VsdId vsd, const std::string& name, uint64_t sectors) {
+Result<void> create_device(VsdId vsd, const std::string& name, uint64_t sectors, bool read_only) {
   const std::lock_guard lock(library);
   const Task task = task_for(DM_DEVICE_CREATE, vsd);
   if (!task || dm_task_set_name(task.get(), device_name(name).c_str()) == 0 ||
-      !add_target(task.get(), vsd, sectors) || !run_with_udev(task.get()))
+      (read_only && dm_task_set_ro(task.get()) == 0) || !add_target(task.get(), vsd, sectors) ||
+      !run_with_udev(task.get()))
     return failed(vsd, "create");
   return {};
 }

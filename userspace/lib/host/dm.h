@@ -30,7 +30,8 @@ DeviceLoad device_load();
 
 /// Nothing where this machine has no such device.
 Result<std::optional<VsdDevice>> find_device(core::VsdId vsd);
-Result<void> create_device(core::VsdId vsd, const std::string& name, uint64_t sectors);
+Result<void> create_device(core::VsdId vsd, const std::string& name, uint64_t sectors,
+                           bool read_only);
 /// Code::conflict where something uses it. Blocks until what was written is flushed and committed.
 Result<void> remove_device(core::VsdId vsd);
 /// Loads a longer table; I/O waits for the moment of the switch.

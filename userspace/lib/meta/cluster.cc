@@ -25,11 +25,13 @@ auto rows(Database& database, const std::string& text, Make make)
 Vsd vsd_of(SQLite::Statement& row) {
   return {{u64(row.getColumn(0))},    row.getColumn(1).getString(), u64(row.getColumn(2)),
           row.getColumn(3).getUInt(), u64(row.getColumn(4)),        {u64(row.getColumn(5))},
-          u64(row.getColumn(6)),      u64(row.getColumn(7))};
+          u64(row.getColumn(6)),      u64(row.getColumn(7)),        row.getColumn(8).getInt() != 0,
+          {u64(row.getColumn(9))}};
 }
 
 constexpr const char* kVsdColumns =
-    "SELECT id, name, sectors, replicas, root, lease_node, lease_life, epoch FROM vsd ";
+    "SELECT id, name, sectors, replicas, root, lease_node, lease_life, epoch, deleted, view FROM "
+    "vsd ";
 
 Snapshot snapshot_of(SQLite::Statement& row) {
   return {{u64(row.getColumn(0))},
@@ -104,6 +106,19 @@ Result<std::optional<Snapshot>> Cluster::snapshot(core::SnapshotId id) {
   });
 }
 
+Result<std::string> Cluster::label(core::SnapshotId id) {
+  auto row = snapshot(id);
+  if (!row) return row.error();
+  auto origin = *row ? vsd((*row)->vsd) : std::optional<Vsd>();
+  if (!origin) return origin.error();
+  if (!*origin) return Error{Code::not_found, "no snapshot with id " + std::to_string(id.value)};
+  return (*origin)->name + "@" + (*row)->name;
+}
+
+Result<std::string> Cluster::device_label(const Vsd& vsd) {
+  return vsd.view ? label(vsd.view) : vsd.name;
+}
+
 Result<std::vector<Opened>> Cluster::opened() {
   return rows(database_, "SELECT vsd, node, state, error FROM opened ORDER BY vsd, node",
               [](SQLite::Statement& row) {
@@ -153,10 +168,30 @@ Result<std::vector<Life>> Cluster::unfenced(core::NodeId witness) {
 
 Result<bool> Cluster::quarantine_behind(uint64_t seen) {
   return guarded([&]() -> Result<bool> {
-    Query query(database_, "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at > ?)");
+    Query query(database_,
+                "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at > ?1) OR "
+                "EXISTS(SELECT 1 FROM relocated WHERE at > ?1)");
     query.bind(1, static_cast<int64_t>(seen));
     query.executeStep();
     return query.getColumn(0).getInt() != 0;
+  });
+}
+
+Result<std::vector<MappedExtent>> Cluster::relocated(uint64_t behind) {
+  return guarded([&]() -> Result<std::vector<MappedExtent>> {
+    Query query(database_,
+                "SELECT r.extent, c.disk, c.slot, c.stale FROM relocated r JOIN copy c ON c.extent "
+                "= r.extent WHERE r.at > ? ORDER BY r.extent");
+    query.bind(1, static_cast<int64_t>(behind));
+    std::vector<MappedExtent> out;
+    while (query.executeStep()) {
+      const core::ExtentId id{u64(query.getColumn(0))};
+      if (out.empty() || out.back().id != id) out.push_back({id, false, {}});
+      out.back().copies.push_back({{u64(query.getColumn(1))},
+                                   query.getColumn(2).getUInt(),
+                                   query.getColumn(3).getInt64() != 0});
+    }
+    return out;
   });
 }
 
@@ -171,8 +206,9 @@ Result<bool> Cluster::has_garbage() {
 Result<bool> Cluster::quarantine_over() {
   return guarded([&]() -> Result<bool> {
     Query query(database_,
-                "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at <= "
-                "(SELECT min(seen) FROM node WHERE state = 'up'))");
+                "WITH horizon(at) AS (SELECT min(seen) FROM node WHERE state = 'up') "
+                "SELECT EXISTS(SELECT 1 FROM quarantine, horizon WHERE freed_at <= horizon.at) OR "
+                "EXISTS(SELECT 1 FROM relocated, horizon WHERE relocated.at <= horizon.at)");
     query.executeStep();
     return query.getColumn(0).getInt() != 0;
   });

@@ -8,6 +8,7 @@
 
 #include "core/id.h"
 #include "meta/database.h"
+#include "meta/map.h"
 
 namespace meta {
 
@@ -90,6 +91,13 @@ struct Vsd {
   core::NodeId lease_node;
   uint64_t lease_life = 0;
   uint64_t epoch = 0;
+  /// Its snapshots, or VSDs that were cloned from it, are left; its name is "deleted:ID:NAME" then.
+  bool deleted = false;
+  /// The snapshot that a node reads by this one; it has no name that people use. 0: none.
+  core::SnapshotId view;
+
+  /// Whether people know it by its name.
+  [[nodiscard]] bool is_listed() const { return !deleted && !view; }
 };
 
 /// A VSD as it was at an instant.
@@ -170,11 +178,16 @@ class Cluster {
   Result<std::optional<ClusterInfo>> info();
   Result<std::vector<Node>> nodes();
   Result<std::vector<Disk>> disks();
+  /// Deleted ones too, behind each other.
   Result<std::vector<Vsd>> vsds();
   Result<std::optional<Vsd>> vsd(core::VsdId id);
   /// Those of a VSD together, the oldest first.
   Result<std::vector<Snapshot>> snapshots();
   Result<std::optional<Snapshot>> snapshot(core::SnapshotId id);
+  /// VSD@NAME
+  Result<std::string> label(core::SnapshotId id);
+  /// What a VSD's device is called: by its name, or as the snapshot whose view it is.
+  Result<std::string> device_label(const Vsd& vsd);
   Result<std::vector<Opened>> opened();
   /// The running ones and some that ended, oldest first.
   Result<std::vector<Task>> tasks();
@@ -182,11 +195,14 @@ class Cluster {
   /// Lives that are over and that `witness` has not fenced yet: of nodes that are down, or that
   /// still hold leases or reservations.
   Result<std::vector<Life>> unfenced(core::NodeId witness);
-  /// Whether slots were freed behind that index.
+  /// Whether slots were freed, or copies of shared extents moved, behind that index.
   Result<bool> quarantine_behind(uint64_t seen);
+  /// Extents that several VSDs may lead to and whose copies moved behind that index, with their
+  /// copies as they are now.
+  Result<std::vector<MappedExtent>> relocated(uint64_t behind);
   /// Whether maps of deleted disks are still to be taken apart.
   Result<bool> has_garbage();
-  /// Whether every live node has seen some of them freed.
+  /// Whether every live node has seen some of that.
   Result<bool> quarantine_over();
   Result<std::vector<DiskUse>> use();
   Result<std::vector<CopyRow>> copies(core::ExtentId extent);

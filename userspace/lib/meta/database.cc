@@ -32,7 +32,8 @@ constexpr std::array kReplicated = {
          error TEXT NOT NULL, PRIMARY KEY(vsd, node)) WITHOUT ROWID)",
     R"(CREATE TABLE vsd(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, sectors INTEGER NOT NULL,
          replicas INTEGER NOT NULL, root INTEGER NOT NULL, last_snapshot INTEGER NOT NULL,
-         lease_node INTEGER NOT NULL, lease_life INTEGER NOT NULL, epoch INTEGER NOT NULL))",
+         lease_node INTEGER NOT NULL, lease_life INTEGER NOT NULL, epoch INTEGER NOT NULL,
+         deleted INTEGER NOT NULL, view INTEGER NOT NULL))",
     R"(CREATE TABLE snapshot(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, name TEXT NOT NULL,
          sectors INTEGER NOT NULL, root INTEGER NOT NULL, taken INTEGER NOT NULL,
          created INTEGER NOT NULL, UNIQUE(vsd, name)))",
@@ -58,15 +59,17 @@ constexpr std::array kReplicated = {
          done INTEGER NOT NULL))",
     R"(CREATE TABLE damage(extent INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, chunk INTEGER NOT NULL,
          found INTEGER NOT NULL, keep INTEGER NOT NULL))",
+    R"(CREATE TABLE relocated(extent INTEGER PRIMARY KEY, at INTEGER NOT NULL))",
     R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
          freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
 };
-constexpr std::array kTables = {
-    "counter", "cluster", "node",     "disk",   "setting",    "fence",   "token",       "answer",
-    "opened",  "vsd",     "snapshot", "tree",   "extent",     "copy",    "reservation", "garbage",
-    "intent",  "task",    "scrub",    "damage", "quarantine", "wanting", "rebalancing", "widening"};
+constexpr std::array kTables = {"counter",    "cluster", "node",        "disk",     "setting",
+                                "fence",      "token",   "answer",      "opened",   "vsd",
+                                "snapshot",   "tree",    "extent",      "copy",     "reservation",
+                                "garbage",    "intent",  "task",        "scrub",    "damage",
+                                "quarantine", "wanting", "rebalancing", "widening", "relocated"};
 static_assert(kReplicated.size() == kTables.size());
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 constexpr int kReaderBusyMs = 10'000;
 
 bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }
@@ -103,6 +106,7 @@ void Database::create_schema() {
   SQLite::Transaction transaction(sql_);
   for (const char* table : kReplicated) sql_.exec(table);
   sql_.exec("CREATE INDEX copy_by_extent ON copy(extent)");
+  sql_.exec("CREATE INDEX extent_by_vsd ON extent(vsd)");
   sql_.exec("CREATE INDEX stale_copy ON copy(extent) WHERE stale <> 0");
   // Local: how far this node is. Not part of what is replicated.
   sql_.exec(

@@ -305,7 +305,7 @@ Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_
     query.bind(1, name);
     if (query.executeStep()) return Error{Code::conflict, "a VSD named " + name + " exists"};
     const VsdId id{next_id("vsd")};
-    Query insert(database_, "INSERT INTO vsd VALUES(?, ?, ?, ?, 0, 0, 0, 0, 0)");
+    Query insert(database_, "INSERT INTO vsd VALUES(?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0)");
     insert.bind(1, signed_id(id.value));
     insert.bind(2, name);
     insert.bind(3, signed_id(sectors));
@@ -317,15 +317,26 @@ Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_
 
 Result<void> Map::delete_vsd(VsdId vsd) {
   return guarded([&]() -> Result<void> {
-    Query query(database_, "SELECT root FROM vsd WHERE id = ?");
-    query.bind(1, signed_id(vsd.value));
-    if (!query.executeStep()) return no_vsd(vsd);
-    const uint64_t root = static_cast<uint64_t>(query.getColumn(0).getInt64());
-    query.reset();
-    Query gone(database_, "DELETE FROM vsd WHERE id = ?");
+    auto now = version(vsd);
+    if (!now) return now.error();
+    Query gone(database_,
+               "UPDATE vsd SET deleted = 1, root = 0, name = 'deleted:' || id || ':' || name "
+               "WHERE id = ? AND deleted = 0");
     gone.bind(1, signed_id(vsd.value));
-    gone.exec();
-    discard(root);
+    if (gone.exec() == 0) return no_vsd(vsd);
+    discard(now->root);
+    return {};
+  });
+}
+
+Result<void> Map::forget_deleted() {
+  return guarded([&]() -> Result<void> {
+    Query gone(database_,
+               "DELETE FROM vsd WHERE deleted AND root = 0 AND NOT EXISTS (SELECT 1 FROM snapshot "
+               "WHERE vsd = vsd.id) AND NOT EXISTS (SELECT 1 FROM extent WHERE vsd = vsd.id)");
+    if (gone.exec() == 0) return {};
+    Query scrubs(database_, "DELETE FROM scrub WHERE vsd NOT IN (SELECT id FROM vsd)");
+    scrubs.exec();
     return {};
   });
 }
@@ -469,12 +480,16 @@ Result<core::SnapshotId> Map::snapshot(VsdId vsd, const std::string& name, uint6
     insert.bind(6, signed_id(index));
     insert.bind(7, now);
     insert.exec();
-    Query update(database_, "UPDATE vsd SET last_snapshot = ? WHERE id = ?");
-    update.bind(1, signed_id(index));
-    update.bind(2, signed_id(vsd.value));
-    update.exec();
+    share(vsd, index);
     return id;
   });
+}
+
+void Map::share(VsdId vsd, uint64_t index) {
+  Query update(database_, "UPDATE vsd SET last_snapshot = ? WHERE id = ?");
+  update.bind(1, signed_id(index));
+  update.bind(2, signed_id(vsd.value));
+  update.exec();
 }
 
 Result<void> Map::delete_snapshot(core::SnapshotId snapshot) {
@@ -493,17 +508,48 @@ Result<void> Map::delete_snapshot(core::SnapshotId snapshot) {
   });
 }
 
+Result<VsdId> Map::clone_of(const Version& from, const std::string& name, uint32_t replicas) {
+  auto id = create_vsd(name, from.sectors, replicas);
+  if (!id) return id;
+  add_row_ref(from.root);
+  Query update(database_, "UPDATE vsd SET root = ? WHERE id = ?");
+  update.bind(1, signed_id(from.root));
+  update.bind(2, signed_id(id->value));
+  update.exec();
+  return id;
+}
+
 Result<VsdId> Map::clone(core::SnapshotId snapshot, const std::string& name, uint32_t replicas) {
   return guarded([&]() -> Result<VsdId> {
     auto from = version(snapshot);
     if (!from) return from.error();
-    auto id = create_vsd(name, from->sectors, replicas);
-    if (!id) return id;
+    return clone_of(*from, name, replicas);
+  });
+}
+
+Result<VsdId> Map::view(core::SnapshotId snapshot, core::NodeId node) {
+  return guarded([&]() -> Result<VsdId> {
+    auto from = version(snapshot);
+    if (!from) return from.error();
+    const VsdId id{next_id("vsd")};
+    Query insert(database_, "INSERT INTO vsd VALUES(?1, ?2, ?3, 2, ?4, 0, 0, 0, 0, 0, ?5)");
+    insert.bind(1, signed_id(id.value));
+    insert.bind(2, "view:" + std::to_string(snapshot.value) + ":" + std::to_string(node.value));
+    insert.bind(3, signed_id(from->sectors));
+    insert.bind(4, signed_id(from->root));
+    insert.bind(5, signed_id(snapshot.value));
+    insert.exec();
     add_row_ref(from->root);
-    Query update(database_, "UPDATE vsd SET root = ? WHERE id = ?");
-    update.bind(1, signed_id(from->root));
-    update.bind(2, signed_id(id->value));
-    update.exec();
+    return id;
+  });
+}
+
+Result<VsdId> Map::clone(VsdId vsd, const std::string& name, uint32_t replicas, uint64_t index) {
+  return guarded([&]() -> Result<VsdId> {
+    auto from = version(vsd);
+    if (!from) return from.error();
+    auto id = clone_of(*from, name, replicas);
+    if (id) share(vsd, index);
     return id;
   });
 }

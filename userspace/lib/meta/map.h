@@ -116,7 +116,9 @@ class Map {
   /// Code::conflict where the name is taken, Code::invalid for a bad name, size or replica count.
   Result<core::VsdId> create_vsd(const std::string& name, uint64_t sectors, uint32_t replicas);
 
-  /// Drops the VSD; its map is garbage for reap(). Its snapshots stay.
+  /// Its map is garbage for reap(), its name free for another. Its row stays, deleted and with a
+  /// name that no other can have, as long as it has snapshots, or others lead to what it filled:
+  /// see forget_deleted().
   Result<void> delete_vsd(core::VsdId vsd);
 
   /// Grows a VSD. Shrinking is refused: what lies behind the new end would be lost.
@@ -128,6 +130,8 @@ class Map {
 
   /// Extents that are allocated and not mapped, held by one life of a node.
   Result<core::ExtentId> reserve(std::span<const Copy> copies, core::NodeId node, uint64_t life);
+  /// Drops the rows of deleted VSDs that nothing is left of.
+  Result<void> forget_deleted();
 
   /// Commits a batch under its lease epoch (else Code::stale). Reservations that it names become
   /// extents born at `index`. Stale marks for reservations that it does not name are dropped: no
@@ -152,6 +156,11 @@ class Map {
   Result<uint64_t> reap(uint64_t rows, uint64_t index);
 
   /// Read-only.
+  /// The same of a VSD as it is now: from here on, what was born in it up to `index` is shared.
+  Result<core::VsdId> clone(core::VsdId vsd, const std::string& name, uint32_t replicas,
+                            uint64_t index);
+  /// A VSD by which a node reads a snapshot. Nobody writes to it.
+  Result<core::VsdId> view(core::SnapshotId snapshot, core::NodeId node);
   Result<Leaf> leaf(core::VsdId vsd, uint64_t leaf);
   /// One extent as a VSD sees it; Code::not_found where it is not mapped any more.
   Result<MappedExtent> extent(core::ExtentId id, core::VsdId vsd);
@@ -209,6 +218,8 @@ class Map {
   void without(uint64_t id, Remains& left);
   Result<Version> version_by(const char* query, uint64_t id, const Error& missing);
   std::optional<uint64_t> find_leaf(uint64_t id, int64_t level, uint64_t first, uint64_t from);
+  Result<core::VsdId> clone_of(const Version& from, const std::string& name, uint32_t replicas);
+  void share(core::VsdId vsd, uint64_t index);
   core::Segments find_chunk(uint64_t root, int64_t level, uint64_t chunk);
   Result<MappedExtent> mapped_extent(core::ExtentId id, core::VsdId vsd, uint64_t last_snapshot);
 

@@ -81,4 +81,24 @@ bool is_filled_by(Context& c, uint64_t extent, core::VsdId vsd) {
              s64(vsd.value)) == 1;
 }
 
+bool is_shared(Context& c, uint64_t extent) {
+  return ask(c,
+             "SELECT count(*) FROM extent e LEFT JOIN vsd v ON v.id = e.vsd WHERE e.id = ? AND "
+             "(v.id IS NULL OR e.born <= v.last_snapshot)",
+             s64(extent)) == 1;
+}
+
+void note_relocated(Context& c, uint64_t extent) {
+  if (is_shared(c, extent))
+    run(c, "INSERT INTO relocated VALUES(?1, ?2) ON CONFLICT(extent) DO UPDATE SET at = ?2",
+        s64(extent), s64(c.index));
+}
+
+Result<meta::Vsd> living_vsd(Context& c, const json::object& args) {
+  auto row = c.cluster.vsd({number(args, "vsd")});
+  if (!row) return row.error();
+  if (!*row || !(*row)->is_listed()) return no_such("VSD", number(args, "vsd"));
+  return **row;
+}
+
 }  // namespace policy

@@ -74,5 +74,13 @@ Result<std::vector<Candidate>> candidates(Context& c);
 Result<meta::Vsd> leased_vsd(Context& c, const json::object& args);
 
 bool is_filled_by(Context& c, uint64_t extent, core::VsdId vsd);
+/// Whether others than the VSD that filled it may lead to an extent. Nobody writes to it then.
+bool is_shared(Context& c, uint64_t extent);
+/// Copies of an extent are elsewhere, or current again: nodes whose maps lead there are to hear of
+/// it before their slots are used again.
+void note_relocated(Context& c, uint64_t extent);
+
+/// The VSD of a call; one that was deleted does not count, nor does a view.
+Result<meta::Vsd> living_vsd(Context& c, const json::object& args);
 
 }  // namespace policy

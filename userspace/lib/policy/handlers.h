@@ -47,12 +47,19 @@ void recount_copies(Context& c);
 /// Tasks of VSDs all of whose extents have as many copies as they should.
 void end_widening(Context& c);
 Outcome open(Context& c, const json::object& args);
+/// A node is to have a device, or none any more; `name` is for people.
+Outcome open_device(Context& c, VsdId vsd, const std::string& name, uint64_t node);
+Outcome close_device(Context& c, VsdId vsd, const std::string& name, uint64_t node);
 Outcome opened(Context& c, const json::object& args);
 Outcome close(Context& c, const json::object& args);
 Outcome closed(Context& c, const json::object& args);
 Outcome lease_take(Context& c, const json::object& args);
 Outcome lease_drop(Context& c, const json::object& args);
 Outcome intent(Context& c, const json::object& args);
+/// A VSD came to be: its copies are to be compared from now on.
+Outcome made(Context& c, VsdId vsd);
+/// Whether there is room to begin something new: nodes for so many copies, and free space.
+Result<void> may_begin(Context& c, uint64_t replicas);
 /// Maps are taken apart together, so deletions end together.
 void end_deletions(Context& c);
 
@@ -62,6 +69,11 @@ Result<bool> recover(Context& c, VsdId vsd);
 // snapshots.cc
 Outcome snapshot(Context& c, const json::object& args);
 Outcome snapshot_delete(Context& c, const json::object& args);
+Outcome vsd_clone(Context& c, const json::object& args);
+Outcome snapshot_open(Context& c, const json::object& args);
+Outcome snapshot_close(Context& c, const json::object& args);
+/// The views of a snapshot that a node has closed are gone.
+Result<void> forget_views(Context& c);
 Outcome vsd_revert(Context& c, const json::object& args);
 
 // space.cc: extents and their copies

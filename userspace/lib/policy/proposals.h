@@ -54,7 +54,9 @@ using Answer = boost::json::object;
 ///   lease_take vsd node life [free]                    lease_drop vsd node epoch clean
 ///   intent vsd node life epoch add drop
 ///   snapshot name vsds ({vsd [node life epoch]}...)    snapshot_delete snapshot
+///     [clone], instead of name, of one VSD              vsd_clone snapshot name
 ///   vsd_revert vsd snapshot keep
+///   snapshot_open snapshot node                        snapshot_close snapshot node
 ///   place vsd node life epoch extents                  moved vsd node life epoch items
 ///   unreserve node life extents
 ///   reserve node life count [copies]                   commit vsd node life epoch ops stales

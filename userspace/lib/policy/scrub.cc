@@ -48,7 +48,8 @@ Outcome scrubbed(Context& c, const json::object& args) {
     // Never the last that could be read.
     const DiskId other = chosen_copy(*copies, *homes);
     const auto home = homes->find(other);
-    if (!is_filled_by(c, extent, vsd->id) || home == homes->end() ||
+    // What is shared everybody who leads there compares, for nobody writes to it.
+    if ((!is_filled_by(c, extent, vsd->id) && !is_shared(c, extent)) || home == homes->end() ||
         (home->second.home != Home::good && home->second.home != Home::leaving)) {
       refused.insert(extent);
       continue;
@@ -56,6 +57,7 @@ Outcome scrubbed(Context& c, const json::object& args) {
     marked += static_cast<uint64_t>(
         run(c, "UPDATE copy SET stale = ? WHERE extent = ? AND disk = ? AND stale = 0",
             s64(c.index), s64(extent), s64(disk.value)));
+    note_relocated(c, extent);
   }
   for (const json::value& value : args.at("damaged").as_array())
     run(c, "INSERT OR IGNORE INTO damage VALUES(?, ?, ?, ?, 0)",

@@ -113,6 +113,7 @@ Result<bool> move_one(Context& c, const meta::Vsd& vsd, const Places& homes,
     run(c, "UPDATE copy SET stale = 0 WHERE extent = ? AND disk = ?", s64(extent), s64(to.value));
   }
   if (drop && may_drop(*copies, homes, vsd.replicas, drop)) drop_copy(c, extent, drop);
+  note_relocated(c, extent);
   return true;
 }
 
@@ -316,6 +317,7 @@ Outcome collect(Context& c, const json::object&) {
   for (const auto& [disk, slot] : found)
     run(c, "DELETE FROM quarantine WHERE disk = ? AND slot = ?", s64(disk.value),
         static_cast<int64_t>(slot));
+  run(c, "DELETE FROM relocated WHERE at <= ?", s64(horizon));
   run(c,
       "DELETE FROM fence WHERE NOT EXISTS (SELECT 1 FROM vsd WHERE lease_node = fence.node AND "
       "lease_life = fence.life) AND NOT EXISTS (SELECT 1 FROM node WHERE id = fence.node AND "
@@ -324,6 +326,7 @@ Outcome collect(Context& c, const json::object&) {
   run(c, "DELETE FROM rebalancing WHERE extent NOT IN (SELECT id FROM extent)");
   c.freed.insert(c.freed.end(), found.begin(), found.end());
   forget_removed(c);
+  CORE_TRY(c.map.forget_deleted());
   // Perhaps what they waited for was deleted.
   end_evacuations(c);
   end_widening(c);
@@ -333,6 +336,7 @@ Outcome collect(Context& c, const json::object&) {
 Outcome reap(Context& c, const json::object&) {
   auto done = c.map.reap(kReapAtOnce, c.index);
   if (!done) return done.error();
+  CORE_TRY(c.map.forget_deleted());
   end_deletions(c);
   end_evacuations(c);
   return json::object{{"rows", *done}};

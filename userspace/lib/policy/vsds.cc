@@ -69,15 +69,23 @@ Result<bool> recover(Context& c, VsdId vsd) {
   return leaves->size() < kRecoverAtOnce;
 }
 
+Result<void> may_begin(Context& c, uint64_t replicas) {
+  CORE_TRY(may_have(c, replicas));
+  return has_room(c);
+}
+
 Outcome vsd_create(Context& c, const json::object& args) {
   const uint64_t replicas = number(args, "replicas");
-  CORE_TRY(may_have(c, replicas));
-  CORE_TRY(has_room(c));
+  CORE_TRY(may_begin(c, replicas));
   auto id = c.map.create_vsd(text(args, "name"), number(args, "sectors"),
                              static_cast<uint32_t>(replicas));
   if (!id) return id.error();
-  run(c, "INSERT INTO scrub VALUES(?, 0, 0, ?)", s64(id->value), c.now);
-  return json::object{{"vsd", id->value}};
+  return made(c, *id);
+}
+
+Outcome made(Context& c, VsdId vsd) {
+  run(c, "INSERT INTO scrub VALUES(?, 0, 0, ?)", s64(vsd.value), c.now);
+  return json::object{{"vsd", vsd.value}};
 }
 
 // Maps are taken apart together, so deletions end together.
@@ -90,39 +98,37 @@ void end_deletions(Context& c) {
 
 Outcome vsd_delete(Context& c, const json::object& args) {
   const uint64_t vsd = number(args, "vsd");
+  const auto row = living_vsd(c, args);
+  if (!row) return row.error();
   if (ask(c, "SELECT count(*) FROM opened WHERE vsd = ?", s64(vsd)) != 0)
     return Error{Code::conflict, "the VSD is open; close it first"};
-  if (ask(c, "SELECT count(*) FROM snapshot WHERE vsd = ?", s64(vsd)) != 0)
-    return Error{Code::conflict,
-                 "the VSD has snapshots; delete them first: scalectl snapshot list"};
-  const auto row = c.cluster.vsd({vsd});
-  if (!row) return row.error();
-  if (!*row) return no_such("VSD", vsd);
   // A live node that has no device of it only moves its copies, and looks before each.
-  if ((*row)->lease_node && !is_live(c, (*row)->lease_node.value, (*row)->lease_life) &&
-      !is_fenced(c, (*row)->lease_node.value, (*row)->lease_life))
-    return Error{Code::conflict,
-                 "node " + std::to_string((*row)->lease_node.value) + " holds its lease"};
-  const uint64_t task = c.tasks.begin("vsd delete", vsd, (*row)->name, 0);
+  if (row->lease_node && !is_live(c, row->lease_node.value, row->lease_life)) {
+    if (!is_fenced(c, row->lease_node.value, row->lease_life))
+      return Error{Code::conflict,
+                   "node " + std::to_string(row->lease_node.value) + " holds its lease"};
+    run(c, "UPDATE vsd SET lease_node = 0, lease_life = 0 WHERE id = ?", s64(vsd));
+  }
+  const uint64_t task = c.tasks.begin("vsd delete", vsd, row->name, 0);
   CORE_TRY(c.map.delete_vsd({vsd}));
-  for (const char* table : {"intent", "scrub", "damage", "widening"})
+  for (const char* table : {"intent", "damage", "widening"})
     run(c, (std::string("DELETE FROM ") + table + " WHERE vsd = ?").c_str(), s64(vsd));
+  CORE_TRY(c.map.forget_deleted());
   end_deletions(c);
   return json::object{{"task", task}};
 }
 
 // What lies there already gets copies, or loses some, one after the other.
 Outcome vsd_copies(Context& c, const json::object& args) {
-  const auto row = c.cluster.vsd({number(args, "vsd")});
+  const auto row = living_vsd(c, args);
   if (!row) return row.error();
-  if (!*row) return no_such("VSD", number(args, "vsd"));
   const uint64_t replicas = number(args, "replicas");
   CORE_TRY(may_have(c, replicas));
-  if ((*row)->replicas == replicas) return json::object{{"task", 0}};
-  const int64_t vsd = s64((*row)->id.value);
+  if (row->replicas == replicas) return json::object{{"task", 0}};
+  const int64_t vsd = s64(row->id.value);
   run(c, "UPDATE vsd SET replicas = ? WHERE id = ?", s64(replicas), vsd);
   run(c, "INSERT INTO widening VALUES(?, 0) ON CONFLICT(vsd) DO UPDATE SET next = 0", vsd);
-  return json::object{{"task", c.tasks.begin("vsd set", (*row)->id.value, (*row)->name, 0)}};
+  return json::object{{"task", c.tasks.begin("vsd set", row->id.value, row->name, 0)}};
 }
 
 // All extents are looked at whether they have as many copies as they should.
@@ -176,16 +182,21 @@ void end_widening(Context& c) {
 }
 
 Outcome vsd_resize(Context& c, const json::object& args) {
-  CORE_TRY(c.map.resize_vsd({number(args, "vsd")}, number(args, "sectors")));
+  const auto row = living_vsd(c, args);
+  if (!row) return row.error();
+  CORE_TRY(c.map.resize_vsd(row->id, number(args, "sectors")));
   return json::object{};
 }
 
 Outcome open(Context& c, const json::object& args) {
-  const uint64_t vsd = number(args, "vsd");
   const uint64_t node = number(args, "node");
-  const auto row = c.cluster.vsd({vsd});
+  const auto row = living_vsd(c, args);
   if (!row) return row.error();
-  if (!*row) return no_such("VSD", vsd);
+  return open_device(c, row->id, row->name, node);
+}
+
+Outcome open_device(Context& c, VsdId id, const std::string& name, uint64_t node) {
+  const uint64_t vsd = id.value;
   if (ask(c, "SELECT count(*) FROM node WHERE id = ?", s64(node)) == 0)
     return no_such("node", node);
   if (run(c,
@@ -194,7 +205,7 @@ Outcome open(Context& c, const json::object& args) {
           s64(vsd), s64(node)) == 0)
     return json::object{{"task", 0}};
   c.tasks.end("vsd close", vsd, node, "it was opened again meanwhile");
-  return json::object{{"task", c.tasks.begin("vsd open", vsd, (*row)->name, node)}};
+  return json::object{{"task", c.tasks.begin("vsd open", vsd, name, node)}};
 }
 
 // Only where the wish has not changed meanwhile: a device that came up after "close" was said
@@ -212,15 +223,19 @@ Outcome opened(Context& c, const json::object& args) {
 }
 
 Outcome close(Context& c, const json::object& args) {
-  const uint64_t vsd = number(args, "vsd");
   const uint64_t node = number(args, "node");
+  const auto row = living_vsd(c, args);
+  if (!row) return row.error();
+  return close_device(c, row->id, row->name, node);
+}
+
+Outcome close_device(Context& c, VsdId id, const std::string& name, uint64_t node) {
+  const uint64_t vsd = id.value;
   if (run(c, "UPDATE opened SET state = 'closing', error = '' WHERE vsd = ? AND node = ?", s64(vsd),
           s64(node)) != 1)
-    return Error{Code::not_found, "the VSD is not open on node " + std::to_string(node)};
-  const auto row = c.cluster.vsd({vsd});
-  if (!row) return row.error();
+    return Error{Code::not_found, name + " is not open on node " + std::to_string(node)};
   c.tasks.end("vsd open", vsd, node, "it was closed meanwhile");
-  return json::object{{"task", c.tasks.begin("vsd close", vsd, (*row)->name, node)}};
+  return json::object{{"task", c.tasks.begin("vsd close", vsd, name, node)}};
 }
 
 // With an error the device is still there, and so the VSD is open again.
@@ -233,6 +248,7 @@ Outcome closed(Context& c, const json::object& args) {
   else
     run(c, "DELETE FROM opened WHERE vsd = ? AND node = ? AND state = 'closing'", vsd, node);
   c.tasks.end("vsd close", number(args, "vsd"), number(args, "node"), text(args, "error"));
+  CORE_TRY(forget_views(c));
   return json::object{};
 }
 
@@ -244,6 +260,8 @@ Outcome lease_take(Context& c, const json::object& args) {
   if (!*row) return no_such("VSD", number(args, "vsd"));
   if (!is_live(c, node, life)) return not_live(node);
   const meta::Vsd& vsd = **row;
+  // Copies of what it left are moved as ever.
+  if (vsd.deleted && !args.contains("free")) return no_such("VSD", vsd.id.value);
   const bool mine = vsd.lease_node.value == node && vsd.lease_life == life;
   if (args.contains("free") && mine)
     return Error{Code::conflict, "node " + std::to_string(node) + " holds the lease already"};

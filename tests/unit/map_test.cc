@@ -507,7 +507,8 @@ std::vector<meta::Change> naive_diff(const Model& from, const Model& to) {
 
 // Any history of writes, unmaps, snapshots, clones, reverts and deletions equals a model that maps
 // each sector, on the leader and on the follower; its counts equal a recount; what differs between
-// two versions is what differs in the model; and what a deletion frees was foretold.
+// two versions is what differs in the model; what a deletion frees was foretold; and all versions
+// of a leaf are found together, also of VSDs that are deleted.
 RC_GTEST_PROP(Map, AnyHistoryEqualsTheModel, ()) {
   constexpr uint64_t kChunks = 1100;  // three levels
   Cluster c;
@@ -601,6 +602,23 @@ RC_GTEST_PROP(Map, AnyHistoryEqualsTheModel, ()) {
     }
     versions.emplace_back(c.map().version(core::SnapshotId{id}).value(), &model);
   }
+  std::map<uint64_t, std::vector<const Model*>> families;
+  for (const auto& [id, model] : vsds) families[id].push_back(&model);
+  for (const auto& [id, model] : snapshots) families[origins[id]].push_back(&model);
+  for (const auto& [id, models] : families)
+    for (const uint64_t leaf : {0, 1, 31, 63, 64, 68}) {
+      std::set<std::pair<uint64_t, std::string>> expected;
+      for (const Model* model : models)
+        for (const auto& [chunk, segments] : *model)
+          if (chunk / core::kLeafChunks == leaf && !segments.empty())
+            expected.emplace(chunk, core::pack(segments));
+      std::set<std::pair<uint64_t, std::string>> found;
+      for (const auto& one : c.map().history({id}, leaf).value().chunks)
+        found.emplace(one.chunk, core::pack(one.segments));
+      const bool same = found == expected;
+      RC_ASSERT(same);
+      RC_ASSERT(expected.empty() || c.map().next_leaf({id}, leaf).value() == leaf);
+    }
   uint64_t all = 0;
   for (const auto& [version, model] : versions) {
     const auto usage = c.map().usage(version).value();

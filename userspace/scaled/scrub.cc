@@ -37,7 +37,7 @@ bool is_current_on(const std::map<DiskId, uint64_t>& lives, const meta::CopyRow&
 
 }  // namespace
 
-/// An extent of a leaf, with what of it is mapped there.
+/// An extent of a leaf, with what of it is mapped there, now or in a snapshot.
 struct Mover::Subject {
   meta::MappedExtent extent;
   uint64_t chunk = 0;
@@ -115,14 +115,16 @@ core::Result<std::vector<Mover::Subject>> Mover::subjects(meta::Database& databa
     const SQLite::Transaction snapshot(database.sql());
     meta::Cluster cluster(database);
     const auto lives = reachable(cluster);
-    auto found = meta::Map(database).leaf(vsd, leaf);
+    auto found = meta::Map(database).history(vsd, leaf);
     if (!found) return found.error();
     std::map<ExtentId, Subject> by_id;
-    for (size_t i = 0; i < found->chunks.size(); i++)
-      for (const core::Segment& part : found->chunks[i]) {
+    std::map<ExtentId, std::set<std::pair<uint16_t, uint16_t>>> known;
+    for (const meta::History::Chunk& version : found->chunks)
+      for (const core::Segment& part : version.segments) {
         Subject& one = by_id[part.extent];
-        if (one.parts.empty()) one.chunk = leaf * core::kLeafChunks + i;
-        one.parts.push_back(part);
+        if (one.parts.empty()) one.chunk = version.chunk;
+        // What several versions have is read once, as a rule.
+        if (known[part.extent].emplace(part.off, part.len).second) one.parts.push_back(part);
       }
     std::vector<Subject> out;
     for (meta::MappedExtent& extent : found->extents) {

@@ -833,12 +833,66 @@ std::optional<uint64_t> Map::find_leaf(uint64_t id, int64_t level, uint64_t firs
 
 Result<std::optional<uint64_t>> Map::next_leaf(VsdId vsd, uint64_t from) {
   return guarded([&]() -> Result<std::optional<uint64_t>> {
-    Query query(database_, "SELECT sectors, root FROM vsd WHERE id = ?");
+    const auto now = version(vsd);
+    if (!now) return now.error();
+    std::optional<uint64_t> first;
+    for (const auto& [level, root] : roots(vsd))
+      if (const auto found = find_leaf(root, level, 0, from); found && (!first || *found < *first))
+        first = found;
+    return first;
+  });
+}
+
+// Of a VSD and its snapshots, each once, with its level: a VSD may have grown since.
+std::set<std::pair<int64_t, uint64_t>> Map::roots(VsdId vsd) {
+  std::set<std::pair<int64_t, uint64_t>> out;
+  Query query(database_,
+              "SELECT sectors, root FROM vsd WHERE id = ?1 UNION ALL SELECT sectors, root FROM "
+              "snapshot WHERE vsd = ?1");
+  query.bind(1, signed_id(vsd.value));
+  while (query.executeStep())
+    if (const auto root = static_cast<uint64_t>(query.getColumn(1).getInt64()); root != 0)
+      out.emplace(root_level(static_cast<uint64_t>(query.getColumn(0).getInt64())), root);
+  return out;
+}
+
+Result<History> Map::history(VsdId vsd, uint64_t leaf) {
+  return guarded([&]() -> Result<History> {
+    Query query(database_, "SELECT last_snapshot FROM vsd WHERE id = ?");
     query.bind(1, signed_id(vsd.value));
     if (!query.executeStep()) return no_vsd(vsd);
-    const auto sectors = static_cast<uint64_t>(query.getColumn(0).getInt64());
-    const auto root = static_cast<uint64_t>(query.getColumn(1).getInt64());
-    return find_leaf(root, root_level(sectors), 0, from);
+    const auto last_snapshot = static_cast<uint64_t>(query.getColumn(0).getInt64());
+    // From the highest roots down; what several lead to is looked at once.
+    std::set<std::pair<int64_t, uint64_t>> rows = roots(vsd);
+    const uint64_t first = leaf * core::kLeafChunks;
+    std::erase_if(rows, [&](const auto& root) {  // behind the end of that version
+      return first >= child_span(root.first) * children_of(root.first);
+    });
+    while (!rows.empty() && rows.rbegin()->first > 1) {
+      const auto [level, id] = *rows.rbegin();
+      rows.erase(std::prev(rows.end()));
+      const uint64_t at = first / child_span(level) % children_of(level);
+      if (const uint64_t below = child_at(read_row(id).body, at); below != 0)
+        rows.emplace(level - 1, below);
+    }
+    History out;
+    std::set<uint64_t> seen;
+    std::set<ExtentId> named;
+    for (const auto& [level, id] : rows) {
+      const Row row = read_row(id);
+      for (uint64_t i = 0; i < core::kLeafChunks; i++) {
+        const uint64_t chunk = child_at(row.body, i);
+        if (chunk == 0 || !seen.insert(chunk).second) continue;
+        out.chunks.push_back({first + i, parse(read_row(chunk).body, chunk)});
+        named.merge(extents_of(out.chunks.back().segments));
+      }
+    }
+    for (const ExtentId id : named) {
+      Result<MappedExtent> extent = mapped_extent(id, vsd, last_snapshot);
+      if (!extent) return extent.error();
+      out.extents.push_back(std::move(*extent));
+    }
+    return out;
   });
 }
 

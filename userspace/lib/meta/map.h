@@ -61,6 +61,16 @@ struct Leaf {
   std::vector<MappedExtent> extents;
 };
 
+/// What a VSD and its snapshots have of a leaf: each chunk in all its versions.
+struct History {
+  struct Chunk {
+    uint64_t chunk = 0;
+    core::Segments segments;
+  };
+  std::vector<Chunk> chunks;
+  std::vector<MappedExtent> extents;
+};
+
 /// How much of a VSD lies on a disk.
 struct DiskShare {
   core::DiskId disk;
@@ -120,6 +130,8 @@ class Map {
   /// name that no other can have, as long as it has snapshots, or others lead to what it filled:
   /// see forget_deleted().
   Result<void> delete_vsd(core::VsdId vsd);
+  /// Drops the rows of deleted VSDs that nothing is left of.
+  Result<void> forget_deleted();
 
   /// Grows a VSD. Shrinking is refused: what lies behind the new end would be lost.
   Result<void> resize_vsd(core::VsdId vsd, uint64_t sectors);
@@ -130,8 +142,6 @@ class Map {
 
   /// Extents that are allocated and not mapped, held by one life of a node.
   Result<core::ExtentId> reserve(std::span<const Copy> copies, core::NodeId node, uint64_t life);
-  /// Drops the rows of deleted VSDs that nothing is left of.
-  Result<void> forget_deleted();
 
   /// Commits a batch under its lease epoch (else Code::stale). Reservations that it names become
   /// extents born at `index`. Stale marks for reservations that it does not name are dropped: no
@@ -146,6 +156,11 @@ class Map {
 
   /// A VSD of its own that begins as the snapshot is: a third reference to the root.
   Result<core::VsdId> clone(core::SnapshotId snapshot, const std::string& name, uint32_t replicas);
+  /// The same of a VSD as it is now: from here on, what was born in it up to `index` is shared.
+  Result<core::VsdId> clone(core::VsdId vsd, const std::string& name, uint32_t replicas,
+                            uint64_t index);
+  /// A VSD by which a node reads a snapshot. Nobody writes to it.
+  Result<core::VsdId> view(core::SnapshotId snapshot, core::NodeId node);
 
   /// The VSD is as the snapshot of it is, in size as well. What it was is garbage for reap().
   /// Nobody may have the lease. Code::invalid for a snapshot of another VSD.
@@ -156,18 +171,15 @@ class Map {
   Result<uint64_t> reap(uint64_t rows, uint64_t index);
 
   /// Read-only.
-  /// The same of a VSD as it is now: from here on, what was born in it up to `index` is shared.
-  Result<core::VsdId> clone(core::VsdId vsd, const std::string& name, uint32_t replicas,
-                            uint64_t index);
-  /// A VSD by which a node reads a snapshot. Nobody writes to it.
-  Result<core::VsdId> view(core::SnapshotId snapshot, core::NodeId node);
   Result<Leaf> leaf(core::VsdId vsd, uint64_t leaf);
   /// One extent as a VSD sees it; Code::not_found where it is not mapped any more.
   Result<MappedExtent> extent(core::ExtentId id, core::VsdId vsd);
   /// Walks the whole map of a VSD.
   Result<Spread> spread(core::VsdId vsd);
-  /// The first leaf of a VSD, from one on, that may have something mapped.
+  /// The first leaf, from one on, that may have something mapped in a VSD or one of its snapshots.
   Result<std::optional<uint64_t>> next_leaf(core::VsdId vsd, uint64_t from);
+  /// All versions of a leaf. Costs the number of snapshots, at most.
+  Result<History> history(core::VsdId vsd, uint64_t leaf);
   Result<core::Segments> snapshot_chunk(core::SnapshotId snapshot, uint64_t chunk);
   Result<Version> version(core::VsdId vsd);
   Result<Version> version(core::SnapshotId snapshot);
@@ -206,6 +218,8 @@ class Map {
   void drop_row(uint64_t id, uint64_t index);
   void add_row_ref(uint64_t id);
   void discard(uint64_t root);
+  Result<core::VsdId> clone_of(const Version& from, const std::string& name, uint32_t replicas);
+  void share(core::VsdId vsd, uint64_t index);
   void walk(uint64_t id, const std::function<void(const core::Segments&)>& visit);
   struct Place {
     uint64_t id = 0;
@@ -218,9 +232,8 @@ class Map {
   void without(uint64_t id, Remains& left);
   Result<Version> version_by(const char* query, uint64_t id, const Error& missing);
   std::optional<uint64_t> find_leaf(uint64_t id, int64_t level, uint64_t first, uint64_t from);
-  Result<core::VsdId> clone_of(const Version& from, const std::string& name, uint32_t replicas);
-  void share(core::VsdId vsd, uint64_t index);
   core::Segments find_chunk(uint64_t root, int64_t level, uint64_t chunk);
+  std::set<std::pair<int64_t, uint64_t>> roots(core::VsdId vsd);
   Result<MappedExtent> mapped_extent(core::ExtentId id, core::VsdId vsd, uint64_t last_snapshot);
 
   Database& database_;

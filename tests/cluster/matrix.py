@@ -17,6 +17,7 @@ import argparse
 import random
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,17 @@ BLOCKS = "48MiB"
 BALLAST_MIB = 96
 WRITES_ON = 40  # so many more flushes are progress
 JOINER_CUT = 0.3  # how often it dies as well
+SNAPSHOTS = 6  # at most: each makes what is written behind it new space, of which there is little
 KEEP = 50  # percent of a drive's cache that a power cut leaves behind
+
+
+@dataclass
+class Taken:
+    """A snapshot that was asked for: what the writer had said before, and how much of it when the answer came."""
+    name: str
+    before: str
+    end: int = 0  # 0: no answer, or an error
+    calm: bool = False  # the answer came before the fault
 
 
 class Cell:
@@ -52,6 +63,10 @@ class Cell:
         self.joining: subprocess.Popen | None = None
         self.writer: BlockWriter | None = None
         self.helped: list[int] = []
+        self.taker: threading.Thread | None = None
+        self.taken: list[Taken] = []
+        self.no_more = False
+        self.is_hit = False
 
     def write(self):
         self.writer = BlockWriter(self.lab, self.owner, vsd("blocks"), 5)
@@ -117,6 +132,7 @@ class Phase:
     begin: Callable[[Cell], None]
     end: Callable[[Cell], None]
     weak: bool = False
+    proof: Callable[[Cell, Fault], None] = lambda cell, fault: None
 
 
 def nothing(_: Cell):
@@ -371,6 +387,61 @@ def joined(cell: Cell):
     wait_until("it knows that", lambda: cell.lab.fails(JOINER, "scalectl node list", 5, "in no cluster") is None)
 
 
+def take_snapshots(cell: Cell):
+    """Some of the calls fail while the fault lasts."""
+    for number in range(SNAPSHOTS):
+        if cell.no_more:
+            return
+        one = Taken(f"m{number}", cell.writer.said())
+        cell.taken.append(one)
+        try:
+            cell.lab.run(cell.asked, f"scalectl snapshot create blocks@{one.name}")
+            one.calm, one.end = not cell.is_hit, len(cell.writer.said())
+        except AssertionError as err:
+            print(f"# {one.name}: {str(err).splitlines()[0]}", flush=True)
+        time.sleep(cell.rng.uniform(0, 4))
+
+
+def snapshots(cell: Cell):
+    cell.lab.run(cell.owner, f"blkdiscard {vsd('blocks')}")
+    cell.write()
+    cell.taker = threading.Thread(target=take_snapshots, args=(cell,))
+    cell.taker.start()
+    wait_until("a snapshot is taken", lambda: any(one.end for one in cell.taken))
+
+
+def no_more_snapshots(cell: Cell):
+    cell.no_more = True
+    cell.taker.join()
+
+
+def each_is_of_an_instant(cell: Cell, fault: Fault):
+    """What a snapshot has is what the disk had at one instant; where the writer may have been lost before it, at
+    least what was flushed. Each is read from each copy."""
+    lab, said = cell.lab, cell.writer.said()
+    names = {s["name"] for s in ask(lab, cell.asked, "snapshot list")["snapshots"]}
+    exact = 0
+    for one in cell.taken:
+        assert one.name in names or not one.end, f"snapshot {one.name} is gone"
+        if one.name not in names:
+            continue
+        device = vsd(f"blocks@{one.name}")
+        lab.run(cell.asked, f"scalectl snapshot open blocks@{one.name}")
+        digests = set()
+        for copy in (1, 2, 0):
+            lab.run(cell.asked, f"dmsetup message {device} 0 copy {copy}")
+            if one.end and (one.calm or fault.outcome in ("goes on", "held")):
+                digests.add(cell.writer.verify_instant(cell.asked, device, one.before, said[one.end:]))
+                exact += 1
+            else:
+                digests.add(cell.writer.verify_old(cell.asked, device, one.before))
+        assert len(digests) == 1, f"copies of {one.name} differ: {digests}"
+        lab.wait(cell.asked, f"scalectl snapshot close blocks@{one.name}")
+        lab.run(cell.asked, f"scalectl snapshot delete blocks@{one.name} --yes")
+    print(f"# {len(names)} of {len(cell.taken)} snapshots were taken, {exact // 3} verified to the sector", flush=True)
+    assert exact, "nothing was verified"
+
+
 PHASES = (
     Phase("idle", "nothing is written", idle, nothing),
     Phase("writes", "eight threads write and flush at random places", writing, nothing),
@@ -380,11 +451,13 @@ PHASES = (
     Phase("healing", "another disk has failed", healing, heal_over, True),
     Phase("balancing", "copies move from full disks to others", balancing, balanced),
     Phase("emptying", "another disk is emptied", emptying, nothing),
+    Phase("snapshots", "snapshots are taken one after the other; each is read afterwards", snapshots,
+          no_more_snapshots, proof=each_is_of_an_instant),
     Phase("joining", "a fourth node joins, let in by the node that is hit; afterwards it leaves", joining, joined),
 )
 
 # What cluster.py has not, within make check's time.
-SAMPLE = ("what the owner sends is lost/in turns", "most members of the log are down/new space")
+SAMPLE = ("what the owner sends is lost/in turns", "most members of the log are down/snapshots")
 
 
 def left(lab: Lab, asked: int) -> int:
@@ -435,6 +508,7 @@ def run(lab: Lab, fault: Fault, phase: Phase, seed: str):
     print(f"# n{cell.owner} writes, n{cell.victim}'s {cell.disk} or itself is hit", flush=True)
     phase.begin(cell)
     try:
+        cell.is_hit = True
         fault.begin(cell)
         during(cell, fault, phase)
     finally:
@@ -449,6 +523,7 @@ def run(lab: Lab, fault: Fault, phase: Phase, seed: str):
     cell.stop()
     calm(lab)
     same_in_every_copy(lab, cell.writer, cell.asked)
+    phase.proof(cell, fault)
     same_metadata(lab, NODES)
 
 

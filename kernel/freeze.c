@@ -262,8 +262,11 @@ static void replace_one(struct scribe_vsd *vsd, const struct scribe_extent_rec *
 	if (!extent)
 		return;
 	spin_lock_irq(&vsd->lock);
-	/* Who may write to it knows better, and what is frozen is the mover's under this lease. */
-	if (!(extent->flags & (SCRIBE_EXT_EXCLUSIVE | SCRIBE_EXT_FROZEN)))
+	/*
+	 * Who may write to it knows better. Frozen or not: a daemon that froze it may have died,
+	 * and the next one says that it has seen the change before it thaws.
+	 */
+	if (!(extent->flags & SCRIBE_EXT_EXCLUSIVE))
 		replace_copies(extent, rec);
 	spin_unlock_irq(&vsd->lock);
 	scribe_extent_put(extent);

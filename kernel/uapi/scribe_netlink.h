@@ -144,7 +144,7 @@ enum scribe_cmd {
 	SCRIBE_CMD_SLOTS_DIGEST,
 	/*
 	 * EXTENTS_MOVED: EXTENTS. All copies of extents that more than one VSD may lead to, as they
-	 * are now. Those that a VSD here writes in place, or that are frozen, stay as they are.
+	 * are now. Those that a VSD here may write in place stay as they are.
 	 * What was read from before may be read from until a BARRIER behind it has returned.
 	 */
 	SCRIBE_CMD_EXTENTS_MOVED,

@@ -50,6 +50,7 @@ for round in 1 2 3; do
 	check "the VSD reads from them" same /run/old v5 24
 	check "so does the clone, and what is its own stays where it is" same /run/both v105 24
 done
+check "some of that is frozen all the time" grep -q 'frozen [1-9]' /sys/kernel/debug/scribe/vsds
 check "copies did move" grep -q 'owner: [1-9][0-9]* copies have other slots' /run/agent.log
 check "who read all the time had no error" kill -0 $reader
 kill $reader

@@ -424,19 +424,24 @@ class Owner(Node):
 
     def relocate(self, family):
         """What VSDs share, or did, moves; of what a clone has written the module is told nonsense, not to be believed."""
-        moves, shared, own = [], b"", b""
+        moves, shared, own, frozen = [], b"", b"", 0
         for number, vsds in sorted(self.users().items()):
             if min(vsds) >= CLONES_FROM:
                 own += nl.pack_extent(number, [[disk, 0] for disk, _ in self.extents[number]["copies"]], flags=0)
                 continue
-            copies = []
-            for disk, slot in self.extents[number]["copies"]:
+            copies, before = [], self.extents[number]["copies"]
+            for disk, slot in before:
                 to = next(s for s in range(self.disks[disk]["slots"]) if s not in self.used[disk])
                 self.used[disk].add(to)
                 copies.append([disk, to])
                 moves.append((disk, slot, to))
             self.extents[number]["copies"] = copies[::-1]
             shared += nl.pack_extent(number, copies[::-1], flags=0)
+            # Some are frozen and stay so, as by a daemon that died.
+            if min(vsds) < CLONES_FROM and frozen < 8:
+                frozen += 1
+                self.call("EXTENTS_SET", VSD=min(vsds), EPOCH=self.epochs[min(vsds)],
+                          EXTENTS=nl.pack_extent(number, before, flags=nl.EXTENT_FROZEN))
         for at in range(0, len(moves), 64):
             some = moves[at:at + 64]
             recs = b"".join(nl.SLOT.pack(self.disks[disk]["life"], self.disks[disk]["life"], slot, to, disk, disk, 0)

@@ -22,7 +22,7 @@ deb: deps ## the three packages, in build/debs
 unit: deps ## unit tests, with sanitizers
 	@scripts/check unit
 
-lint: deps ## every static check
+lint: deps ## every static check (scripts/lint --quick: those that take seconds)
 	@scripts/lint
 
 check: deps ## every test that gates; one closing line, build/check/report.json

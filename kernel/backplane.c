@@ -386,7 +386,7 @@ static struct scribe_conn *conn_alloc(struct scribe_peer *peer, u64 life, u8 rol
 	conn->last_rx_jiffies = jiffies;
 	conn->last_tx_jiffies = jiffies;
 	spin_lock_init(&conn->lock);
-	INIT_LIST_HEAD(&conn->queue);
+	scribe_lanes_init(&conn->lanes);
 	INIT_LIST_HEAD(&conn->serving);
 	init_waitqueue_head(&conn->wake);
 	init_waitqueue_head(&conn->served);
@@ -578,7 +578,7 @@ void scribe_backplane_submit(u32 node, struct scribe_leg *leg)
 			continue;
 		spin_lock_irqsave(&conn->lock, flags);
 		if (!READ_ONCE(conn->dead)) {
-			list_add_tail(&leg->node, &conn->queue);
+			scribe_lanes_add(&conn->lanes, &leg->node, leg->background);
 			queued = true;
 		}
 		spin_unlock_irqrestore(&conn->lock, flags);

@@ -6,6 +6,7 @@
 #include <linux/net.h>
 #include <linux/uio.h>
 
+#include "lanes.h"
 #include "scribe.h"
 #include "wire.h"
 
@@ -61,7 +62,7 @@ struct scribe_conn {
 	struct kvec tx_vecs[SCRIBE_CONN_VECS], rx_vecs[SCRIBE_CONN_VECS];
 
 	spinlock_t lock;		/* the role's fields below */
-	struct list_head queue;		/* initiator: legs to send; target: answers to send */
+	struct scribe_lanes lanes;	/* initiator: legs to send; target: answers to send */
 	struct scribe_leg *sent[SCRIBE_CONN_DEPTH];	/* initiator: by tag */
 	DECLARE_BITMAP(tags, SCRIBE_CONN_DEPTH);
 	u32 sending;			/* initiator: 1 + tag of the leg being sent */

@@ -27,7 +27,7 @@ static bool initiator_pending(struct scribe_conn *conn)
 	bool pending;
 
 	spin_lock_irq(&conn->lock);
-	pending = !list_empty(&conn->queue) && !bitmap_full(conn->tags, SCRIBE_CONN_DEPTH);
+	pending = !scribe_lanes_empty(&conn->lanes) && !bitmap_full(conn->tags, SCRIBE_CONN_DEPTH);
 	spin_unlock_irq(&conn->lock);
 	return pending;
 }
@@ -40,9 +40,8 @@ static struct scribe_leg *next_leg(struct scribe_conn *conn)
 
 	spin_lock_irq(&conn->lock);
 	tag = find_first_zero_bit(conn->tags, SCRIBE_CONN_DEPTH);
-	if (tag < SCRIBE_CONN_DEPTH && !list_empty(&conn->queue)) {
-		leg = list_first_entry(&conn->queue, struct scribe_leg, node);
-		list_del_init(&leg->node);
+	if (tag < SCRIBE_CONN_DEPTH && !scribe_lanes_empty(&conn->lanes)) {
+		leg = list_entry(scribe_lanes_take(&conn->lanes), struct scribe_leg, node);
 		leg->tag = tag;
 		conn->sending = tag + 1;
 		__set_bit(tag, conn->tags);
@@ -73,6 +72,7 @@ static int send_leg(struct scribe_conn *conn, struct scribe_leg *leg)
 		.sector = leg->sector,
 		.length_bytes = leg->length_bytes,
 		.disk = leg->disk->id,
+		.flags = leg->background ? SCRIBE_WIRE_F_BACKGROUND : 0,
 		.op = leg->op,
 	};
 
@@ -171,7 +171,7 @@ static int initiator_receive(struct scribe_conn *conn, const struct scribe_msg *
 	__clear_bit(msg->tag, conn->tags);
 	if (again) {
 		leg->sends++;
-		list_add_tail(&leg->node, &conn->queue);
+		scribe_lanes_add(&conn->lanes, &leg->node, leg->background);
 	}
 	spin_unlock_irq(&conn->lock);
 	if (!again)
@@ -188,7 +188,8 @@ static void initiator_stop(struct scribe_conn *conn)
 	u32 tag;
 
 	spin_lock_irq(&conn->lock);
-	list_splice_init(&conn->queue, &unfinished);
+	while (!scribe_lanes_empty(&conn->lanes))
+		list_add_tail(scribe_lanes_take(&conn->lanes), &unfinished);
 	for (tag = 0; tag < SCRIBE_CONN_DEPTH; tag++) {
 		if (conn->sent[tag])
 			list_add_tail(&conn->sent[tag]->node, &unfinished);

@@ -9,7 +9,7 @@
  * need wait for a disk that has failed.
  */
 struct target_request {
-	struct list_head node; /* conn->serving; conn->queue, when the answer is ready */
+	struct list_head node; /* conn->serving; conn->lanes, when the answer is ready */
 	refcount_t refs; /* whoever serves it, and its answer */
 	atomic_t answered; /* once; conn may be gone after that */
 	struct scribe_conn *conn;
@@ -47,9 +47,10 @@ static void queue_answer(struct target_request *req, u16 status)
 {
 	struct scribe_conn *conn = req->conn;
 
+	list_del(&req->node);
+	scribe_lanes_add(&conn->lanes, &req->node, req->msg.flags & SCRIBE_WIRE_F_BACKGROUND);
 	req->msg.status = status;
 	req->msg.flags = SCRIBE_WIRE_F_RESPONSE;
-	list_move_tail(&req->node, &conn->queue);
 	/* Under the lock: once it is dropped, a stop that saw the last answer may free conn. */
 	wake_up(&conn->wake);
 	wake_up(&conn->served);
@@ -258,17 +259,16 @@ static int target_receive(struct scribe_conn *conn, const struct scribe_msg *msg
 
 static bool target_pending(struct scribe_conn *conn)
 {
-	return !list_empty_careful(&conn->queue);
+	return !scribe_lanes_empty(&conn->lanes);
 }
 
 static struct target_request *next_answer(struct scribe_conn *conn)
 {
-	struct target_request *req;
+	struct target_request *req = NULL;
 
 	spin_lock_irq(&conn->lock);
-	req = list_first_entry_or_null(&conn->queue, struct target_request, node);
-	if (req)
-		list_del_init(&req->node);
+	if (!scribe_lanes_empty(&conn->lanes))
+		req = list_entry(scribe_lanes_take(&conn->lanes), struct target_request, node);
 	spin_unlock_irq(&conn->lock);
 	return req;
 }

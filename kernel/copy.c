@@ -7,30 +7,40 @@
 #include "node.h"
 #include "sync.h"
 
-#define GROUP 4U /* slots that are read at once, while as many others are written */
-#define BUFFERS (2 * GROUP)
 #define SLOT_BYTES (SCRIBE_SLOT_SECTORS << SECTOR_SHIFT)
+#define HALF_SECTORS (SCRIBE_SLOT_SECTORS / 2)
+/* Of one request: what users wait for while it is on the wire or under a disk's head. */
+#define PART_BYTES (64U << 10)
 
-static struct page *buffers[BUFFERS];
-static DEFINE_MUTEX(buffers_lock);
+static struct page *buffer; /* a slot's: half of it is read while the other is written */
+static DEFINE_MUTEX(buffer_lock);
 static atomic64_t nr_copied;
 
-static void send_part(struct scribe_sync *sync, u8 op, u32 i, u32 disk, u64 life, u64 sector,
-		      u32 length_bytes)
+static void send_parts(struct scribe_sync *sync, u8 op, u32 disk, u64 life, u64 sector,
+		       u32 offset_bytes, u32 bytes)
 {
-	struct scribe_leg *leg = scribe_leg_alloc(op);
+	while (bytes) {
+		struct scribe_leg *leg = scribe_leg_alloc(op);
+		u32 part = min(bytes, PART_BYTES);
 
-	leg->copy = i;
-	leg->disk = scribe_disk_find(disk);
-	leg->life = life;
-	leg->sector = sector;
-	scribe_sync_send(sync, leg, length_bytes ? buffers[i] : NULL, 0, length_bytes);
+		leg->disk = scribe_disk_find(disk);
+		leg->life = life;
+		leg->sector = sector;
+		leg->background = true;
+		scribe_sync_send(sync, leg, buffer, offset_bytes, part);
+		sector += part >> SECTOR_SHIFT;
+		offset_bytes += part;
+		bytes -= part;
+	}
 }
 
-static void send(struct scribe_sync *sync, u8 op, u32 i, u32 disk, u64 life, u32 slot)
+static void send_flush(struct scribe_sync *sync, u32 disk, u64 life)
 {
-	send_part(sync, op, i, disk, life, (u64)slot * SCRIBE_SLOT_SECTORS,
-		  op == SCRIBE_WIRE_FLUSH ? 0 : SLOT_BYTES);
+	struct scribe_leg *leg = scribe_leg_alloc(SCRIBE_WIRE_FLUSH);
+
+	leg->disk = scribe_disk_find(disk);
+	leg->life = life;
+	scribe_sync_send(sync, leg, NULL, 0, 0);
 }
 
 /* A request behind the end of a local disk would fail it. The host of a remote one checks. */
@@ -41,82 +51,79 @@ static bool slot_ok(u32 disk_id, u32 slot)
 	return disk && (READ_ONCE(disk->state) != SCRIBE_DISK_LOCAL || slot < disk->slots);
 }
 
-/* Some slots under way: read, then written, while others are read. */
-struct group {
+/* Half a slot under way: read, then written, while another half is read. */
+struct half {
 	struct scribe_sync reads, writes;
-	const struct scribe_slot_rec *recs;
-	u32 buffer; /* the first of its own */
-	u32 sent; /* mask of recs */
+	const struct scribe_slot_rec *rec;
+	u32 start; /* sector in the slot */
+	bool good;
 };
 
-static void begin_reads(struct group *group, const struct scribe_slot_rec *recs, u32 nr, u32 buffer)
+static void begin_reads(struct half *half, const struct scribe_slot_rec *recs, u32 i)
 {
-	u32 i;
+	const struct scribe_slot_rec *rec = &recs[i / 2];
 
-	group->recs = recs;
-	group->buffer = buffer;
-	group->sent = 0;
-	scribe_sync_init(&group->reads);
-	for (i = 0; i < nr; i++) {
-		if (!slot_ok(recs[i].from_disk, recs[i].from_slot) ||
-		    !slot_ok(recs[i].to_disk, recs[i].to_slot))
-			continue;
-		send(&group->reads, SCRIBE_WIRE_READ, buffer + i, recs[i].from_disk,
-		     recs[i].from_life, recs[i].from_slot);
-		group->sent |= BIT(i);
-	}
+	half->rec = rec;
+	half->start = i % 2 * HALF_SECTORS;
+	scribe_sync_init(&half->reads);
+	half->good = slot_ok(rec->from_disk, rec->from_slot) && slot_ok(rec->to_disk, rec->to_slot);
+	if (half->good)
+		send_parts(&half->reads, SCRIBE_WIRE_READ, rec->from_disk, rec->from_life,
+			   (u64)rec->from_slot * SCRIBE_SLOT_SECTORS + half->start,
+			   SCRIBE_BYTES(half->start), SCRIBE_BYTES(HALF_SECTORS));
 }
 
-static void end_reads(struct group *group)
+static void end_reads(struct half *half)
 {
-	scribe_sync_wait(&group->reads);
-	group->sent &= ~(atomic_read(&group->reads.failed) >> group->buffer);
+	scribe_sync_wait(&half->reads);
+	half->good &= !atomic_read(&half->reads.failed);
 }
 
-static void begin_writes(struct group *group)
+static void begin_writes(struct half *half)
 {
-	u32 i;
+	const struct scribe_slot_rec *rec = half->rec;
 
-	scribe_sync_init(&group->writes);
-	for (i = 0; i < GROUP; i++) {
-		const struct scribe_slot_rec *rec = &group->recs[i];
-
-		if (group->sent & BIT(i))
-			send(&group->writes, SCRIBE_WIRE_WRITE, group->buffer + i, rec->to_disk,
-			     rec->to_life, rec->to_slot);
-	}
+	scribe_sync_init(&half->writes);
+	if (half->good)
+		send_parts(&half->writes, SCRIBE_WIRE_WRITE, rec->to_disk, rec->to_life,
+			   (u64)rec->to_slot * SCRIBE_SLOT_SECTORS + half->start,
+			   SCRIBE_BYTES(half->start), SCRIBE_BYTES(HALF_SECTORS));
 }
 
-/* Mask of those that were written. */
-static u32 end_writes(struct group *group)
+static void end_writes(struct half *half)
 {
-	scribe_sync_wait(&group->writes);
-	return group->sent & ~(atomic_read(&group->writes.failed) >> group->buffer);
+	scribe_sync_wait(&half->writes);
+	half->good &= !atomic_read(&half->writes.failed);
 }
 
 /* Up to SCRIBE_COPY_SLOTS_MAX slots: mask of those that were written. */
 static u64 copy_all(const struct scribe_slot_rec *recs, u32 nr, int *err)
 {
-	struct group groups[2];
-	u64 written = 0;
-	u32 g = 0, i;
+	struct half halves[2];
+	u64 written = 0, bad = 0;
+	u32 i;
 
 	*err = scribe_node_expired() ? -ESTALE : 0;
 	if (!*err && nr)
-		begin_reads(&groups[0], recs, min(GROUP, nr), 0);
-	for (i = 0; i < nr && !*err; i += GROUP, g ^= 1) {
-		end_reads(&groups[g]);
+		begin_reads(&halves[0], recs, 0);
+	for (i = 0; i < 2 * nr && !*err; i++) {
+		struct half *half = &halves[i % 2];
+
+		end_reads(half);
 		if (scribe_node_expired()) {
 			*err = -ESTALE;
 			break;
 		}
-		begin_writes(&groups[g]);
-		if (i + GROUP < nr)
-			begin_reads(&groups[g ^ 1], recs + i + GROUP, min(GROUP, nr - i - GROUP),
-				    (g ^ 1) * GROUP);
-		written |= (u64)end_writes(&groups[g]) << i;
+		begin_writes(half);
+		if (i + 1 < 2 * nr)
+			begin_reads(&halves[(i + 1) % 2], recs, i + 1);
+		end_writes(half);
+		if (!half->good)
+			bad |= BIT_ULL(i / 2);
+		else if (i % 2)
+			written |= BIT_ULL(i / 2);
 	}
-	return written;
+	return written & ~bad;
 }
 
 static u32 disk_at(const struct scribe_slot_rec *rec, bool from)
@@ -152,8 +159,7 @@ static u64 flush_ends(const struct scribe_slot_rec *recs, u32 nr, u64 written, b
 		if (!(same & BIT_ULL(i)))
 			continue;
 		scribe_sync_init(&sync);
-		send(&sync, SCRIBE_WIRE_FLUSH, 0, disk_at(&recs[i], from), life_at(&recs[i], from),
-		     0);
+		send_flush(&sync, disk_at(&recs[i], from), life_at(&recs[i], from));
 		scribe_sync_wait(&sync);
 		written &= ~same;
 		if (!atomic_read(&sync.failed))
@@ -175,42 +181,33 @@ int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done)
 		    !recs[i].to_disk || recs[i].to_disk > SCRIBE_DISK_MAX_ID)
 			return -EINVAL;
 	}
-	mutex_lock(&buffers_lock);
+	mutex_lock(&buffer_lock);
 	generation = scribe_barrier_enter();
 	written = copy_all(recs, nr, &err);
 	*done = flush_ends(recs, nr, flush_ends(recs, nr, written, true), false);
 	scribe_barrier_leave(generation);
-	mutex_unlock(&buffers_lock);
+	mutex_unlock(&buffer_lock);
 	atomic64_add(hweight64(*done), &nr_copied);
 	return err;
 }
 
-/* Up to BUFFERS ranges: mask of those that were read; -EAGAIN where a disk is out of reach. */
-static int digest_some(const struct scribe_range_rec *recs, u32 nr, u64 *digests)
+/* 1, 0 where it cannot be read, -EAGAIN where its disk is out of reach. */
+static int digest_one(const struct scribe_range_rec *rec, u64 *digest)
 {
 	struct scribe_sync reads;
-	bool reached = true;
-	u32 sent = 0, i;
 
-	scribe_sync_init(&reads);
-	for (i = 0; i < nr && reached; i++) {
-		reached = slot_ok(recs[i].disk, recs[i].slot);
-		if (!reached)
-			break;
-		send_part(&reads, SCRIBE_WIRE_READ, i, recs[i].disk, recs[i].life,
-			  (u64)recs[i].slot * SCRIBE_SLOT_SECTORS + recs[i].start,
-			  SCRIBE_BYTES(recs[i].len));
-		sent |= BIT(i);
-	}
-	scribe_sync_wait(&reads);
-	if (!reached || reads.unanswered)
+	if (!slot_ok(rec->disk, rec->slot))
 		return -EAGAIN;
-	sent &= ~atomic_read(&reads.failed);
-	for (i = 0; i < nr; i++) {
-		if (sent & BIT(i))
-			digests[i] = xxh64(page_address(buffers[i]), SCRIBE_BYTES(recs[i].len), 0);
-	}
-	return sent;
+	scribe_sync_init(&reads);
+	send_parts(&reads, SCRIBE_WIRE_READ, rec->disk, rec->life,
+		   (u64)rec->slot * SCRIBE_SLOT_SECTORS + rec->start, 0, SCRIBE_BYTES(rec->len));
+	scribe_sync_wait(&reads);
+	if (reads.unanswered)
+		return -EAGAIN;
+	if (atomic_read(&reads.failed))
+		return 0;
+	*digest = xxh64(page_address(buffer), SCRIBE_BYTES(rec->len), 0);
+	return 1;
 }
 
 int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests, u64 *done)
@@ -225,17 +222,15 @@ int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests
 		    recs[i].start + recs[i].len > SCRIBE_SLOT_SECTORS)
 			return -EINVAL;
 	}
-	mutex_lock(&buffers_lock);
+	mutex_lock(&buffer_lock);
 	generation = scribe_barrier_enter();
-	for (i = 0; i < nr && err >= 0; i += BUFFERS) {
-		err = scribe_node_expired()
-			      ? -ESTALE
-			      : digest_some(recs + i, min(BUFFERS, nr - i), digests + i);
+	for (i = 0; i < nr && err >= 0; i++) {
+		err = scribe_node_expired() ? -ESTALE : digest_one(&recs[i], &digests[i]);
 		if (err > 0)
-			*done |= (u64)err << i;
+			*done |= BIT_ULL(i);
 	}
 	scribe_barrier_leave(generation);
-	mutex_unlock(&buffers_lock);
+	mutex_unlock(&buffer_lock);
 	return min(err, 0);
 }
 
@@ -249,7 +244,7 @@ void scribe_copy_flush_disks(void)
 		struct scribe_disk_view view = scribe_disk_view(id);
 
 		if (scribe_disk_reachable(&view, id))
-			send(&sync, SCRIBE_WIRE_FLUSH, 0, id, view.life, 0);
+			send_flush(&sync, id, view.life);
 	}
 	scribe_sync_wait(&sync);
 }
@@ -261,24 +256,11 @@ u64 scribe_copy_count(void)
 
 int scribe_copy_init(void)
 {
-	u32 i;
-
-	for (i = 0; i < BUFFERS; i++) {
-		buffers[i] = alloc_pages(GFP_KERNEL, get_order(SLOT_BYTES));
-		if (!buffers[i])
-			goto err;
-	}
-	return 0;
-err:
-	while (i--)
-		__free_pages(buffers[i], get_order(SLOT_BYTES));
-	return -ENOMEM;
+	buffer = alloc_pages(GFP_KERNEL, get_order(SLOT_BYTES));
+	return buffer ? 0 : -ENOMEM;
 }
 
 void scribe_copy_exit(void)
 {
-	u32 i;
-
-	for (i = 0; i < BUFFERS; i++)
-		__free_pages(buffers[i], get_order(SLOT_BYTES));
+	__free_pages(buffer, get_order(SLOT_BYTES));
 }

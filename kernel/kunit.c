@@ -8,6 +8,7 @@
 #include <linux/module.h>
 #include <linux/prandom.h>
 
+#include "lanes.h"
 #include "segs.h"
 #include "superblock.h"
 #include "wire.h"
@@ -240,7 +241,46 @@ static struct kunit_suite superblock_suite = {
 	.test_cases = superblock_cases,
 };
 
-kunit_test_suites(&segs_suite, &wire_suite, &superblock_suite);
+/* Lanes */
+
+static void users_pass_background_work_which_gets_its_turn(struct kunit *test)
+{
+	struct scribe_lanes lanes;
+	unsigned long before;
+	LIST_HEAD(user);
+	LIST_HEAD(other_user);
+	LIST_HEAD(background);
+	LIST_HEAD(more_background);
+
+	scribe_lanes_init(&lanes);
+	KUNIT_EXPECT_TRUE(test, scribe_lanes_empty(&lanes));
+	scribe_lanes_add(&lanes, &background, true);
+	scribe_lanes_add(&lanes, &more_background, true);
+	scribe_lanes_add(&lanes, &user, false);
+	scribe_lanes_add(&lanes, &other_user, false);
+	lanes.turn_jiffies = jiffies + HZ; /* whatever the time that this test takes */
+	KUNIT_EXPECT_PTR_EQ(test, scribe_lanes_take(&lanes), &user);
+	lanes.turn_jiffies = jiffies - msecs_to_jiffies(SCRIBE_LANES_TURN_MS);
+	before = jiffies;
+	KUNIT_EXPECT_PTR_EQ(test, scribe_lanes_take(&lanes), &background);
+	KUNIT_EXPECT_TRUE(test, time_in_range(lanes.turn_jiffies, before, jiffies));
+	lanes.turn_jiffies = jiffies + HZ;
+	KUNIT_EXPECT_PTR_EQ(test, scribe_lanes_take(&lanes), &other_user);
+	KUNIT_EXPECT_PTR_EQ(test, scribe_lanes_take(&lanes), &more_background);
+	KUNIT_EXPECT_TRUE(test, scribe_lanes_empty(&lanes));
+	KUNIT_EXPECT_TRUE(test, list_empty(&user) && list_empty(&more_background));
+}
+
+static struct kunit_case lanes_cases[] = {
+	KUNIT_CASE(users_pass_background_work_which_gets_its_turn), {}
+};
+
+static struct kunit_suite lanes_suite = {
+	.name = "scribe-lanes",
+	.test_cases = lanes_cases,
+};
+
+kunit_test_suites(&segs_suite, &wire_suite, &superblock_suite, &lanes_suite);
 
 MODULE_DESCRIPTION("KUnit tests of dm_scribe's pure files");
 MODULE_LICENSE("GPL");

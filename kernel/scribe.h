@@ -3,7 +3,7 @@
  * Vocabulary of the module: what every layer may know.
  *
  *   L0  scribe.h bounds.h shim.h compat.h uapi/ trace
- *   L1  segs wire superblock                 pure
+ *   L1  segs wire superblock lanes           pure
  *   L2  node disk backplane extent reserve    this node, disks, peers, extents, space,
  *       sync copy                             copying between disks
  *   L3  vsd io range plan read flush rewrite  a virtual disk: map and lease, I/O, commit,

@@ -31,6 +31,7 @@ enum scribe_wire_op {
 
 #define SCRIBE_WIRE_F_RESPONSE	0x0001
 #define SCRIBE_WIRE_F_DATA_CRC	0x0002	/* data_crc is set; always checked where it is */
+#define SCRIBE_WIRE_F_BACKGROUND 0x0004	/* a request that others may pass, and so may its answer */
 
 enum scribe_wire_status {
 	SCRIBE_WIRE_OK		= 0,

@@ -172,6 +172,8 @@ TEST(Pacing, ItRestsMoreAndDoesLessAtOnceUntilTheOthersDoNotNoticeIt) {
   EXPECT_EQ(last, milliseconds(1600));
   EXPECT_EQ(pace.piece(16), 1U);
   EXPECT_EQ(pace.rest_after(milliseconds(100), {100, 400}), last) << "there is a slowest";
+  EXPECT_EQ(pace.rest_after(milliseconds(100), {100, 400}, policy::Haste::urgent), last / 4)
+      << "and a less slow one where copies are missing";
   for (int i = 0; i < 30; i++) last = pace.rest_after(milliseconds(100), {100, 100});
   EXPECT_EQ(last, milliseconds(50)) << "and beside others a fastest";
   EXPECT_GT(pace.piece(16), 1U);

@@ -56,7 +56,9 @@ TEST_F(Moves, AFailedDiskIsReplacedByTheThirdNodesAndItsCopyForgotten) {
   fail(b).value();
   EXPECT_EQ(ailing(), 1U);
   EXPECT_EQ(leader.cluster().redundancy()->lost, 1U);
+  EXPECT_EQ(leader.cluster().redundancy()->few, 1U);
   EXPECT_EQ(place()->at("placed").to_number<int>(), 1);
+  EXPECT_EQ(leader.cluster().redundancy()->few, 1U) << "until it is made";
   EXPECT_EQ(place()->at("placed").to_number<int>(), 0) << "one in the making is enough";
   EXPECT_EQ(lie(), (std::set<int64_t>{static_cast<int64_t>(a), static_cast<int64_t>(b),
                                       -static_cast<int64_t>(c)}));
@@ -64,6 +66,7 @@ TEST_F(Moves, AFailedDiskIsReplacedByTheThirdNodesAndItsCopyForgotten) {
   EXPECT_TRUE(moved(a, c, since(c), b));
   EXPECT_EQ(lie(), (std::set<int64_t>{static_cast<int64_t>(a), static_cast<int64_t>(c)}));
   EXPECT_EQ(ailing(), 0U);
+  EXPECT_EQ(leader.cluster().redundancy()->few, 0U);
   EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
   EXPECT_TRUE(remove(b));
   EXPECT_EQ(remove(b).error().code, Code::not_found);
@@ -98,6 +101,8 @@ TEST_F(Moves, ADiskThatLeavesIsEmptyAtTheEndOfItsTaskAndMayGo) {
       EXPECT_NE(one.as_array()[0].to_number<uint64_t>(), b) << "it takes nothing new";
   EXPECT_EQ(leader.cluster().tasks()->back().state, "running");
   EXPECT_EQ(place()->at("placed").to_number<int>(), 1);
+  EXPECT_EQ(leader.cluster().redundancy()->stale, 1U);
+  EXPECT_EQ(leader.cluster().redundancy()->few, 0U) << "nothing is lost";
   EXPECT_TRUE(moved(b, c, since(c), b));
   EXPECT_EQ(leader.cluster().tasks()->back().what, "disk evacuate");
   EXPECT_EQ(leader.cluster().tasks()->back().state, "done");

@@ -90,9 +90,9 @@ std::string show_cluster(const json::object& o) {
                                               : std::string("no leader: no quorum")) +
                     ", change " + count(o, "log_index") + "\n";
   const json::object& redundancy = o.at("redundancy").as_object();
-  const uint64_t missing = number(redundancy, "stale_copies") + number(redundancy, "lost_copies");
-  out += missing == 0 ? "all data has its copies"
-                      : std::to_string(missing) + " MiB have too few copies, which are being made";
+  out += number(redundancy, "few_extents") == 0
+             ? "all data has its copies"
+             : count(redundancy, "few_extents") + " MiB have too few copies, which are being made";
   if (number(redundancy, "wanting_extents") != 0)
     out += ", " + count(redundancy, "wanting_extents") + " MiB get more copies, or lose some";
   if (number(redundancy, "leaving_copies") != 0)

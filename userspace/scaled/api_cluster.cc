@@ -49,6 +49,7 @@ Outcome show_cluster(Call& call) {
                           {"lost_copies", left->lost},
                           {"leaving_copies", left->leaving},
                           {"wanting_extents", left->wanting},
+                          {"few_extents", left->few},
                           {"seconds_left", rate > 0 ? static_cast<uint64_t>(to_do / rate) : 0}};
   return json::object{{"name", *info ? (*info)->name : ""},
                       {"uuid", *info ? (*info)->uuid : ""},

@@ -36,7 +36,7 @@ constexpr milliseconds kLongRest{60'000};  // where nothing that is missing coul
 constexpr uint64_t kPage = 256;
 constexpr size_t kAtOnce = 16;  // MiB that are frozen at a time
 static_assert(kAtOnce <= control::kMaxSlotCopies);
-constexpr seconds kCountEvery{10};
+constexpr seconds kCountAgain{2};
 constexpr seconds kGuardEvery{60};  // it counts all copies
 
 policy::Load since(const host::DeviceLoad& before, const host::DeviceLoad& now) {
@@ -248,7 +248,8 @@ Mover::Round Mover::round(Kernel& kernel, meta::Database& database, const std::s
         out.waiting += done.waiting;
         if (done.moved == 0) continue;
         report(cluster, {});
-        rest_behind(piece, stop);
+        rest_behind(piece, progress().left.few != 0 ? policy::Haste::urgent : policy::Haste::none,
+                    stop);
       }
     }
   }
@@ -257,11 +258,11 @@ Mover::Round Mover::round(Kernel& kernel, meta::Database& database, const std::s
   return out;
 }
 
-void Mover::rest_behind(const Piece& piece, const std::stop_token& stop) {
+void Mover::rest_behind(const Piece& piece, policy::Haste haste, const std::stop_token& stop) {
   const auto now = Clock::now();
   const host::DeviceLoad after = host::device_load();
   const auto worked = std::chrono::duration_cast<milliseconds>(now - piece.began);
-  core::rest_until(stop, now + pace_.rest_after(worked, since(piece.before, after)));
+  core::rest_until(stop, now + pace_.rest_after(worked, since(piece.before, after), haste));
   pace_.rested(since(after, host::device_load()));
 }
 
@@ -534,22 +535,22 @@ Mover::Round Mover::move_some(Kernel& kernel, meta::Database& database, VsdId vs
 
 void Mover::report(meta::Cluster& cluster, const Round& round) {
   const auto now = Clock::now();
-  if (now - counted_ < kCountEvery && round.waiting == 0 && round.moved == 0) return;
+  const bool stuck = round.waiting != 0 && round.moved == 0;
+  if (now < count_again_ && !stuck) return;
   auto left = cluster.redundancy();
   if (!left) return;
-  const uint64_t missing = left->stale + left->lost;
+  // It walks through all that is to be done.
+  count_again_ = Clock::now() + std::max<Clock::duration>(kCountAgain, (Clock::now() - now) * 20);
   {
     const std::lock_guard lock(progress_mutex_);
     const uint64_t before = progress_.left.stale + progress_.left.lost + progress_.left.leaving +
                             progress_.left.wanting;
-    const uint64_t after = missing + left->leaving + left->wanting;
+    const uint64_t after = left->stale + left->lost + left->leaving + left->wanting;
     const double elapsed = std::chrono::duration<double>(now - counted_).count();
     const double rate = before > after ? static_cast<double>(before - after) / elapsed : 0;
-    if (elapsed >= 1) {
-      progress_.copies_per_second =
-          after == 0 ? 0 : (progress_.copies_per_second + rate) / (before == 0 ? 1 : 2);
-      counted_ = now;
-    }
+    progress_.copies_per_second =
+        after == 0 ? 0 : (progress_.copies_per_second + rate) / (before == 0 ? 1 : 2);
+    counted_ = now;
     progress_.left = *left;
   }
   if (!replica_.leading()) {
@@ -557,11 +558,10 @@ void Mover::report(meta::Cluster& cluster, const Round& round) {
     return;
   }
   std::string text;
-  if (missing != 0)
-    text = round.waiting != 0 && round.moved == 0
-               ? "some data has too few copies, and they cannot be made now: disks with room on "
-                 "other nodes, or the only good copies, are missing (scalectl disk list)"
-               : "some data has too few copies; they are being made (scalectl cluster status)";
+  if (left->few != 0)
+    text = stuck ? "some data has too few copies, and they cannot be made now: disks with room on "
+                   "other nodes, or the only good copies, are missing (scalectl disk list)"
+                 : "some data has too few copies; they are being made (scalectl cluster status)";
   agent_.set_condition("redundancy", text);
 }
 

@@ -105,7 +105,7 @@ class Mover {
     Clock::time_point began = Clock::now();
     host::DeviceLoad before = host::device_load();
   };
-  void rest_behind(const Piece& piece, const std::stop_token& stop);
+  void rest_behind(const Piece& piece, policy::Haste haste, const std::stop_token& stop);
   std::optional<Lease> hold(control::Kernel& kernel, meta::Cluster& cluster, core::VsdId vsd);
   std::optional<Lease> mind(control::Kernel& kernel, core::VsdId vsd);
   core::Result<std::vector<Item>> plan(meta::Database& database, core::VsdId vsd,
@@ -154,6 +154,7 @@ class Mover {
   mutable std::mutex progress_mutex_;
   Progress progress_;
   Clock::time_point counted_;
+  Clock::time_point count_again_;
   Clock::time_point guarded_;
   Clock::time_point balanced_;
   policy::Pace pace_;

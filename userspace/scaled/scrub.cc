@@ -83,7 +83,7 @@ void Mover::scrub(Kernel& kernel, meta::Database& database, const std::stop_toke
     while (goes_on && !stop.stop_requested() && Clock::now() < until) {
       const Piece piece;
       goes_on = scrub_leaf(kernel, database, pass);
-      rest_behind(piece, stop);
+      rest_behind(piece, policy::Haste::none, stop);
     }
     if (pass.next != before || pass.end) {
       const std::lock_guard lock(moving_);

@@ -319,13 +319,28 @@ Result<Redundancy> Cluster::redundancy() {
       query.executeStep();
       return u64(query.getColumn(0));
     };
-    return Redundancy{
-        count("SELECT count(*) FROM copy c JOIN extent e ON e.id = c.extent WHERE c.stale <> 0"),
-        count("SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
-              "c.extent WHERE d.state IN ('lost', 'failed', 'removed')"),
-        count("SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
-              "c.extent WHERE d.leaving AND d.state NOT IN ('lost', 'failed', 'removed')"),
-        count("SELECT count(*) FROM wanting w JOIN extent e ON e.id = w.extent")};
+    Redundancy out;
+    out.stale =
+        count("SELECT count(*) FROM copy c JOIN extent e ON e.id = c.extent WHERE c.stale <> 0");
+    out.lost = count(
+        "SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
+        "c.extent WHERE d.state IN ('lost', 'failed', 'removed')");
+    out.leaving = count(
+        "SELECT count(*) FROM disk d JOIN copy c ON c.disk = d.id JOIN extent e ON e.id = "
+        "c.extent WHERE d.leaving AND d.state NOT IN ('lost', 'failed', 'removed')");
+    out.wanting = count("SELECT count(*) FROM wanting w JOIN extent e ON e.id = w.extent");
+    // What is copied elsewhere, and has all that it should until then, has a stale copy, too. A
+    // lost copy is forgotten when it is made up for: of those each is one too few, and they may be
+    // too many to look at each.
+    out.few = out.lost +
+              count(
+                  "SELECT count(*) FROM extent e JOIN vsd v ON v.id = e.vsd WHERE e.id IN "
+                  "(SELECT extent FROM copy WHERE stale <> 0) AND (SELECT count(*) FROM copy c "
+                  "JOIN disk d ON d.id = c.disk WHERE c.extent = e.id AND c.stale = 0 AND d.state "
+                  "NOT IN ('lost', 'failed', 'removed')) < v.replicas AND NOT EXISTS (SELECT 1 "
+                  "FROM copy c JOIN disk d ON d.id = c.disk WHERE c.extent = e.id AND d.state IN "
+                  "('lost', 'failed', 'removed'))");
+    return out;
   });
 }
 

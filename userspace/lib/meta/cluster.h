@@ -80,6 +80,7 @@ struct Redundancy {
   uint64_t lost = 0;     ///< on disks that are lost, failed or removed
   uint64_t leaving = 0;  ///< on disks that are to become empty
   uint64_t wanting = 0;  ///< extents that have not as many copies as their VSD wants
+  uint64_t few = 0;      ///< extents that lost some: with fewer whole copies than wanted
 };
 
 struct Vsd {

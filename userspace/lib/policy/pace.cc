@@ -8,9 +8,10 @@ namespace policy {
 namespace {
 
 constexpr double kSlowest = 16;
+constexpr double kSlowestUrgent = 4;
 constexpr double kFastest = 0.1;
 constexpr double kFastestBeside = 0.5;  // others' I/O
-constexpr double kNoticed = 1.5;        // times as long as without us
+constexpr double kNoticed = 2;          // times as long as without us
 constexpr double kFewer = 0.8;
 constexpr double kRecent = 0.2;
 constexpr uint64_t kEnough = 8;  // I/Os to know how long they take
@@ -22,17 +23,18 @@ double each_ms(const Load& load) {
 
 }  // namespace
 
-std::chrono::milliseconds Pace::rest_after(std::chrono::milliseconds worked,
-                                           const Load& meanwhile) {
+std::chrono::milliseconds Pace::rest_after(std::chrono::milliseconds worked, const Load& meanwhile,
+                                           Haste haste) {
   if (meanwhile.count == 0) {
     factor_ = std::max(kFastest, factor_ / 2);
   } else if (calm_ms_ == 0) {
     factor_ = std::max(1.0, factor_);
   } else if (meanwhile.count >= kEnough && each_ms(meanwhile) > kNoticed * calm_ms_) {
-    factor_ = std::min(kSlowest, std::max(1.0, factor_) * 2);
+    factor_ = std::max(1.0, factor_) * 2;
   } else {
     factor_ = std::max(kFastestBeside, factor_ * kFewer);
   }
+  factor_ = std::min(factor_, haste == Haste::urgent ? kSlowestUrgent : kSlowest);
   const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(worked * factor_);
   return std::min(rest, kLongest);
 }

@@ -13,13 +13,18 @@ struct Load {
   uint64_t waited_ms = 0;
 };
 
+/// Redundancy that is missing is urgent: where users are busy all the time it still comes back in
+/// a time that can be waited for.
+enum class Haste { none, urgent };
+
 /// How fast background work goes: as fast as it can while nobody else does I/O, and so slow that
 /// the others hardly notice while somebody does. It learns what they notice by comparing how long
 /// their I/O takes while it works and while it rests.
 class Pace {
  public:
   /// After a piece of work: how long to rest now.
-  std::chrono::milliseconds rest_after(std::chrono::milliseconds worked, const Load& meanwhile);
+  std::chrono::milliseconds rest_after(std::chrono::milliseconds worked, const Load& meanwhile,
+                                       Haste haste = Haste::none);
   /// After a rest: what the others did in that time.
   void rested(const Load& meanwhile);
   /// How much to do at once, of at most so much.

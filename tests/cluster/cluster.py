@@ -195,6 +195,49 @@ def snapshots():
         lab.run(1, f"scalectl vsd delete {name} --yes")
 
 
+def schedule():
+    """Of two disks, one of them in use; the leader changes between two of its times."""
+    for name in ("t1", "t2"):
+        lab.run(1, f"scalectl vsd create {name} 64MiB")
+    lab.run(2, f"scalectl vsd open t1 && dd if=/dev/urandom of={vsd('t1')} bs=1M count=2 oflag=direct conv=fsync status=none")
+
+    def taken() -> dict[str, set[str]]:
+        out: dict[str, set[str]] = {}
+        for one in ask(lab, 3, "snapshot list")["snapshots"]:
+            if one["schedule"] == "often":
+                out.setdefault(one["name"], set()).add(one["vsd"])
+        return out
+
+    made = ask(lab, 2, "schedule create often --vsds t1,t2 --rule FREQ=MINUTELY --keep 1")
+    assert made["vsds"] == ["t1", "t2"] and made["next"] > 0, made
+    wait_until("the first are taken", lambda: list(taken().values()) == [{"t1", "t2"}])
+    first = next(iter(taken()))
+    leader = ask(lab, 1, "cluster status")["leader"]
+    lab.run(leader, "systemctl restart scaled")
+    wait_up(lab, 1, (1, 2, 3))
+    # As if it had begun a while ago: its next time is near.
+    lab.wait(2, "scalectl schedule set often --starts $(date -u -d '-45 seconds' +%FT%T)")
+    wait_until("the next ones are taken, and the first are gone",
+               lambda: list(taken().values()) == [{"t1", "t2"}] and first not in taken())
+    assert lab.run(1, "scalectl task list").count(first) == 2
+    lab.fails(1, "scalectl schedule create often --vsds t1 --rule FREQ=DAILY", 5, "exists")
+    lab.fails(1, "scalectl schedule create other --vsds t1,t9 --rule FREQ=DAILY", 4, "no VSD named t9")
+    lab.fails(1, "scalectl schedule create other --vsds t1 --rule FREQ=SECONDLY", 3, "too often")
+    lab.fails(1, "scalectl schedule set often --zone Nowhere", 3, "no time zone")
+    lab.fails(1, "scalectl schedule show other", 4, "no schedule named other")
+    assert [s["name"] for s in ask(lab, 3, "schedule list")["schedules"]] == ["often"]
+    kept = ask(lab, 3, "schedule show often")
+    assert kept["snapshots"] == 2 and kept["keep"] == 1 and kept["rule"] == "FREQ=MINUTELY", kept
+    second = next(iter(taken()))
+    lab.run(3, "scalectl schedule delete often")
+    assert taken() == {}
+    for name in ("t1", "t2"):
+        lab.run(1, f"scalectl snapshot delete {name}@{second} --yes")
+    lab.wait(2, "scalectl vsd close t1")
+    for name in ("t1", "t2"):
+        lab.run(1, f"scalectl vsd delete {name} --yes")
+
+
 def clones():
     """Of a disk in use, taken again and again; all go their own ways while copies of what they share move."""
     wait_until("deletions are over", lambda: not any(t["state"] == "running" for t in ask(lab, 1, "task list")["tasks"]))
@@ -274,13 +317,14 @@ def api_is_as_described():
     curl = "curl -s --unix-socket /run/scaled/scaled.sock http://x/rest/v1"
     assert json.loads(lab.run(1, f"{curl}/openapi.json")) == document, "another description is served"
     wrong = []
-    lab.run(1, "scalectl snapshot create files@api")
+    lab.run(1, "scalectl snapshot create files@api && scalectl schedule create files --vsds files --rule "
+               "'FREQ=YEARLY;BYMONTH=1' --starts 2030-06-01T00:00:00")
     for path in document["paths"]:
         if "get" in document["paths"][path] and path != "/openapi.json":
             name = "files@api" if path.startswith("/snapshot") else "files"
             answer = json.loads(lab.run(1, curl + path.replace("{name}", name).replace("{id}", "1")))
             wrong += problems(document, answer_schema(document, path), answer, path)
-    lab.run(1, "scalectl snapshot delete files@api --yes")
+    lab.run(1, "scalectl schedule delete files && scalectl snapshot delete files@api --yes")
     error = json.loads(lab.run(1, f"{curl}/vsd/nothing"))
     wrong += problems(document, {"$ref": "#/components/schemas/Error"}, error, "error")
     assert not wrong, "\n".join(wrong)
@@ -772,6 +816,7 @@ def main():
     lab.case("a file system written on node 1 is read on node 2 with equal checksums", written_here_read_there)
     lab.case("snapshots of disks in use, at one instant: what was flushed before is there, what came after is not",
              snapshots)
+    lab.case("snapshots are taken by a schedule, at one instant and once, whoever leads; so many of them are kept", schedule)
     lab.case("clones of a disk in use are what it was at an instant, while copies move, whoever is deleted first", clones,
              slow=True)
     lab.case("the API answers as its description says", api_is_as_described)

@@ -26,9 +26,7 @@ struct Said {
   std::string text;
 };
 
-Said run(const std::vector<std::string>& words) {
-  std::string line = SCALECTL;
-  for (const auto& word : words) line += " '" + word + "'";
+Said run_line(const std::string& line) {
   FILE* pipe = popen((line + " 2>&1").c_str(), "r");
   if (pipe == nullptr) return {};
   Said said;
@@ -40,10 +38,17 @@ Said run(const std::vector<std::string>& words) {
   return said;
 }
 
+Said run(const std::vector<std::string>& words) {
+  std::string line = SCALECTL;
+  for (const auto& word : words) line += " '" + word + "'";
+  return run_line(line);
+}
+
 std::string value_for(const std::string& name) {
   static const std::set<std::string> numbers{"SECONDS", "N", "DISK", "EXTENT", "2|3", "CHUNK"};
   if (name.find('@') != std::string::npos) return "x1@y1";
   if (name == "SIZE") return "1GiB";
+  if (name == "TIME") return "2026-12-01T02:00:00";
   return numbers.contains(name) ? "7" : "x1";
 }
 
@@ -150,6 +155,17 @@ TEST(ScalectlCommandLine, WhatIsNoSnapshotIsRefused) {
   expect_refused({"snapshot", "space", "mail@a,mail"}, "VSD@NAME");
 }
 
+TEST(ScalectlCommandLine, TimesAndDaysOfASchedulesThatAreNoneAreRefused) {
+  for (const char* time :
+       {"", "tomorrow", "2026-12-01", "2026-13-01T02:00:00", "2026-12-01T02:00:00Z"})
+    expect_refused({"schedule", "set", "nightly", std::string("--starts=") + time}, "--starts");
+  for (const char* days : {"", "x", "-1", "36501"})
+    expect_refused({"schedule", "set", "nightly", std::string("--keep-days=") + days},
+                   "--keep-days");
+  expect_refused({"schedule", "create", "nightly", "--rule=FREQ=DAILY"}, "--vsds");
+  expect_refused({"schedule", "set", "nightly", "--vsds=,mail"}, "a name is empty");
+}
+
 TEST(ScalectlCommandLine, UnknownNounsAndVerbsAreRefused) {
   expect_refused({"disk", "paint"}, "no command 'disk paint'");
   expect_refused({"paint", "disk"}, "no command 'paint disk'");
@@ -159,13 +175,10 @@ TEST(ScalectlCommandLine, UnknownNounsAndVerbsAreRefused) {
 
 TEST(ScalectlCommandLine, ExamplesOfTheHelpAreRight) {
   for (const Command& c : scalectl::commands()) {
-    std::istringstream in(c.example);
-    std::vector<std::string> words;
-    for (std::string word; in >> word;) words.push_back(word);
-    ASSERT_EQ(words.at(0), "scalectl");
-    words.erase(words.begin());
-    EXPECT_EQ(run(with(words, {"--socket", "/nowhere/scaled.sock"})).code, kUnreachable)
-        << c.example;
+    const std::string program = "scalectl";
+    ASSERT_EQ(c.example.rfind(program + " ", 0), 0U) << c.example;
+    const std::string line = SCALECTL + c.example.substr(program.size());
+    EXPECT_EQ(run_line(line + " --socket /nowhere/scaled.sock").code, kUnreachable) << c.example;
   }
 }
 

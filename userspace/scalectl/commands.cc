@@ -15,6 +15,8 @@ namespace json = boost::json;
 namespace {
 
 constexpr const char* kRoot = "/rest/v1/";
+constexpr uint64_t kDaySeconds = 86'400;
+constexpr uint64_t kMostDays = 36'500;
 
 std::string text(const json::object& object, const char* name) {
   return json::value_to<std::string>(object.at(name));
@@ -72,6 +74,15 @@ uint64_t count_of(const std::string& word, const char* option) {
   const bool digits = word.find_first_not_of("0123456789") == std::string::npos;
   if (!digits || !parse_bytes(word, out)) throw UsageError{std::string(option) + " takes a number"};
   return out;
+}
+
+// "2026-12-01T02:00:00", in UTC.
+int64_t time_of(const std::string& word, const char* option) {
+  std::tm parts{};
+  const char* end = strptime(word.c_str(), "%Y-%m-%dT%H:%M:%S", &parts);
+  if (end == nullptr || *end != '\0')
+    throw UsageError{std::string(option) + " takes a time in UTC, as 2026-12-01T02:00:00"};
+  return timegm(&parts);
 }
 
 void take(json::object& body, const Words& words, std::initializer_list<const char*> names) {
@@ -257,6 +268,34 @@ std::string snapshot_table(const json::array& snapshots) {
   return table.text();
 }
 
+std::string show_schedule(const json::object& o) {
+  std::string names;
+  for (const json::value& one : list(o, "vsds"))
+    names += (names.empty() ? "" : ", ") + std::string(one.as_string());
+  const uint64_t days = number(o, "keep_seconds") / kDaySeconds;
+  std::string out = "schedule " + text(o, "name") + ": " + text(o, "rule") + ", hours in " +
+                    text(o, "zone") + "\nof " + (names.empty() ? "no disk any more" : names) +
+                    "\nkept: ";
+  out += number(o, "keep") == 0 ? "all" : "the newest " + count(o, "keep");
+  if (days != 0) out += ", none older than " + std::to_string(days) + " days";
+  return out + "\n" + count(o, "snapshots") + " there, the newest of " + clock_time(o, "newest") +
+         "; next " + clock_time(o, "next") + "\n";
+}
+
+std::string show_schedules(const json::object& o) {
+  Table table(
+      {"SCHEDULE", "DISKS:", "RULE", "ZONE", "KEEPS:", "DAYS:", "THERE:", "NEWEST", "NEXT"});
+  for (const json::value& value : list(o, "schedules")) {
+    const json::object& s = value.as_object();
+    const uint64_t days = number(s, "keep_seconds") / kDaySeconds;
+    table.add({text(s, "name"), std::to_string(list(s, "vsds").size()), text(s, "rule"),
+               text(s, "zone"), number(s, "keep") == 0 ? "all" : count(s, "keep"),
+               days == 0 ? "-" : std::to_string(days), count(s, "snapshots"),
+               clock_time(s, "newest"), clock_time(s, "next")});
+  }
+  return table.text();
+}
+
 std::string show_snapshots(const json::object& o) { return snapshot_table(list(o, "snapshots")); }
 
 std::string show_opened_snapshot(const json::object& o) {
@@ -338,6 +377,34 @@ std::string show_token(const json::object& o) {
 }
 
 Call get(const std::string& path) { return {"GET", kRoot + path, {}}; }
+
+std::vector<Option> schedule_options(bool create) {
+  return {{"vsds", "VSD[,VSD...]", "of these virtual disks, all at one instant", create},
+          {"rule", "RULE", "when, as RFC 5545 writes it", create},
+          {"zone", "ZONE", "time zone of the rule's hours; default: UTC"},
+          {"starts", "TIME", "not before; minutes that the rule does not name are as in this"},
+          {"keep", "N", "the newest N of each disk; default: all"},
+          {"keep-days", "N", "none that is older, but the newest; default: of any age"}};
+}
+
+json::object schedule_body(const Words& w) {
+  json::object body;
+  take(body, w, {"rule", "zone"});
+  if (w.has("vsds")) {
+    json::array vsds;
+    for (const std::string& one : split_at_commas(w.options.at("vsds")))
+      vsds.push_back(json::value(path_word(one)));
+    body["vsds"] = std::move(vsds);
+  }
+  if (w.has("starts")) body["starts"] = time_of(w.options.at("starts"), "--starts");
+  if (w.has("keep")) body["keep"] = count_of(w.options.at("keep"), "--keep");
+  if (w.has("keep-days")) {
+    const uint64_t days = count_of(w.options.at("keep-days"), "--keep-days");
+    if (days > kMostDays) throw UsageError{"--keep-days is at most " + std::to_string(kMostDays)};
+    body["keep_seconds"] = days * kDaySeconds;
+  }
+  return body;
+}
 
 Call device_call(const std::string& path, const Words& w) {
   Call call{"POST", kRoot + path, {}};
@@ -782,6 +849,57 @@ std::vector<Command> make_commands() {
          return Call{"DELETE", kRoot + ("snapshot/" + snapshot_word(w.arguments[0])), {}};
        },
        show_deletion},
+      {"schedule",
+       "create",
+       {"NAME"},
+       schedule_options(true),
+       "have snapshots taken by a rule, of disks that belong together at one instant",
+       "scalectl schedule create nightly --vsds mail,db --rule "
+       "'FREQ=DAILY;BYHOUR=2;BYMINUTE=0;BYSECOND=0' --zone Europe/Berlin --keep 14",
+       [](const Words& w) {
+         if (!w.has("vsds")) throw UsageError{"snapshots of what? say --vsds"};
+         if (!w.has("rule")) throw UsageError{"when? say --rule"};
+         Call call{"POST", std::string(kRoot) + "schedule", schedule_body(w)};
+         call.body["name"] = path_word(w.arguments[0]);
+         return call;
+       },
+       show_schedule},
+      {"schedule",
+       "list",
+       {},
+       {},
+       "all schedules",
+       "scalectl schedule list",
+       [](const Words&) { return get("schedule"); },
+       show_schedules},
+      {"schedule",
+       "show",
+       {"NAME"},
+       {},
+       "a schedule",
+       "scalectl schedule show nightly",
+       [](const Words& w) { return get("schedule/" + path_word(w.arguments[0])); },
+       show_schedule},
+      {"schedule",
+       "set",
+       {"NAME"},
+       schedule_options(false),
+       "change a schedule from now on",
+       "scalectl schedule set nightly --keep 30",
+       [](const Words& w) {
+         return Call{"PATCH", kRoot + ("schedule/" + path_word(w.arguments[0])), schedule_body(w)};
+       },
+       show_schedule},
+      {"schedule",
+       "delete",
+       {"NAME"},
+       {},
+       "delete a schedule; the snapshots that it took stay",
+       "scalectl schedule delete nightly",
+       [](const Words& w) {
+         return Call{"DELETE", kRoot + ("schedule/" + path_word(w.arguments[0])), {}};
+       },
+       nothing},
       {"task",
        "list",
        {},

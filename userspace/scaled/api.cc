@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "api.h"
 
+#include <ctime>
 #include <sstream>
 #include <vector>
 
@@ -104,6 +105,7 @@ Outcome serve_status(Call& call) {
   json::object out = call.member().audit().status();
   out["applied"] = at.index;
   out["hash"] = at.hash;
+  out["time"] = std::time(nullptr);
   return out;
 }
 
@@ -171,6 +173,11 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST snapshot/*/close") return open_or_close_snapshot(call, name, "snapshot_close");
   if (key == "POST snapshot/*/revert") return revert_snapshot(call, name);
   if (key == "POST snapshot/*/diff") return diff_snapshot(call, name);
+  if (key == "GET schedule") return list_schedules(call);
+  if (key == "POST schedule") return create_schedule(call);
+  if (key == "GET schedule/*") return show_schedule(call, name);
+  if (key == "PATCH schedule/*") return change_schedule(call, name);
+  if (key == "DELETE schedule/*") return delete_schedule(call, name);
   if (key == "GET task") return list_tasks(call);
   if (key == "GET task/*") return show_task(call, name);
   if (key == "POST task/*/wait") return wait_for_task(call, name);

@@ -181,6 +181,9 @@ Result<void> wait_for_device(Call& call, core::VsdId vsd, const meta::Node& node
 Outcome serve_hold(Call& call);
 Outcome serve_go_on(Call& call);
 Outcome create_snapshot(Call& call);
+/// Of VSDs at one instant, for proposal "snapshot" with these arguments.
+Outcome take_snapshots(Call& call, const std::vector<std::string>& names,
+                       const boost::json::object& what);
 Outcome list_snapshots(Call& call);
 Outcome show_snapshot(Call& call, const std::string& name);
 Outcome delete_snapshot(Call& call, const std::string& name);
@@ -192,6 +195,13 @@ Outcome clone_vsd(Call& call, const std::string& name);
 Outcome diff_snapshot(Call& call, const std::string& name);
 /// What deleting some of them would free.
 Outcome weigh_snapshots(Call& call);
+
+// api_schedules.cc
+Outcome list_schedules(Call& call);
+Outcome show_schedule(Call& call, const std::string& name);
+Outcome create_schedule(Call& call);
+Outcome change_schedule(Call& call, const std::string& name);
+Outcome delete_schedule(Call& call, const std::string& name);
 
 // api_vsds.cc: tasks
 Outcome list_tasks(Call& call);

@@ -43,8 +43,12 @@ Result<meta::Snapshot> find_snapshot(Call& call, const std::string& what) {
 }
 
 json::object snapshot_json(const meta::Snapshot& snapshot, const std::vector<meta::Vsd>& vsds,
-                           const std::vector<meta::Opened>& opened) {
+                           const std::vector<meta::Opened>& opened,
+                           const std::vector<meta::Schedule>& schedules) {
   std::string vsd;
+  std::string schedule;
+  for (const meta::Schedule& one : schedules)
+    if (one.id == snapshot.schedule) schedule = one.name;
   json::array open;
   for (const meta::Vsd& one : vsds) {
     if (one.id == snapshot.vsd) vsd = one.name;
@@ -54,9 +58,13 @@ json::object snapshot_json(const meta::Snapshot& snapshot, const std::vector<met
         open.push_back({{"node", row.node.value}, {"state", row.state}, {"error", row.error}});
   }
   const std::string label = vsd + "@" + snapshot.name;
-  return {{"id", snapshot.id.value},     {"vsd", vsd},
-          {"name", snapshot.name},       {"size_bytes", snapshot.sectors * kSectorBytes},
-          {"created", snapshot.created}, {"device", "/dev/mapper/" + host::device_name(label)},
+  return {{"id", snapshot.id.value},
+          {"vsd", vsd},
+          {"name", snapshot.name},
+          {"size_bytes", snapshot.sectors * kSectorBytes},
+          {"created", snapshot.created},
+          {"schedule", schedule},
+          {"device", "/dev/mapper/" + host::device_name(label)},
           {"open", std::move(open)}};
 }
 
@@ -64,11 +72,13 @@ Outcome snapshots_json(Call& call, const std::vector<SnapshotId>* only) {
   auto all = call.cluster().snapshots();
   auto vsds = call.cluster().vsds();
   auto opened = call.cluster().opened();
-  if (!all || !vsds || !opened) return Error{Code::storage, "the metadata is unreadable"};
+  auto schedules = call.cluster().schedules();
+  if (!all || !vsds || !opened || !schedules)
+    return Error{Code::storage, "the metadata is unreadable"};
   json::array out;
   for (const meta::Snapshot& one : *all)
     if (only == nullptr || std::find(only->begin(), only->end(), one.id) != only->end())
-      out.push_back(snapshot_json(one, *vsds, *opened));
+      out.push_back(snapshot_json(one, *vsds, *opened, *schedules));
   return json::object{{"snapshots", std::move(out)}};
 }
 
@@ -212,15 +222,15 @@ Result<void> may_be_named(Call& call, const std::string& name) {
   return {};
 }
 
-// A snapshot of that name, or a clone. A lease may change hands meanwhile: then anew.
-Outcome take(Call& call, const std::vector<std::string>& names, const std::string& name,
-             const std::string& clone) {
+// Snapshots, or a clone. A lease may change hands meanwhile: then anew.
+Outcome take(Call& call, const std::vector<std::string>& names, const json::object& what) {
   const auto deadline = steady_clock::now() + kTakeFor;
-  const json::object what =
-      clone.empty() ? json::object{{"name", name}} : json::object{{"clone", clone}};
   for (;;) {
-    if (!clone.empty()) CORE_TRY(may_be_named(call, clone));
-    auto subjects = find_subjects(call, names, name);
+    if (const json::value* clone = what.if_contains("clone"); clone != nullptr)
+      CORE_TRY(may_be_named(call, std::string(clone->as_string())));
+    const json::value* name = what.if_contains("name");
+    auto subjects =
+        find_subjects(call, names, name == nullptr ? "" : std::string(name->as_string()));
     if (!subjects) return subjects.error();
     auto taken = take_still(call, *subjects, what);
     const Code code = taken ? Code::unknown : taken.error().code;
@@ -259,6 +269,11 @@ Outcome serve_go_on(Call& call) {
   return json::object{};
 }
 
+Outcome take_snapshots(Call& call, const std::vector<std::string>& names,
+                       const json::object& what) {
+  return take(call, names, what);
+}
+
 Outcome create_snapshot(Call& call) {
   Fields fields = call.fields();
   const std::string name = fields.text("name");
@@ -268,7 +283,7 @@ Outcome create_snapshot(Call& call) {
   if (!meta::valid_name(name)) return Error{Code::invalid, "'" + name + "' is no name"};
   if (names.size() > kMostVsds || std::set(names.begin(), names.end()).size() != names.size())
     return Error{Code::invalid, "1 to " + std::to_string(kMostVsds) + " VSDs, each named once"};
-  auto taken = take(call, names, name, "");
+  auto taken = take(call, names, {{"name", name}});
   if (!taken) return taken;
   std::vector<SnapshotId> ids;
   for (const json::value& one : taken->at("taken").as_array())
@@ -283,7 +298,7 @@ Outcome clone_vsd(Call& call, const std::string& name) {
   const std::string clone = fields.text("name");
   CORE_TRY(fields.check());
   if (clone.empty()) return Error{Code::invalid, "the new VSD needs a name"};
-  auto taken = take(call, {name}, "", clone);
+  auto taken = take(call, {name}, {{"clone", clone}});
   auto out = taken ? brief_vsd(call, clone) : taken;
   if (out && taken) (*out)["paused_ms"] = taken->at("paused_ms");
   return out;
@@ -309,12 +324,13 @@ Outcome show_snapshot(Call& call, const std::string& name) {
   if (!snapshot) return snapshot.error();
   auto vsds = call.cluster().vsds();
   auto opened = call.cluster().opened();
-  if (!vsds || !opened) return Error{Code::storage, "the metadata is unreadable"};
+  auto schedules = call.cluster().schedules();
+  if (!vsds || !opened || !schedules) return Error{Code::storage, "the metadata is unreadable"};
   meta::Map map(call.database());
   auto version = map.version(snapshot->id);
   auto usage = version ? map.usage(*version) : Result<meta::Usage>(version.error());
   if (!usage) return usage.error();
-  json::object out = snapshot_json(*snapshot, *vsds, *opened);
+  json::object out = snapshot_json(*snapshot, *vsds, *opened, *schedules);
   out["mapped_bytes"] = usage->logical_sectors * kSectorBytes;
   out["referenced_bytes"] = usage->referenced * kSlotBytes;
   out["unique_bytes"] = usage->unique * kSlotBytes;

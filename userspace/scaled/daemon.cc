@@ -68,6 +68,7 @@ Member::Member(const Paths& paths, Config config, host::Watchdog& watchdog)
 
 Member::~Member() {
   server_.reset();
+  schedules_.reset();
   membership_.reset();
   liveness_.reset();
   metadata_.request_stop();
@@ -192,6 +193,7 @@ Result<void> Member::start(http::Handler handler) {
       const std::lock_guard lock(mutex_);
       failure_ = Error{Code::conflict, "etcd runs here from now on"};
     });
+  schedules_ = std::make_unique<Schedules>(*this);
   return {};
 }
 

@@ -20,6 +20,7 @@
 #include "membership.h"
 #include "peers.h"
 #include "replica/replica.h"
+#include "schedules.h"
 
 namespace scaled {
 
@@ -65,6 +66,7 @@ class Member {
   std::mutex giving_up_;
   std::unique_ptr<Liveness> liveness_;
   std::unique_ptr<Membership> membership_;
+  std::unique_ptr<Schedules> schedules_;
   journal::EtcdLog* etcd_log_ = nullptr;  // the replica's, where there is one
   std::unique_ptr<http::Server> server_;
   std::jthread metadata_;

@@ -29,7 +29,7 @@ etcd-server etcd-client drbd-utils strace psmisc python3
 gcc make dkms libc6-dev
 libsqlite3-0 libnl-3-200 libnl-genl-3-200 libssl3 openssl
 libboost-program-options1.81.0 libboost-json1.81.0 libspdlog1.10 libfmt9 libdevmapper1.02.1 libblkid1 libudev1
-libsystemd0 libxxhash0 curl
+libsystemd0 libxxhash0 libical3 curl
 """.split()
 
 KERNEL_METAS = ("linux-image-amd64", "linux-image-6.12-amd64")

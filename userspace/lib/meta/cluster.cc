@@ -34,14 +34,12 @@ constexpr const char* kVsdColumns =
     "vsd ";
 
 Snapshot snapshot_of(SQLite::Statement& row) {
-  return {{u64(row.getColumn(0))},
-          {u64(row.getColumn(1))},
-          row.getColumn(2).getString(),
-          u64(row.getColumn(3)),
-          row.getColumn(4).getInt64()};
+  return {{u64(row.getColumn(0))}, {u64(row.getColumn(1))},     row.getColumn(2).getString(),
+          u64(row.getColumn(3)),   row.getColumn(4).getInt64(), u64(row.getColumn(5))};
 }
 
-constexpr const char* kSnapshotColumns = "SELECT id, vsd, name, sectors, created FROM snapshot ";
+constexpr const char* kSnapshotColumns =
+    "SELECT id, vsd, name, sectors, created, schedule FROM snapshot ";
 
 }  // namespace
 
@@ -104,6 +102,33 @@ Result<std::optional<Snapshot>> Cluster::snapshot(core::SnapshotId id) {
     if (!row.executeStep()) return std::optional<Snapshot>();
     return std::optional(snapshot_of(*row));
   });
+}
+
+Result<std::vector<Schedule>> Cluster::schedules() {
+  auto out = rows(database_,
+                  "SELECT id, name, rule, zone, starts, keep, keep_seconds, done FROM schedule "
+                  "ORDER BY name",
+                  [](SQLite::Statement& row) {
+                    return Schedule{u64(row.getColumn(0)),
+                                    row.getColumn(1).getString(),
+                                    row.getColumn(2).getString(),
+                                    row.getColumn(3).getString(),
+                                    row.getColumn(4).getInt64(),
+                                    u64(row.getColumn(5)),
+                                    u64(row.getColumn(6)),
+                                    row.getColumn(7).getInt64(),
+                                    {}};
+                  });
+  if (!out) return out;
+  for (Schedule& one : *out) {
+    auto vsds = rows(
+        database_,
+        "SELECT vsd FROM scheduled WHERE schedule = " + std::to_string(one.id) + " ORDER BY vsd",
+        [](SQLite::Statement& row) { return core::VsdId{u64(row.getColumn(0))}; });
+    if (!vsds) return vsds.error();
+    one.vsds = std::move(*vsds);
+  }
+  return out;
 }
 
 Result<std::string> Cluster::label(core::SnapshotId id) {

@@ -107,7 +107,22 @@ struct Snapshot {
   core::VsdId vsd;
   std::string name;
   uint64_t sectors = 0;
-  int64_t created = 0;  ///< in seconds since 1970
+  int64_t created = 0;    ///< in seconds since 1970
+  uint64_t schedule = 0;  ///< that took it; 0: none, or one that was deleted
+};
+
+/// When snapshots are taken by themselves, and how long they are kept. Times are in seconds since
+/// 1970.
+struct Schedule {
+  uint64_t id = 0;
+  std::string name;
+  std::string rule;  ///< of RFC 5545
+  std::string zone;
+  int64_t starts = 0;
+  uint64_t keep = 0;          ///< so many of each VSD; 0: all
+  uint64_t keep_seconds = 0;  ///< no longer than that, but the newest; 0: for ever
+  int64_t done = 0;           ///< times up to this one were seen to
+  std::vector<core::VsdId> vsds;
 };
 
 /// How far the comparing of a VSD's copies has got. Times are in seconds since 1970.
@@ -185,6 +200,7 @@ class Cluster {
   /// Those of a VSD together, the oldest first.
   Result<std::vector<Snapshot>> snapshots();
   Result<std::optional<Snapshot>> snapshot(core::SnapshotId id);
+  Result<std::vector<Schedule>> schedules();
   /// VSD@NAME
   Result<std::string> label(core::SnapshotId id);
   /// What a VSD's device is called: by its name, or as the snapshot whose view it is.

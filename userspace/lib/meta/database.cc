@@ -36,7 +36,12 @@ constexpr std::array kReplicated = {
          deleted INTEGER NOT NULL, view INTEGER NOT NULL))",
     R"(CREATE TABLE snapshot(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, name TEXT NOT NULL,
          sectors INTEGER NOT NULL, root INTEGER NOT NULL, taken INTEGER NOT NULL,
-         created INTEGER NOT NULL, UNIQUE(vsd, name)))",
+         created INTEGER NOT NULL, schedule INTEGER NOT NULL, UNIQUE(vsd, name)))",
+    R"(CREATE TABLE schedule(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, rule TEXT NOT NULL,
+         zone TEXT NOT NULL, starts INTEGER NOT NULL, keep INTEGER NOT NULL,
+         keep_seconds INTEGER NOT NULL, done INTEGER NOT NULL))",
+    R"(CREATE TABLE scheduled(schedule INTEGER NOT NULL, vsd INTEGER NOT NULL,
+         PRIMARY KEY(schedule, vsd)) WITHOUT ROWID)",
     R"(CREATE TABLE tree(id INTEGER PRIMARY KEY, level INTEGER NOT NULL, refs INTEGER NOT NULL,
          body BLOB NOT NULL))",
     R"(CREATE TABLE extent(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, born INTEGER NOT NULL,
@@ -63,13 +68,13 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
          freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
 };
-constexpr std::array kTables = {"counter",    "cluster", "node",        "disk",     "setting",
-                                "fence",      "token",   "answer",      "opened",   "vsd",
-                                "snapshot",   "tree",    "extent",      "copy",     "reservation",
-                                "garbage",    "intent",  "task",        "scrub",    "damage",
-                                "quarantine", "wanting", "rebalancing", "widening", "relocated"};
+constexpr std::array kTables = {
+    "counter",     "cluster",     "node",     "disk",      "setting",  "fence",    "token",
+    "answer",      "opened",      "vsd",      "snapshot",  "tree",     "extent",   "copy",
+    "reservation", "garbage",     "intent",   "task",      "scrub",    "damage",   "quarantine",
+    "wanting",     "rebalancing", "widening", "relocated", "schedule", "scheduled"};
 static_assert(kReplicated.size() == kTables.size());
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 constexpr int kReaderBusyMs = 10'000;
 
 bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }

@@ -471,7 +471,7 @@ Result<core::SnapshotId> Map::snapshot(VsdId vsd, const std::string& name, uint6
       return Error{Code::conflict, "the VSD has a snapshot named " + name + " already"};
     add_row_ref(from->root);
     const core::SnapshotId id{next_id("snapshot")};
-    Query insert(database_, "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?, ?, ?)");
+    Query insert(database_, "INSERT INTO snapshot VALUES(?, ?, ?, ?, ?, ?, ?, 0)");
     insert.bind(1, signed_id(id.value));
     insert.bind(2, signed_id(vsd.value));
     insert.bind(3, name);

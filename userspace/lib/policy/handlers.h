@@ -66,6 +66,14 @@ void end_deletions(Context& c);
 /// What the last holder of a lease left undone; false where there is more than fits into an entry.
 Result<bool> recover(Context& c, VsdId vsd);
 
+// schedules.cc
+Outcome schedule_create(Context& c, const json::object& args);
+Outcome schedule_set(Context& c, const json::object& args);
+Outcome schedule_delete(Context& c, const json::object& args);
+/// Whether a snapshot that a schedule asks for is still to be taken.
+Result<void> may_take(Context& c, const json::object& args);
+void note_taken(Context& c, const json::object& args, const json::array& taken);
+
 // snapshots.cc
 Outcome snapshot(Context& c, const json::object& args);
 Outcome snapshot_delete(Context& c, const json::object& args);

@@ -58,6 +58,7 @@ Outcome snapshot(Context& c, const json::object& args) {
                  "1 to " + std::to_string(kVsdsAtOnce) + " VSDs can be taken at one instant"};
   if (items.size() > 1 && args.contains("clone"))
     return Error{Code::invalid, "one VSD can be cloned at a time"};
+  CORE_TRY(may_take(c, args));
   std::map<core::VsdId, std::pair<meta::Vsd, const json::object*>> vsds;
   for (const json::value& item : items) {
     const auto vsd = living_vsd(c, item.as_object());
@@ -82,6 +83,7 @@ Outcome snapshot(Context& c, const json::object& args) {
     }
     taken.push_back(std::move(*one));
   }
+  note_taken(c, args, taken);
   return json::object{{"taken", std::move(taken)}};
 }
 

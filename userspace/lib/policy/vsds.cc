@@ -111,7 +111,7 @@ Outcome vsd_delete(Context& c, const json::object& args) {
   }
   const uint64_t task = c.tasks.begin("vsd delete", vsd, row->name, 0);
   CORE_TRY(c.map.delete_vsd({vsd}));
-  for (const char* table : {"intent", "damage", "widening"})
+  for (const char* table : {"intent", "damage", "widening", "scheduled"})
     run(c, (std::string("DELETE FROM ") + table + " WHERE vsd = ?").c_str(), s64(vsd));
   CORE_TRY(c.map.forget_deleted());
   end_deletions(c);

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+// Snapshots that are taken by themselves. When a rule comes is the leader's to know (scaled);
+// here is what was asked for, and what was done.
+#include <algorithm>
+#include <set>
+
+#include "policy/handlers.h"
+#include "policy/retention.h"
+
+namespace policy {
+
+namespace {
+
+constexpr size_t kVsdsAtOnce = 64;
+constexpr size_t kLongestName = 40;  // the time is put behind it, for a snapshot's
+
+Error no_schedule(uint64_t id) {
+  return {Code::not_found, "no schedule with id " + std::to_string(id)};
+}
+
+Result<void> put_vsds(Context& c, uint64_t schedule, const json::object& args) {
+  const json::array& vsds = args.at("vsds").as_array();
+  if (vsds.empty() || vsds.size() > kVsdsAtOnce)
+    return Error{Code::invalid, "a schedule is of 1 to " + std::to_string(kVsdsAtOnce) + " VSDs"};
+  run(c, "DELETE FROM scheduled WHERE schedule = ?", s64(schedule));
+  for (const json::value& one : vsds) {
+    const auto vsd = living_vsd(c, json::object{{"vsd", one}});
+    if (!vsd) return vsd.error();
+    run(c, "INSERT OR IGNORE INTO scheduled VALUES(?, ?)", s64(schedule), s64(vsd->id.value));
+  }
+  return {};
+}
+
+int64_t starts_of(Context& c, const json::object& args) {
+  const uint64_t starts = number(args, "starts");
+  return starts == 0 ? c.now : s64(starts);
+}
+
+}  // namespace
+
+// Its first time is the first one that comes from now on.
+Outcome schedule_create(Context& c, const json::object& args) {
+  const std::string name = text(args, "name");
+  if (!meta::valid_name(name) || name.size() > kLongestName)
+    return Error{Code::invalid, "'" + name + "' is no name for a schedule: 1 to " +
+                                    std::to_string(kLongestName) +
+                                    " letters, digits, '-', '_' and '.'"};
+  if (ask(c, "SELECT count(*) FROM schedule WHERE name = ?", name) != 0)
+    return Error{Code::conflict, "a schedule named " + name + " exists"};
+  const uint64_t id = next_id(c, "schedule");
+  run(c, "INSERT INTO schedule VALUES(?, ?, ?, ?, ?, ?, ?, ?)", s64(id), name, text(args, "rule"),
+      text(args, "zone"), starts_of(c, args), s64(number(args, "keep")),
+      s64(number(args, "keep_seconds")), c.now - 1);
+  CORE_TRY(put_vsds(c, id, args));
+  return json::object{{"schedule", id}};
+}
+
+// As it says from now on; what was missed before is not caught up.
+Outcome schedule_set(Context& c, const json::object& args) {
+  const uint64_t id = number(args, "schedule");
+  if (run(c,
+          "UPDATE schedule SET rule = ?, zone = ?, starts = ?, keep = ?, keep_seconds = ?, "
+          "done = max(done, ?) WHERE id = ?",
+          text(args, "rule"), text(args, "zone"), starts_of(c, args), s64(number(args, "keep")),
+          s64(number(args, "keep_seconds")), c.now - 1, s64(id)) != 1)
+    return no_schedule(id);
+  CORE_TRY(put_vsds(c, id, args));
+  return json::object{};
+}
+
+// What it took stays.
+Outcome schedule_delete(Context& c, const json::object& args) {
+  const uint64_t id = number(args, "schedule");
+  if (run(c, "DELETE FROM schedule WHERE id = ?", s64(id)) != 1) return no_schedule(id);
+  run(c, "DELETE FROM scheduled WHERE schedule = ?", s64(id));
+  run(c, "UPDATE snapshot SET schedule = 0 WHERE schedule = ?", s64(id));
+  return json::object{};
+}
+
+Result<void> may_take(Context& c, const json::object& args) {
+  if (!args.contains("schedule")) return {};
+  const uint64_t id = number(args, "schedule");
+  const int64_t time = s64(number(args, "time"));
+  if (ask(c, "SELECT count(*) FROM schedule WHERE id = ?", s64(id)) == 0) return no_schedule(id);
+  // A time in the future was seen to by a leader whose clock was wrong.
+  if (ask(c, "SELECT count(*) FROM schedule WHERE id = ? AND done >= ? AND done <= ?", s64(id),
+          time, c.now) != 0)
+    return Error{Code::conflict, "the schedule's snapshots of that time were taken"};
+  return {};
+}
+
+void note_taken(Context& c, const json::object& args, const json::array& taken) {
+  if (!args.contains("schedule")) return;
+  run(c, "UPDATE schedule SET done = ? WHERE id = ?", s64(number(args, "time")),
+      s64(number(args, "schedule")));
+  for (const json::value& one : taken)
+    run(c, "UPDATE snapshot SET schedule = ? WHERE id = ?", s64(number(args, "schedule")),
+        s64(number(one.as_object(), "snapshot")));
+}
+
+std::vector<Expired> expired(const meta::Schedule& schedule,
+                             const std::vector<meta::Snapshot>& snapshots, int64_t now) {
+  std::vector<meta::Snapshot> mine;
+  for (const meta::Snapshot& one : snapshots)
+    if (one.schedule == schedule.id) mine.push_back(one);
+  // Numbers, not times: clocks go wrong.
+  std::sort(mine.begin(), mine.end(), [](const meta::Snapshot& a, const meta::Snapshot& b) {
+    return std::pair(a.vsd, b.id) < std::pair(b.vsd, a.id);
+  });
+  std::vector<Expired> out;
+  uint64_t kept = 0;
+  for (size_t i = 0; i < mine.size(); i++) {
+    if (i == 0 || mine[i].vsd != mine[i - 1].vsd) kept = 0;
+    const bool many = schedule.keep != 0 && kept >= schedule.keep;
+    const bool old =
+        schedule.keep_seconds != 0 && now - mine[i].created > s64(schedule.keep_seconds);
+    if (kept != 0 && (many || old))
+      out.push_back({mine[i], !many});
+    else
+      kept++;
+  }
+  return out;
+}
+
+}  // namespace policy

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "meta/cluster.h"
+
+namespace scaled {
+
+class Call;
+class Member;
+
+/// The leader's: takes the snapshots that schedules ask for, and deletes those that they do not
+/// keep any longer. What was missed, because there was no leader or a node could not be asked, is
+/// caught up once.
+class Schedules {
+ public:
+  explicit Schedules(Member& member);
+  ~Schedules();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void run(const std::stop_token& stop);
+  void forget();
+  void look(const std::stop_token& stop);
+  void take(const meta::Schedule& schedule, int64_t time);
+  void expire(const std::vector<meta::Schedule>& schedules, int64_t now,
+              const std::stop_token& stop);
+  bool clocks_agree();
+  void note(const std::string& schedule, const std::string& text);
+
+  Member& member_;
+  std::unique_ptr<Call> call_;
+  std::map<uint64_t, Clock::time_point> not_before_;  // where it did not go well
+  std::map<std::string, std::string> noted_;          // conditions that are set here
+  std::optional<int64_t> looked_;                     // when, as long as this node leads
+  Clock::time_point expired_;
+  std::jthread thread_;  // last
+};
+
+/// Of the snapshots that a schedule takes at a time: its name, and the time in UTC.
+std::string scheduled_name(const std::string& schedule, int64_t time);
+
+}  // namespace scaled

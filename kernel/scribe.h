@@ -9,7 +9,7 @@
  *   L3  vsd io range plan read flush rewrite  a virtual disk: map and lease, I/O, commit,
  *       freeze intent                         what the mover and take-over need
  *   L4  target netlink debugfs               dm, daemon, people
- *   L5  main kunit
+ *   L5  main kunit kunit_vsd
  */
 #ifndef SCRIBE_H
 #define SCRIBE_H

@@ -193,16 +193,19 @@ TEST_F(Clones, ASnapshotIsReadOnAnyNumberOfNodesAndNotDeletedMeanwhile) {
   EXPECT_EQ(leader.refusal({{"op", "snapshot_open"}, {"snapshot", 99}, {"node", 1}}),
             Code::not_found);
   EXPECT_EQ(device("snapshot_open", 9).error().code, Code::not_found);
-  EXPECT_TRUE(drop(vsd)) << "its VSD may go";
-  EXPECT_EQ(leader.cluster().device_label(*row(two)).value(),
-            "deleted:" + std::to_string(vsd) + ":v@s");
-
+  EXPECT_EQ(drop(vsd).error().code, Code::conflict) << "its device is named by the VSD";
   for (const auto& [node, view] : {std::pair<uint64_t, uint64_t>{1, one}, {2, two}}) {
     device("snapshot_close", node).value();
     EXPECT_TRUE(row(view)) << "until the node has done it";
     leader.say({{"op", "closed"}, {"vsd", view}, {"node", node}, {"error", ""}}).value();
     EXPECT_FALSE(row(view));
   }
+  EXPECT_TRUE(drop(vsd)) << "its VSD may go";
+  const uint64_t late = device("snapshot_open", 1)->at("view").to_number<uint64_t>();
+  EXPECT_EQ(leader.cluster().device_label(*row(late)).value(),
+            "deleted:" + std::to_string(vsd) + ":v@s");
+  device("snapshot_close", 1).value();
+  leader.say({{"op", "closed"}, {"vsd", late}, {"node", 1}, {"error", ""}}).value();
   EXPECT_TRUE(leader.say(gone));
   reap();
   EXPECT_EQ(extents(), 0U);

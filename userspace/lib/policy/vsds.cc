@@ -102,6 +102,13 @@ Outcome vsd_delete(Context& c, const json::object& args) {
   if (!row) return row.error();
   if (ask(c, "SELECT count(*) FROM opened WHERE vsd = ?", s64(vsd)) != 0)
     return Error{Code::conflict, "the VSD is open; close it first"};
+  // Its device would have another name after a restart of the node.
+  if (ask(c,
+          "SELECT count(*) FROM vsd v JOIN snapshot s ON s.id = v.view WHERE s.vsd = ? AND NOT "
+          "v.deleted",
+          s64(vsd)) != 0)
+    return Error{Code::conflict,
+                 "a snapshot of the VSD is open; close it first: scalectl snapshot list"};
   // A live node that has no device of it only moves its copies, and looks before each.
   if (row->lease_node && !is_live(c, row->lease_node.value, row->lease_life)) {
     if (!is_fenced(c, row->lease_node.value, row->lease_life))

@@ -97,6 +97,8 @@ TEST(Recurrence, WhatIsNoRuleOrComesTooOftenOrNeverIsRefused) {
                                      "FREQ=DAILY;COUNT=-1",
                                      "FREQ=DAILY;COUNT=10001",
                                      "FREQ=DAILY;INTERVAL=0",
+                                     "FREQ=YEARLY;RSCALE=GREGORIAN",
+                                     "rscale=HEBREW;FREQ=YEARLY",
                                      "FREQ=DAILY;BYHOUR=2\r\nX:Y",
                                      "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30",
                                      "FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=30",
@@ -107,6 +109,8 @@ TEST(Recurrence, WhatIsNoRuleOrComesTooOftenOrNeverIsRefused) {
     EXPECT_EQ(said.error().code, Code::invalid) << rule;
   }
   EXPECT_FALSE(check({std::string(501, 'F'), "UTC", kStart}));
+  EXPECT_FALSE(check({std::string("FREQ=DAILY\0;COUNT=0", 20), "UTC", kStart}));
+  EXPECT_FALSE(check({"FREQ=DAILY", std::string("UTC\0x", 5), kStart}));
   for (const char* zone : {"", "Nowhere/Land", "../../etc/passwd", "/etc/localtime"})
     EXPECT_FALSE(check({"FREQ=DAILY", zone, kStart})) << zone;
 }

@@ -3,6 +3,8 @@
 
 #include <libical/ical.h>
 
+#include <algorithm>
+#include <cctype>
 #include <memory>
 
 namespace recurrence {
@@ -24,6 +26,19 @@ using Iterator = std::unique_ptr<icalrecur_iterator, FreeIterator>;
 icaltimezone* zone_of(const Rule& rule) {
   if (rule.zone == "UTC") return icaltimezone_get_utc_timezone();
   return icaltimezone_get_builtin_timezone(rule.zone.c_str());
+}
+
+bool printable(const std::string& text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });
+}
+
+// Rules of other calendars (RFC 7529). libical hands their names out to be freed, and forgets them
+// where the rule is wrong.
+bool names_calendar(const std::string& text) {
+  const std::string word = "RSCALE";
+  return std::search(text.begin(), text.end(), word.begin(), word.end(), [](char a, char b) {
+           return std::toupper(static_cast<unsigned char>(a)) == b;
+         }) != text.end();
 }
 
 icalrecurrencetype parse(const Rule& rule) {
@@ -104,9 +119,12 @@ class Times {
 
 Result<void> check(const Rule& rule) {
   const std::string what = "'" + rule.text + "' is no recurrence rule of RFC 5545";
-  if (zone_of(rule) == nullptr)
+  if (!printable(rule.zone) || zone_of(rule) == nullptr)
     return Error{Code::invalid, "'" + rule.zone + "' is no time zone; write UTC or Europe/Berlin"};
   if (rule.text.size() > kLongest) return Error{Code::invalid, "a rule is too long"};
+  if (!printable(rule.text)) return Error{Code::invalid, "a rule is of letters, digits and marks"};
+  if (names_calendar(rule.text))
+    return Error{Code::invalid, "a rule goes by the calendar of RFC 5545; leave RSCALE out"};
   const icalrecurrencetype parsed = parse(rule);
   switch (parsed.freq) {
     case ICAL_NO_RECURRENCE:

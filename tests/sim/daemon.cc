@@ -339,8 +339,13 @@ Co<Done> Daemon::serve_work() {
       if (vsd.lease == Vsd::Lease::none && vsd.wanted && !retiring_ && !changing_.contains(id))
         co_await take_lease(id);
       if (vsd.lease != Vsd::Lease::none && vsd.lease != Vsd::Lease::failed && !vsd.loaded) {
+        // A lease in a new epoch may be here before the entry that began it: what is shared since
+        // would be written in place.
+        auto row = cluster_.vsd(id).value();
         auto leaf = meta::Map(database_).leaf(id, 0);
-        if (leaf) node_.kernel->put_leaf(id, vsd.epoch, *leaf);
+        const bool same = row && row->epoch == vsd.epoch;
+        if (leaf && (same || !world_.holds(Rule::leaf_epoch)))
+          node_.kernel->put_leaf(id, vsd.epoch, *leaf);
       }
       co_await intents(id);
       const uint64_t copies = vsd.copies;
@@ -423,6 +428,113 @@ Co<Done> Daemon::retire() {
     co_await world_.scheduler.pause(kTick);
   }
   world_.say("n" + std::to_string(node_.id) + " has given all leases back");
+  co_return Done{};
+}
+
+// userspace/scaled/holds.cc
+Co<Done> Daemon::stand_still(VsdId id, std::shared_ptr<Still> still) {
+  co_await world_.scheduler.until([this] { return !moving_; });
+  Held moving(moving_);
+  if (changing_.contains(id)) {
+    still->ended = true;
+    co_return Done{};
+  }
+  const Named changing(changing_, id);
+  auto row = cluster_.vsd(id).value();
+  uint64_t held = 0;
+  still->item = {{"vsd", id.value}};
+  still->good = true;
+  if (row->lease_node.value == node_.id && row->lease_life == life_) {
+    still->item["node"] = node_.id;
+    still->item["life"] = life_;
+    still->item["epoch"] = row->epoch;
+    const auto minded = minded_.find(id);
+    const bool was_minded = minded != minded_.end() && minded->second == row->epoch;
+    if (was_minded) minded_.erase(minded);
+    if (!was_minded) {
+      // What is on its way to the kernel would come there behind us.
+      still->good = granted_[id] == row->epoch && node_.kernel->in_epoch(id, row->epoch);
+      if (still->good) {
+        held = row->epoch;
+        still->good = co_await node_.kernel->release(id, held);
+      }
+    }
+  }
+  moving.release();
+  still->ended = true;
+  const uint64_t until = world_.scheduler.now() + 2 * kProposeFor;
+  co_await world_.scheduler.until(
+      [&] { return still->told || world_.scheduler.now() > until || !still->good; });
+  co_await go_on(id, held, still);
+  co_return Done{};
+}
+
+// Where nothing became of it, or nobody says so, what was released is for whoever wants it.
+Co<Done> Daemon::go_on(VsdId id, uint64_t before, std::shared_ptr<Still> still) {
+  if (still->told && still->epoch != 0) {
+    auto row = cluster_.vsd(id).value();
+    node_.kernel->grant(id, still->epoch, row->replicas);
+    granted_[id] = still->epoch;
+    co_return Done{};
+  }
+  if (before == 0 || node_.kernel->in_epoch(id, before)) co_return Done{};
+  json::object body{{"op", "lease_drop"},
+                    {"vsd", id.value},
+                    {"node", node_.id},
+                    {"epoch", before},
+                    {"clean", false}};
+  auto dropped = co_await propose(std::move(body));
+  co_return Done{};
+}
+
+Co<Done> Daemon::snapshot(std::vector<VsdId> vsds, std::string name) {
+  std::vector<std::pair<uint64_t, std::shared_ptr<Still>>> stills;  // by node
+  for (const VsdId id : vsds) {
+    auto row = cluster_.vsd(id).value();
+    const uint64_t at = row->lease_node.value == 0 ? node_.id : row->lease_node.value;
+    Node& holder = world_.node(at);
+    auto still = std::make_shared<Still>();
+    stills.emplace_back(at, still);
+    if (world_.linked(node_.id, at) && holder.daemon && !holder.daemon_frozen &&
+        holder.daemon->up())
+      world_.scheduler.spawn(holder.daemon.get(), holder.daemon->stand_still(id, still));
+    else
+      still->item = {{"vsd", id.value}};  // one that died, perhaps, and is fenced
+  }
+  const uint64_t until = world_.scheduler.now() + kProposeFor;
+  co_await world_.scheduler.until([&] {
+    return world_.scheduler.now() > until ||
+           std::all_of(stills.begin(), stills.end(),
+                       [](const auto& one) { return one.second->ended; });
+  });
+  const bool good = std::all_of(stills.begin(), stills.end(), [](const auto& one) {
+    return !one.second->item.empty() && one.second->good == one.second->ended;
+  });
+  Result<json::object> taken = Error{Code::conflict, "somebody does not stand still"};
+  if (good) {
+    json::array items;
+    for (size_t i = 0; i < vsds.size(); i++) {
+      const json::object& item = stills[i].second->item;
+      world_.oracle.begin_snapshot(name, vsds[i], item.contains("epoch"));
+      items.push_back(item);
+    }
+    do {
+      json::object body{{"op", "snapshot"}, {"name", name}, {"vsds", items}};
+      taken = co_await propose(std::move(body));
+    } while (taken && taken->contains("again"));
+  }
+  if (taken) {
+    world_.oracle.end_snapshot(name);
+    world_.say("snapshot " + name + " of " + std::to_string(vsds.size()) + " VSDs is taken");
+  }
+  for (size_t i = 0; i < vsds.size(); i++) {
+    const auto& [at, still] = stills[i];
+    if (taken)
+      for (const json::value& one : taken->at("taken").as_array())
+        if (one.at("vsd").to_number<uint64_t>() == vsds[i].value)
+          still->epoch = one.at("epoch").to_number<uint64_t>();
+    if (world_.linked(node_.id, at)) still->told = true;
+  }
   co_return Done{};
 }
 

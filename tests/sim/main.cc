@@ -24,6 +24,7 @@ struct Totals {
   uint64_t writes = 0;
   uint64_t reads = 0;
   uint64_t promises = 0;
+  uint64_t snapshots = 0;
   uint64_t injected = 0;
 };
 
@@ -44,6 +45,7 @@ bool run_one(const sim::Options& how, Totals& totals) {
   totals.writes += world.oracle.writes;
   totals.reads += world.oracle.reads;
   totals.promises += world.oracle.promises;
+  totals.snapshots += world.oracle.snapshots;
   totals.injected += world.injected;
   return true;
 }
@@ -96,7 +98,7 @@ int main(int argc, char** argv) {
   }
   std::cout << totals.schedules << " schedules in " << static_cast<uint64_t>(elapsed())
             << " s: " << totals.injected << " faults, " << totals.entries << " entries, "
-            << totals.writes << " writes, " << totals.promises << " flushes, " << totals.reads
-            << " reads, " << totals.steps << " steps\n";
+            << totals.writes << " writes, " << totals.promises << " flushes, " << totals.snapshots
+            << " snapshots, " << totals.reads << " reads, " << totals.steps << " steps\n";
   return 0;
 }

@@ -192,6 +192,8 @@ class Daemon {
   Co<Done> release(VsdId vsd, uint64_t epoch);
   /// Its machine is being shut down: every lease is given back, and none is taken any more.
   Co<Done> retire();
+  /// All of them at one instant, or none; whoever has their leases stands still for it.
+  Co<Done> snapshot(std::vector<VsdId> vsds, std::string name);
   /// An administrator's; what comes of it is in the metadata.
   Co<Done> order(json::object body);
   void start_fibers();
@@ -212,6 +214,17 @@ class Daemon {
     bool minded = false;
   };
 
+  /// A VSD that stands still, and what became of the snapshot.
+  struct Still {
+    bool ended = false;
+    bool good = false;
+    json::object item;
+    bool told = false;
+    uint64_t epoch = 0;
+  };
+
+  Co<Done> stand_still(VsdId id, std::shared_ptr<Still> still);
+  Co<Done> go_on(VsdId id, uint64_t before, std::shared_ptr<Still> still);
   Co<Done> keep_log();
   Co<Done> keep_alive();
   Co<Done> observe();

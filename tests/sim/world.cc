@@ -25,6 +25,8 @@ constexpr uint64_t kAll = 100;  // percent
 constexpr int64_t kGraceSeconds = 60;
 constexpr uint64_t kGarbage = uint64_t{1} << 40;  // values that nobody has written
 constexpr uint64_t kLookEvery = 64;
+constexpr size_t kSnapshots = 4;  // they take space
+constexpr uint64_t kBetweenSnapshots = 3000;
 
 std::string name_of(const Oracle::Place& place) {
   return "VSD " + std::to_string(place.vsd.value) + " chunk " + std::to_string(place.chunk) +
@@ -43,6 +45,7 @@ const std::map<std::string, Rule>& rules() {
       {"quarantine", Rule::quarantine},
       {"mover-freeze", Rule::mover_freeze},
       {"mover-flush", Rule::mover_flush},
+      {"leaf-epoch", Rule::leaf_epoch},
   };
   return all;
 }
@@ -119,6 +122,38 @@ void Oracle::read(const Place& place, uint64_t value, uint64_t least, uint64_t e
     throw Broken(what + "old data: " + std::to_string(value) + ", though " + std::to_string(least) +
                  " was promised");
   if (at->second.second != epoch) cell.seen = std::max(cell.seen, value);
+}
+
+void Oracle::begin_snapshot(const std::string& name, VsdId vsd, bool still) {
+  Snapshot& snapshot = snapshots_[name];
+  for (const auto& [place, cell] : cells_)
+    if (place.vsd == vsd) snapshot.least[place] = least(place, 0);
+  snapshot.most[vsd] = still ? next_ : UINT64_MAX;
+}
+
+void Oracle::end_snapshot(const std::string& name) {
+  for (auto& [vsd, most] : snapshots_[name].most) most = std::min(most, next_);
+  snapshots++;
+}
+
+void Oracle::check_snapshot(const std::string& name, const Place& place, uint64_t value) const {
+  const Snapshot& snapshot = snapshots_.at(name);
+  const auto at = snapshot.least.find(place);
+  const uint64_t least = at == snapshot.least.end() ? 0 : at->second;
+  const uint64_t most = snapshot.most.at(place.vsd);
+  const auto cell = cells_.find(place);
+  const std::string what = "snapshot " + name + ", " + name_of(place) + ": ";
+  auto there = [&](bool zero) {
+    return cell != cells_.end() && std::any_of(cell->second.issued.begin(),
+                                               cell->second.issued.end(), [&](const auto& one) {
+                                                 return one.second.first == zero &&
+                                                        one.first >= least && one.first < most &&
+                                                        (zero || one.first == value);
+                                               });
+  };
+  if (value == 0 ? least == 0 || there(true) : there(false)) return;
+  throw Broken(what + std::to_string(value) + ", though it should be from " +
+               std::to_string(least) + " to " + std::to_string(most));
 }
 
 std::string describe(const Request& request) {
@@ -570,6 +605,26 @@ void World::administer() {
   }
 }
 
+// Somebody's who keeps a few snapshots, of one VSD or of all.
+Co<Done> World::keeper() {
+  for (;;) {
+    co_await scheduler.pause(kBetweenSnapshots);
+    if (!guests) continue;
+    const auto snapshots = meta::Cluster(newest()).snapshots().value();
+    if (snapshots.size() >= kSnapshots) {
+      const meta::Snapshot& one = snapshots[scheduler.draw(snapshots.size())];
+      say("snapshot " + one.name + " of VSD " + std::to_string(one.vsd.value) + " is deleted");
+      order({{"op", "snapshot_delete"}, {"snapshot", one.id.value}});
+    }
+    Node& node = *nodes_[scheduler.draw(kNodes)];
+    if (!node.daemon || !node.daemon->up() || node.daemon_frozen) continue;
+    std::vector<VsdId> of{vsds[scheduler.draw(vsds.size())]};
+    if (scheduler.one_in(3)) of = vsds;
+    scheduler.spawn(node.daemon.get(),
+                    node.daemon->snapshot(std::move(of), "s" + std::to_string(++named_)));
+  }
+}
+
 Co<Done> World::breaker() {
   for (;;) {
     co_await scheduler.pause(kBetweenFaults);
@@ -650,6 +705,7 @@ void World::check_end() {
   for (auto& node : nodes_)
     if (node->database->digest().value() != digest) throw Broken("the nodes' databases differ");
   meta::Database& database = newest();
+  check_snapshots(database);
   meta::Map map(database);
   meta::Cluster cluster(database);
   for (const VsdId vsd : vsds) {
@@ -691,6 +747,33 @@ void World::check_end() {
   }
 }
 
+// What each holds, in each of its copies.
+void World::check_snapshots(meta::Database& database) {
+  meta::Map map(database);
+  meta::Cluster cluster(database);
+  const auto snapshots = cluster.snapshots().value();
+  for (const meta::Snapshot& snapshot : snapshots) {
+    for (uint64_t chunk = 0; chunk < kChunks; chunk++) {
+      const core::Segments segments = map.snapshot_chunk(snapshot.id, chunk).value();
+      for (uint32_t cell = 0; cell < kCells; cell++) {
+        const Oracle::Place place{snapshot.vsd, chunk, cell};
+        std::set<uint64_t> values;
+        for (const core::Segment& one : segments) {
+          if (one.start > cell * kCellSectors || one.start + one.len <= cell * kCellSectors)
+            continue;
+          const uint32_t at = (one.off + cell * kCellSectors - one.start) / kCellSectors;
+          const auto copies = cluster.copies(one.extent).value();
+          for (const meta::CopyRow& copy : copies)
+            values.insert(disk(copy.disk).at({copy.slot, at}));
+        }
+        if (values.size() > 1)
+          throw Broken("snapshot " + snapshot.name + ", " + name_of(place) + ": copies differ");
+        oracle.check_snapshot(snapshot.name, place, values.empty() ? 0 : *values.begin());
+      }
+    }
+  }
+}
+
 bool World::settled() {
   if (!calm() || !all_whole()) return false;
   meta::Database& database = newest();
@@ -719,6 +802,9 @@ void World::run() {
   scheduler.spawn(this, network());
   scheduler.spawn(this, init());
   scheduler.spawn(this, breaker());
+  // Rules that snapshots have no part in are missed sooner where there are none.
+  if (options_.without == Rule::none || options_.without == Rule::leaf_epoch)
+    scheduler.spawn(this, keeper());
   guests = true;
   faults = true;
   uint64_t looked = 0;

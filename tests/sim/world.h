@@ -124,11 +124,24 @@ class Oracle {
   /// The oldest that may be read from now on, by the owner in that epoch.
   [[nodiscard]] uint64_t least(const Place& place, uint64_t epoch) const;
 
+  /// From here on a snapshot of that name may be taken of a VSD, which holds what is promised by
+  /// now. Where the VSD stands still, nothing that is written later is in it.
+  void begin_snapshot(const std::string& name, VsdId vsd, bool still);
+  /// It was taken by now.
+  void end_snapshot(const std::string& name);
+  /// Throws where a snapshot may not hold this.
+  void check_snapshot(const std::string& name, const Place& place, uint64_t value) const;
+
   uint64_t writes = 0;
   uint64_t reads = 0;
   uint64_t promises = 0;
+  uint64_t snapshots = 0;
 
  private:
+  struct Snapshot {
+    std::map<Place, uint64_t> least;
+    std::map<VsdId, uint64_t> most;
+  };
   struct Cell {
     std::map<uint64_t, std::pair<bool, uint64_t>> issued;  // value -> zero, epoch
     uint64_t acknowledged = 0;
@@ -136,6 +149,7 @@ class Oracle {
     uint64_t seen = 0;  // what somebody read whom a later owner succeeded
   };
   std::map<Place, Cell> cells_;
+  std::map<std::string, Snapshot> snapshots_;
   uint64_t next_ = 1;
 };
 
@@ -152,6 +166,7 @@ enum class Rule : uint8_t {
   quarantine,    ///< a freed slot is free when the I/O under older maps has ended
   mover_freeze,  ///< an extent is not written while it is copied
   mover_flush,   ///< a copy is flushed before it counts
+  leaf_epoch,    ///< a leaf is of the epoch in which it is used
 };
 
 /// Names and rules.
@@ -221,6 +236,7 @@ class World {
   Co<Done> network();
   Co<Done> init();
   Co<Done> breaker();
+  Co<Done> keeper();
   Co<Done> trouble(uint64_t node, Trouble what);
   Co<Done> fail_disk(DiskId id);
   void pass(Request& request);
@@ -242,6 +258,7 @@ class World {
   void check_owners();
   void check_metadata();
   void check_end();
+  void check_snapshots(meta::Database& database);
 
   const Options options_;
   std::deque<std::string> said_;
@@ -250,6 +267,7 @@ class World {
   std::vector<std::shared_ptr<Request>> requests_;
   std::vector<Message> calls_;
   std::array<std::array<bool, kNodes + 1>, kNodes + 1> cut_{};
+  uint64_t named_ = 0;  // snapshots
   uint64_t troubled_ = 0;
   uint64_t kept_off_ = 0;
 };

@@ -181,6 +181,23 @@ class SimLog final : public journal::Log {
   const uint64_t session_;
 };
 
+/// True for as long as it lives; whoever wants the same waits.
+class Held {
+ public:
+  explicit Held(bool& flag) : flag_(flag) { flag_ = true; }
+  ~Held() { release(); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  void release() {
+    if (held_) flag_ = false;
+    held_ = false;
+  }
+
+ private:
+  bool& flag_;
+  bool held_ = true;
+};
+
 /// One run of the daemon.
 class Daemon {
  public:

@@ -282,5 +282,5 @@ static struct kunit_suite lanes_suite = {
 
 kunit_test_suites(&segs_suite, &wire_suite, &superblock_suite, &lanes_suite);
 
-MODULE_DESCRIPTION("KUnit tests of dm_scribe's pure files");
+MODULE_DESCRIPTION("KUnit tests of dm_scribe");
 MODULE_LICENSE("GPL");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <algorithm>
+#include <ctime>
 
 #include "api_call.h"
 #include "recurrence/recurrence.h"
@@ -33,10 +34,8 @@ json::object schedule_json(const meta::Schedule& schedule, const std::vector<met
     kept++;
     newest = std::max(newest, one.created);
   }
-  const auto next = recurrence::next_after({schedule.rule, schedule.zone, schedule.starts},
-                                           std::chrono::duration_cast<std::chrono::seconds>(
-                                               std::chrono::system_clock::now().time_since_epoch())
-                                               .count());
+  const auto next =
+      recurrence::next_after({schedule.rule, schedule.zone, schedule.starts}, std::time(nullptr));
   return {{"id", schedule.id},        {"name", schedule.name},
           {"vsds", std::move(names)}, {"rule", schedule.rule},
           {"zone", schedule.zone},    {"starts", schedule.starts},
@@ -77,10 +76,7 @@ Result<json::object> wanted(Call& call, Fields& fields, const meta::Schedule& no
   CORE_TRY(fields.check());
   if (std::max({starts, keep, keep_seconds}) >= kFarAway)
     return Error{Code::invalid, "a number is too large"};
-  rule.starts = starts != 0 ? static_cast<int64_t>(starts)
-                            : std::chrono::duration_cast<std::chrono::seconds>(
-                                  std::chrono::system_clock::now().time_since_epoch())
-                                  .count();
+  rule.starts = starts != 0 ? static_cast<int64_t>(starts) : std::time(nullptr);
   CORE_TRY(recurrence::check(rule));
   return json::object{{"rule", rule.text},       {"zone", rule.zone},
                       {"starts", starts},        {"keep", keep},

@@ -28,11 +28,6 @@ constexpr size_t kMostDeleted = 50;  // in one round: the log is others', too
 constexpr milliseconds kClockTimeout{2'000};
 constexpr int64_t kClocksDiffer = 300;
 
-int64_t time_now() {
-  return std::chrono::duration_cast<seconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 }  // namespace
 
 std::string scheduled_name(const std::string& schedule, int64_t time) {
@@ -93,7 +88,7 @@ void Schedules::look(const std::stop_token& stop) {
                        });
     if (!known) note(subject.substr(subject.find(' ') + 1), "");  // deleted meanwhile
   }
-  const int64_t now = time_now();
+  const int64_t now = std::time(nullptr);
   bool taken = false;
   for (const meta::Schedule& one : *schedules) {
     if (one.vsds.empty() || stop.stop_requested()) continue;
@@ -147,18 +142,23 @@ void Schedules::take(const meta::Schedule& schedule, int64_t time) {
 bool Schedules::clocks_agree() {
   const auto nodes = call_->cluster().nodes();
   if (!nodes) return false;
+  size_t asked = 0;
+  size_t answered = 0;
   for (const meta::Node& node : *nodes) {
     if (node.id == member_.config().node || node.state != "up") continue;
+    asked++;
     const auto status = member_.peers().call(node.id, "/peer/status", {}, kClockTimeout);
     const json::value* theirs = status ? status->if_contains("time") : nullptr;
     if (theirs == nullptr || !theirs->is_int64()) continue;
-    const int64_t differ = theirs->as_int64() - time_now();
+    answered++;
+    const int64_t differ = theirs->as_int64() - std::time(nullptr);
     if (std::abs(differ) <= kClocksDiffer) continue;
     note("", "the clock of node " + node.name + " differs from this node's by " +
                  std::to_string(std::abs(differ)) +
                  " s: until they agree no snapshot is deleted for its age");
     return false;
   }
+  if (answered == 0 && asked != 0) return false;
   note("", "");
   return true;
 }

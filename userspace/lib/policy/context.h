@@ -31,6 +31,8 @@ using Outcome = Result<json::object>;
 
 /// Extents that a node gets at once, at most; each has a seed of its own for its places.
 constexpr uint64_t kMaxReserve = 256;
+/// VSDs of which snapshots are taken at one instant, at most.
+constexpr size_t kVsdsAtOnce = 64;
 /// Copies that are made anew leave so much of a disk to guests: one in 50 slots.
 constexpr uint64_t kHealReserveDivisor = 50;
 

@@ -1,17 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 // Snapshots that are taken by themselves. When a rule comes is the leader's to know (scaled);
 // here is what was asked for, and what was done.
-#include <algorithm>
-#include <set>
-
 #include "policy/handlers.h"
-#include "policy/retention.h"
 
 namespace policy {
 
 namespace {
 
-constexpr size_t kVsdsAtOnce = 64;
 constexpr size_t kLongestName = 40;  // the time is put behind it, for a snapshot's
 
 Error no_schedule(uint64_t id) {
@@ -96,30 +91,6 @@ void note_taken(Context& c, const json::object& args, const json::array& taken) 
   for (const json::value& one : taken)
     run(c, "UPDATE snapshot SET schedule = ? WHERE id = ?", s64(number(args, "schedule")),
         s64(number(one.as_object(), "snapshot")));
-}
-
-std::vector<Expired> expired(const meta::Schedule& schedule,
-                             const std::vector<meta::Snapshot>& snapshots, int64_t now) {
-  std::vector<meta::Snapshot> mine;
-  for (const meta::Snapshot& one : snapshots)
-    if (one.schedule == schedule.id) mine.push_back(one);
-  // Numbers, not times: clocks go wrong.
-  std::sort(mine.begin(), mine.end(), [](const meta::Snapshot& a, const meta::Snapshot& b) {
-    return std::pair(a.vsd, b.id) < std::pair(b.vsd, a.id);
-  });
-  std::vector<Expired> out;
-  uint64_t kept = 0;
-  for (size_t i = 0; i < mine.size(); i++) {
-    if (i == 0 || mine[i].vsd != mine[i - 1].vsd) kept = 0;
-    const bool many = schedule.keep != 0 && kept >= schedule.keep;
-    const bool old =
-        schedule.keep_seconds != 0 && now - mine[i].created > s64(schedule.keep_seconds);
-    if (kept != 0 && (many || old))
-      out.push_back({mine[i], !many});
-    else
-      kept++;
-  }
-  return out;
 }
 
 }  // namespace policy

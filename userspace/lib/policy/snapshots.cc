@@ -7,8 +7,6 @@ namespace policy {
 
 namespace {
 
-constexpr size_t kVsdsAtOnce = 64;
-
 Error no_snapshot(uint64_t id) {
   return {Code::not_found, "no snapshot with id " + std::to_string(id)};
 }

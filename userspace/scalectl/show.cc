@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "show.h"
+
+#include <ctime>
+#include <iomanip>
+#include <sstream>
+
+#include "table.h"
+
+namespace scalectl {
+
+namespace {
+
+constexpr uint64_t kDaySeconds = 86'400;
+
+std::string text(const json::object& object, const char* name) {
+  return json::value_to<std::string>(object.at(name));
+}
+
+uint64_t number(const json::object& object, const char* name) {
+  return object.at(name).to_number<uint64_t>();
+}
+
+std::string count(const json::object& object, const char* name) {
+  return std::to_string(number(object, name));
+}
+
+std::string bytes(const json::object& object, const char* name) {
+  return human_bytes(number(object, name));
+}
+
+const json::array& list(const json::object& object, const char* name) {
+  return object.at(name).as_array();
+}
+
+}  // namespace
+
+std::string nothing(const json::object&) { return "done\n"; }
+
+std::string show_cluster(const json::object& o) {
+  std::string out = "cluster " + text(o, "name") + " (" + text(o, "uuid") + ")\n" +
+                    count(o, "nodes") + " nodes, " + count(o, "disks") + " disks, " +
+                    bytes(o, "used_bytes") + " of " + bytes(o, "raw_bytes") + " raw used\n" +
+                    (number(o, "leader") != 0 ? "node " + count(o, "leader") + " leads"
+                                              : std::string("no leader: no quorum")) +
+                    ", change " + count(o, "log_index") + "\n";
+  const json::object& redundancy = o.at("redundancy").as_object();
+  out += number(redundancy, "few_extents") == 0
+             ? "all data has its copies"
+             : count(redundancy, "few_extents") + " MiB have too few copies, which are being made";
+  if (number(redundancy, "wanting_extents") != 0)
+    out += ", " + count(redundancy, "wanting_extents") + " MiB get more copies, or lose some";
+  if (number(redundancy, "leaving_copies") != 0)
+    out += ", " + count(redundancy, "leaving_copies") + " MiB leave their disk";
+  if (const uint64_t seconds = number(redundancy, "seconds_left"); seconds != 0)
+    out += ", " + std::to_string(seconds / 60 + 1) + " min left";
+  out += "\na node may be away for " + std::to_string(number(o, "grace_seconds") / 60) +
+         " min before that" + (o.at("maintenance").as_bool() ? "; maintenance: for any time" : "") +
+         "\n";
+  if (const std::string watchdog = text(o, "watchdog"); !watchdog.empty())
+    out += "node " + count(o, "node") + " is reset where it hangs, by its " + watchdog + "\n";
+  const json::array& conditions = list(o, "conditions");
+  if (conditions.empty()) out += "no conditions on node " + count(o, "node") + "\n";
+  for (const json::value& c : conditions)
+    out += "! " + text(c.as_object(), "subject") + ": " + text(c.as_object(), "text") + "\n";
+  return out;
+}
+
+std::string show_nodes(const json::object& o) {
+  Table table({"ID:", "NAME", "STATE", "LAN", "BACKPLANE", "VERSION", "LEADS"});
+  for (const json::value& value : list(o, "nodes")) {
+    const json::object& n = value.as_object();
+    table.add({count(n, "id"), text(n, "name"),
+               text(n, "state") + (n.at("leaving").as_bool() ? ", leaving" : ""), text(n, "lan"),
+               text(n, "backplane"), text(n, "version"), n.at("leader").as_bool() ? "yes" : ""});
+  }
+  return table.text();
+}
+
+std::string show_audit(const json::object& o) {
+  Table table({"ID:", "NAME", "METADATA", "DIGEST"});
+  for (const json::value& value : list(o, "nodes")) {
+    const json::object& n = value.as_object();
+    table.add({count(n, "id"), text(n, "name"), text(n, "state"), text(n, "digest")});
+  }
+  return "as of change " + count(o, "log_index") + ":\n" + table.text();
+}
+
+bool nothing_differs(const json::object& o) {
+  const json::array& nodes = list(o, "nodes");
+  return std::none_of(nodes.begin(), nodes.end(), [](const json::value& n) {
+    return text(n.as_object(), "state") == "differs";
+  });
+}
+
+std::string show_disks(const json::object& o) {
+  Table table({"ID:", "NODE:", "TIER", "STATE", "SIZE:", "USED:", "SERIAL"});
+  for (const json::value& value : list(o, "disks")) {
+    const json::object& d = value.as_object();
+    table.add({count(d, "id"), count(d, "node"), text(d, "tier"),
+               text(d, "state") + (d.at("leaving").as_bool() ? ", leaving" : ""),
+               bytes(d, "size_bytes"), bytes(d, "used_bytes"), text(d, "serial")});
+  }
+  return table.text();
+}
+
+std::string show_candidates(const json::object& o) {
+  Table table({"PATH", "TIER", "SIZE:", "SERIAL", "MODEL", "HOLDS"});
+  for (const json::value& value : list(o, "candidates")) {
+    const json::object& d = value.as_object();
+    table.add({text(d, "path"), text(d, "tier"), bytes(d, "size_bytes"), text(d, "serial"),
+               text(d, "model"), text(d, "used_for")});
+  }
+  return table.text();
+}
+
+namespace {
+
+std::string clock_time(const json::object& object, const char* name) {
+  const auto at = static_cast<std::time_t>(number(object, name));
+  if (at == 0) return "-";
+  std::tm parts{};
+  localtime_r(&at, &parts);
+  std::ostringstream out;
+  out << std::put_time(&parts, "%F %T");
+  return out.str();
+}
+
+std::string task_table(const json::array& tasks) {
+  Table table({"ID:", "WHAT", "NAME", "NODE:", "STATE", "BEGAN", "ENDED", "WHY"});
+  for (const json::value& value : tasks) {
+    const json::object& t = value.as_object();
+    table.add({count(t, "id"), text(t, "what"), text(t, "name"),
+               number(t, "node") != 0 ? count(t, "node") : "-", text(t, "state"),
+               clock_time(t, "began"), clock_time(t, "ended"), text(t, "why")});
+  }
+  return table.text();
+}
+
+}  // namespace
+
+std::string show_tasks(const json::object& o) { return task_table(list(o, "tasks")); }
+
+std::string show_task(const json::object& o) { return task_table({o}); }
+
+std::string show_deletion(const json::object& o) {
+  return "deleted; its space comes back in the background, see: scalectl task show " +
+         count(o, "task") + "\n";
+}
+
+std::string show_added_disk(const json::object& o) {
+  return "disk " + count(o, "disk") + " (" + text(o, "tier") + ", serial " + text(o, "serial") +
+         ") is in the pool\n";
+}
+
+namespace {
+
+std::string where_open(const json::object& vsd) {
+  std::string out;
+  for (const json::value& value : list(vsd, "open")) {
+    const json::object& row = value.as_object();
+    out += (out.empty() ? "" : " ") + count(row, "node");
+    if (text(row, "state") != "open") out += "(" + text(row, "state") + ")";
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string show_vsds(const json::object& o) {
+  Table table({"NAME", "SIZE:", "COPIES:", "WRITER:", "OPEN ON", "DEVICE"});
+  for (const json::value& value : list(o, "vsds")) {
+    const json::object& v = value.as_object();
+    table.add({text(v, "name"), bytes(v, "size_bytes"), count(v, "copies"),
+               number(v, "lease_node") != 0 ? count(v, "lease_node") : "-", where_open(v),
+               text(v, "device")});
+  }
+  return table.text();
+}
+
+namespace {
+
+// What a virtual disk or a snapshot needs.
+std::string use_of(const json::object& o) {
+  return "leads to " + bytes(o, "referenced_bytes") + ", of these " + bytes(o, "unique_bytes") +
+         " for itself alone (each has copies)";
+}
+
+}  // namespace
+
+std::string show_vsd(const json::object& o) {
+  std::string out = "VSD " + text(o, "name") + ": " + bytes(o, "size_bytes") + ", " +
+                    count(o, "copies") + " copies";
+  if (o.contains("mapped_bytes")) out += ", " + bytes(o, "mapped_bytes") + " mapped\n" + use_of(o);
+  const std::string open = where_open(o);
+  out += open.empty() ? "\nnot open\n" : "\nopen on node " + open + "\n";
+  for (const json::value& value : list(o, "open"))
+    if (const std::string error = text(value.as_object(), "error"); !error.empty())
+      out += "! node " + count(value.as_object(), "node") + ": " + error + "\n";
+  if (!open.empty()) out += "device " + text(o, "device") + "\n";
+  if (o.contains("task") && number(o, "task") != 0) out += "task " + count(o, "task") + "\n";
+  if (!o.contains("spread")) return out;
+  if (number(o, "stale_copies") != 0)
+    out += "! " + count(o, "stale_copies") + " copies miss data\n";
+  Table table({"DISK:", "COPIES:", "STALE:"});
+  for (const json::value& value : list(o, "spread")) {
+    const json::object& d = value.as_object();
+    table.add({count(d, "disk"), count(d, "copies"), count(d, "stale")});
+  }
+  return list(o, "spread").empty() ? out : out + table.text();
+}
+
+std::string show_clone(const json::object& o) {
+  return show_vsd(o) + "writers waited for " + count(o, "paused_ms") + " ms\n";
+}
+
+namespace {
+
+std::string snapshot_table(const json::array& snapshots) {
+  Table table({"SNAPSHOT", "SIZE:", "TAKEN", "OPEN ON"});
+  for (const json::value& value : snapshots) {
+    const json::object& s = value.as_object();
+    table.add({text(s, "vsd") + "@" + text(s, "name"), bytes(s, "size_bytes"),
+               clock_time(s, "created"), where_open(s)});
+  }
+  return table.text();
+}
+
+}  // namespace
+
+std::string show_schedule(const json::object& o) {
+  std::string names;
+  for (const json::value& one : list(o, "vsds"))
+    names += (names.empty() ? "" : ", ") + std::string(one.as_string());
+  const uint64_t days = number(o, "keep_seconds") / kDaySeconds;
+  std::string out = "schedule " + text(o, "name") + ": " + text(o, "rule") + ", hours in " +
+                    text(o, "zone") + "\nof " + (names.empty() ? "no disk any more" : names) +
+                    "\nkept: ";
+  out += number(o, "keep") == 0 ? "all" : "the newest " + count(o, "keep");
+  if (days != 0) out += ", none older than " + std::to_string(days) + " days";
+  return out + "\n" + count(o, "snapshots") + " there, the newest of " + clock_time(o, "newest") +
+         "; next " + clock_time(o, "next") + "\n";
+}
+
+std::string show_schedules(const json::object& o) {
+  Table table(
+      {"SCHEDULE", "DISKS:", "RULE", "ZONE", "KEEPS:", "DAYS:", "THERE:", "NEWEST", "NEXT"});
+  for (const json::value& value : list(o, "schedules")) {
+    const json::object& s = value.as_object();
+    const uint64_t days = number(s, "keep_seconds") / kDaySeconds;
+    table.add({text(s, "name"), std::to_string(list(s, "vsds").size()), text(s, "rule"),
+               text(s, "zone"), number(s, "keep") == 0 ? "all" : count(s, "keep"),
+               days == 0 ? "-" : std::to_string(days), count(s, "snapshots"),
+               clock_time(s, "newest"), clock_time(s, "next")});
+  }
+  return table.text();
+}
+
+std::string show_snapshots(const json::object& o) { return snapshot_table(list(o, "snapshots")); }
+
+std::string show_opened_snapshot(const json::object& o) {
+  std::string out = snapshot_table({o});
+  if (!list(o, "open").empty()) out += "device " + text(o, "device") + ", to be read only\n";
+  if (number(o, "task") != 0) out += "task " + count(o, "task") + "\n";
+  return out;
+}
+
+std::string show_taken(const json::object& o) {
+  return snapshot_table(list(o, "snapshots")) + "writers waited for " + count(o, "paused_ms") +
+         " ms\n";
+}
+
+std::string show_snapshot(const json::object& o) {
+  return snapshot_table({o}) + bytes(o, "mapped_bytes") + " mapped; " + use_of(o) + "\n";
+}
+
+std::string show_reverted(const json::object& o) {
+  return "reverted; what it was before is kept:\n" + snapshot_table(list(o, "snapshots"));
+}
+
+std::string show_diff(const json::object& o) {
+  Table table({"OFFSET:", "LENGTH:", "NOW"});
+  for (const json::value& value : list(o, "changes")) {
+    const json::object& c = value.as_object();
+    table.add({count(c, "offset_bytes"), count(c, "length_bytes"),
+               c.at("mapped").as_bool() ? "data" : "zeros"});
+  }
+  std::string out = list(o, "changes").empty() ? "nothing differs\n" : table.text();
+  if (number(o, "next_chunk") != 0) out += "there is more: --from " + count(o, "next_chunk") + "\n";
+  return out;
+}
+
+std::string show_weight(const json::object& o) {
+  return "deleting them would free " + bytes(o, "freed_bytes") + " of data, times its copies\n";
+}
+
+std::string show_begun(const json::object& o) {
+  if (number(o, "task") == 0) return "done\n";
+  return "begun; wait for its end with: scalectl task wait " + count(o, "task") + "\n";
+}
+
+std::string show_pool(const json::object& o) {
+  Table table({"VSD", "VERIFIED", "UNDER WAY"});
+  for (const json::value& value : list(o, "vsds")) {
+    const json::object& v = value.as_object();
+    const uint64_t at = number(v, "under_way_bytes");
+    table.add({text(v, "vsd"), clock_time(v, "verified"),
+               at == 0 ? "-" : human_bytes(at) + " of " + bytes(v, "size_bytes")});
+  }
+  std::string out = table.text();
+  out += number(o, "scrub_days") == 0
+             ? "copies are compared when somebody asks for it\n"
+             : "copies are compared every " + count(o, "scrub_days") + " days\n";
+  out += "rebalancing: " + text(o, "rebalance") + "\n";
+  if (number(o, "orphans") != 0)
+    out += count(o, "orphans") + " MiB wait for nodes that are being fenced\n";
+  for (const json::value& value : list(o, "damage")) {
+    const json::object& d = value.as_object();
+    out += "! extent " + count(d, "extent") + " of VSD " + text(d, "vsd") + ", the MiB at " +
+           bytes(d, "offset_bytes") + ":";
+    for (const json::value& copy : list(d, "copies"))
+      out +=
+          " disk " + count(copy.as_object(), "disk") + " slot " + count(copy.as_object(), "slot");
+    out += number(d, "keep") != 0 ? "; the copy on disk " + count(d, "keep") + " is being taken\n"
+                                  : "; none is known to be right: scalectl pool repair " +
+                                        count(d, "extent") + " --keep DISK\n";
+  }
+  return out;
+}
+
+bool nothing_damaged(const json::object& o) { return list(o, "damage").empty(); }
+
+std::string show_token(const json::object& o) {
+  return "On the node that joins, within " + count(o, "hours") +
+         " h and once:\n  scalectl cluster join " + text(o, "address") + " " + text(o, "token") +
+         "\n";
+}
+
+}  // namespace scalectl

@@ -210,6 +210,19 @@ static int digest_one(const struct scribe_range_rec *rec, u64 *digest)
 	return 1;
 }
 
+static bool ranges_ok(const struct scribe_range_rec *recs, u32 nr)
+{
+	u32 i;
+
+	for (i = 0; i < nr; i++) {
+		if (!recs[i].disk || recs[i].disk > SCRIBE_DISK_MAX_ID || !recs[i].len ||
+		    recs[i].start + recs[i].len > SCRIBE_SLOT_SECTORS ||
+		    recs[i].to + recs[i].len > SCRIBE_SLOT_SECTORS)
+			return false;
+	}
+	return true;
+}
+
 int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests, u64 *done)
 {
 	unsigned int generation;
@@ -217,11 +230,8 @@ int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests
 	u32 i;
 
 	*done = 0;
-	for (i = 0; i < nr; i++) {
-		if (!recs[i].disk || recs[i].disk > SCRIBE_DISK_MAX_ID || !recs[i].len ||
-		    recs[i].start + recs[i].len > SCRIBE_SLOT_SECTORS)
-			return -EINVAL;
-	}
+	if (!ranges_ok(recs, nr))
+		return -EINVAL;
 	mutex_lock(&buffer_lock);
 	generation = scribe_barrier_enter();
 	for (i = 0; i < nr && err >= 0; i++) {
@@ -232,6 +242,80 @@ int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests
 	scribe_barrier_leave(generation);
 	mutex_unlock(&buffer_lock);
 	return min(err, 0);
+}
+
+static int outcome(const struct scribe_sync *sync)
+{
+	if (READ_ONCE(sync->unanswered))
+		return -EAGAIN;
+	return atomic_read(&sync->failed) ? -EIO : 0;
+}
+
+/* All at once. In the buffer everything is where it is in the target. */
+static int transfer(u8 op, const struct scribe_range_rec *recs, u32 nr)
+{
+	struct scribe_sync sync;
+	bool known = true;
+	u32 i;
+
+	scribe_sync_init(&sync);
+	for (i = 0; i < nr && known; i++) {
+		u32 at = op == SCRIBE_WIRE_READ ? recs[i].to : recs[i].start;
+
+		known = slot_ok(recs[i].disk, recs[i].slot);
+		if (known)
+			send_parts(&sync, op, recs[i].disk, recs[i].life,
+				   (u64)recs[i].slot * SCRIBE_SLOT_SECTORS + recs[i].start,
+				   SCRIBE_BYTES(at), SCRIBE_BYTES(recs[i].len));
+	}
+	scribe_sync_wait(&sync);
+	return known ? outcome(&sync) : -EAGAIN;
+}
+
+static bool flushed_before(const struct scribe_range_rec *recs, u32 i)
+{
+	u32 j;
+
+	for (j = 0; j < i; j++) {
+		if (recs[j].disk == recs[i].disk && recs[j].life == recs[i].life)
+			return true;
+	}
+	return false;
+}
+
+static int flush_ranges(const struct scribe_range_rec *recs, u32 nr)
+{
+	struct scribe_sync sync;
+	u32 i;
+
+	scribe_sync_init(&sync);
+	for (i = 0; i < nr; i++) {
+		if (!flushed_before(recs, i))
+			send_flush(&sync, recs[i].disk, recs[i].life);
+	}
+	scribe_sync_wait(&sync);
+	return outcome(&sync);
+}
+
+int scribe_copy_gather(const struct scribe_range_rec *from, u32 nr_from,
+		       const struct scribe_range_rec *to, u32 nr_to)
+{
+	unsigned int generation;
+	int err;
+
+	if (!nr_from || !nr_to || !ranges_ok(from, nr_from) || !ranges_ok(to, nr_to))
+		return -EINVAL;
+	mutex_lock(&buffer_lock);
+	generation = scribe_barrier_enter();
+	memset(page_address(buffer), 0, SLOT_BYTES);
+	err = scribe_node_expired() ? -ESTALE : transfer(SCRIBE_WIRE_READ, from, nr_from);
+	if (!err)
+		err = scribe_node_expired() ? -ESTALE : transfer(SCRIBE_WIRE_WRITE, to, nr_to);
+	/* The sources, too: what was read may be in their caches alone. */
+	err = err ?: flush_ranges(from, nr_from) ?: flush_ranges(to, nr_to);
+	scribe_barrier_leave(generation);
+	mutex_unlock(&buffer_lock);
+	return err;
 }
 
 void scribe_copy_flush_disks(void)

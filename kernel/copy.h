@@ -36,6 +36,23 @@ int scribe_copy_slots(const struct scribe_slot_rec *recs, u32 nr, u64 *done);
  */
 int scribe_copy_digest(const struct scribe_range_rec *recs, u32 nr, u64 *digests, u64 *done);
 
+/**
+ * scribe_copy_gather() - put parts of slots together in others
+ * @from: what to read, and where it goes
+ * @nr_from: how many, at most SCRIBE_COPY_SLOTS_MAX
+ * @to: where to write, each the same sectors
+ * @nr_to: how many, at most SCRIBE_MAX_COPIES
+ *
+ * What was written and what was read is flushed. That nothing is written there meanwhile is the
+ * caller's to see to. The barrier waits for it, and so does a fence of this node.
+ *
+ * Context: process, sleeps until the last request has ended.
+ * Return: 0; -EINVAL for a range out of bounds; -EIO where a disk failed to read, write or flush;
+ * -EAGAIN where one is out of reach; -ESTALE where the node's lease ran out.
+ */
+int scribe_copy_gather(const struct scribe_range_rec *from, u32 nr_from,
+		       const struct scribe_range_rec *to, u32 nr_to);
+
 /*
  * Flushes all disks that can be reached. One that cannot be flushed has a new life next, and lost
  * before anybody read it what it had not written. Context: process, sleeps.

@@ -157,7 +157,8 @@ static int freeze(struct scribe_vsd *vsd, const struct scribe_extent_rec *rec,
 		*fresh = NULL;
 		extent->flags |= SCRIBE_EXT_FROZEN;
 		extent->flags &= ~SCRIBE_EXT_WRITTEN;
-	} else if (takes_away(extent, rec) && extent->flags & (BUSY | SCRIBE_EXT_WRITTEN)) {
+	} else if ((takes_away(extent, rec) || rec->flags & SCRIBE_EXTENT_PARTIAL) &&
+		   extent->flags & (BUSY | SCRIBE_EXT_WRITTEN)) {
 		return -EAGAIN;
 	}
 	set_copies(extent, rec);

@@ -311,35 +311,6 @@ void scribe_io_note_written(struct scribe_vsd *vsd, struct scribe_extent *extent
 	scribe_dirty_free(dirty);
 }
 
-static struct scribe_segs *alloc_segs(u32 capacity)
-{
-	struct scribe_segs *segs = kzalloc(struct_size(segs, seg, capacity), GFP_NOIO);
-
-	if (segs)
-		segs->capacity = capacity;
-	return segs;
-}
-
-/* Under vsd->lock: the new segments of a chunk count, then the old ones do not any more. */
-static void count_segs(struct scribe_segs *fresh, struct scribe_segs *old)
-{
-	u32 i;
-
-	for (i = 0; i < fresh->nr; i++) {
-		scribe_extent_get(fresh->seg[i].extent);
-		atomic_inc(&fresh->seg[i].extent->segs);
-	}
-	/*
-	 * Segments of leaves that are not loaded do not count, so one that lives on may be taken
-	 * for dead: that costs its free space. Changes of the map are committed in this order, so
-	 * one that is not dead is mapped or reserved at the end of each batch.
-	 */
-	for (i = 0; old && i < old->nr; i++) {
-		if (atomic_dec_and_test(&old->seg[i].extent->segs))
-			old->seg[i].extent->flags |= SCRIBE_EXT_DEAD;
-	}
-}
-
 int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 		    struct scribe_extent *extent, u32 off)
 {
@@ -347,8 +318,8 @@ int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 	struct scribe_segs *fresh = NULL, *old;
 	struct scribe_leaf *leaf;
 	int err = -ENOMEM;
-	u32 i, need;
 	bool empty;
+	u32 need;
 
 	/*
 	 * Only changes of the map come here, not writes in place. The new array is sized for what
@@ -359,7 +330,7 @@ int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 		struct scribe_segs **slot;
 
 		kfree(fresh);
-		fresh = alloc_segs(need);
+		fresh = scribe_vsd_alloc_segs(need);
 		if (!fresh)
 			goto err_op;
 		spin_lock_irq(&vsd->lock);
@@ -376,17 +347,14 @@ int scribe_io_remap(struct scribe_vsd *vsd, u64 chunk, u32 start, u32 len,
 		need = old->nr + SCRIBE_SEGS_GROWTH;
 		spin_unlock_irq(&vsd->lock);
 	}
-	count_segs(fresh, old);
 	/* Once the lock is dropped, the next change of this chunk may free the array. */
 	empty = !fresh->nr;
-	leaf->segs[chunk % SCRIBE_LEAF_CHUNKS] = empty ? NULL : fresh;
+	old = scribe_vsd_swap_segs(leaf, chunk, empty ? NULL : fresh);
 	scribe_batch_add_op(vsd, op, leaf, chunk, start, len, extent, off);
 	vsd->stats.ops++;
 	scribe_flush_schedule(vsd, false);
 	spin_unlock_irq(&vsd->lock);
-	for (i = 0; old && i < old->nr; i++)
-		scribe_extent_put(old->seg[i].extent);
-	kfree(old);
+	scribe_vsd_drop_segs(old);
 	if (empty)
 		kfree(fresh);
 	return 0;

@@ -44,6 +44,8 @@ static const struct nla_policy policy[SCRIBE_A_MAX + 1] = {
 	[SCRIBE_A_DONE] = { .type = NLA_U64 },
 	[SCRIBE_A_IDS] = { .type = NLA_BINARY },
 	[SCRIBE_A_RANGES] = { .type = NLA_BINARY },
+	[SCRIBE_A_TARGETS] = { .type = NLA_BINARY },
+	[SCRIBE_A_PIECES] = { .type = NLA_BINARY },
 	[SCRIBE_A_COPIES] = NLA_POLICY_RANGE(NLA_U8, SCRIBE_VSD_MIN_COPIES, SCRIBE_VSD_MAX_COPIES),
 };
 
@@ -636,6 +638,53 @@ static int cmd_slots_digest(struct sk_buff *skb, struct genl_info *info)
 	return reply ? reply_send(info, reply, header, err) : err;
 }
 
+static int cmd_slots_gather(struct sk_buff *skb, struct genl_info *info)
+{
+	const void *from, *to;
+	u32 nr_from, nr_to;
+	int err;
+
+	err = NEED(info, SCRIBE_A_RANGES, SCRIBE_A_TARGETS)
+		      ?: get_array(info, SCRIBE_A_RANGES, sizeof(struct scribe_range_rec), &from,
+				   &nr_from)
+		      ?: get_array(info, SCRIBE_A_TARGETS, sizeof(struct scribe_range_rec), &to,
+				   &nr_to);
+	if (err)
+		return err;
+	if (nr_from > SCRIBE_COPY_SLOTS_MAX || nr_to > SCRIBE_MAX_COPIES)
+		return complain(info, -EINVAL, "too many ranges at once");
+	err = scribe_copy_gather(from, nr_from, to, nr_to);
+	return complain(info, err,
+			err == -ESTALE	 ? "this node's lease ran out"
+			: err == -EAGAIN ? "a disk is out of reach"
+			: err == -EIO	 ? "a disk answered with an error"
+					 : "a range is not within a slot of a disk");
+}
+
+static int move_pieces(struct scribe_vsd *vsd, struct genl_info *info)
+{
+	const char *why = NULL;
+	const void *pieces, *to;
+	u32 nr, nr_to;
+	int err;
+
+	err = get_array(info, SCRIBE_A_PIECES, sizeof(struct scribe_piece_rec), &pieces, &nr)
+		      ?: get_array(info, SCRIBE_A_EXTENTS, sizeof(struct scribe_extent_rec), &to,
+				   &nr_to);
+	if (err)
+		return err;
+	if (nr_to != 1)
+		return complain(info, -EINVAL, "pieces move to one extent");
+	err = scribe_pieces_moved(vsd, get_u64(info, SCRIBE_A_EPOCH), pieces, nr, to, &why);
+	return complain(info, err, err == -ESTALE ? "another epoch holds the lease" : why);
+}
+
+static int cmd_pieces_moved(struct sk_buff *skb, struct genl_info *info)
+{
+	return NEED(info, SCRIBE_A_VSD, SCRIBE_A_EPOCH, SCRIBE_A_PIECES, SCRIBE_A_EXTENTS)
+		       ?: with_vsd(info, move_pieces);
+}
+
 static int cmd_disks_flush(struct sk_buff *skb, struct genl_info *info)
 {
 	scribe_copy_flush_disks();
@@ -669,9 +718,11 @@ static const struct genl_small_ops ops[] = {
 	OP(BARRIER, cmd_barrier),
 	OP(EXTENTS_SET, cmd_extents_set),
 	OP(EXTENTS_MOVED, cmd_extents_moved),
+	OP(PIECES_MOVED, cmd_pieces_moved),
 	OP(VSD_FLUSH, cmd_vsd_flush),
 	OP(SLOTS_COPY, cmd_slots_copy),
 	OP(SLOTS_DIGEST, cmd_slots_digest),
+	OP(SLOTS_GATHER, cmd_slots_gather),
 	OP(DISKS_FLUSH, cmd_disks_flush),
 	OP(INTENT_ADD, cmd_intent_add),
 	OP(INTENT_DROP, cmd_intent_drop),

@@ -35,7 +35,16 @@ static int move_lease(struct scribe_vsd *vsd, enum scribe_lease next)
 
 /* Map */
 
-static void drop_segs(struct scribe_segs *segs)
+struct scribe_segs *scribe_vsd_alloc_segs(u32 capacity)
+{
+	struct scribe_segs *segs = kzalloc(struct_size(segs, seg, capacity), GFP_NOIO);
+
+	if (segs)
+		segs->capacity = capacity;
+	return segs;
+}
+
+void scribe_vsd_drop_segs(struct scribe_segs *segs)
 {
 	u32 i;
 
@@ -44,12 +53,35 @@ static void drop_segs(struct scribe_segs *segs)
 	kfree(segs);
 }
 
+struct scribe_segs *scribe_vsd_swap_segs(struct scribe_leaf *leaf, u64 chunk,
+					 struct scribe_segs *fresh)
+{
+	struct scribe_segs *old = leaf->segs[chunk % SCRIBE_LEAF_CHUNKS];
+	u32 i;
+
+	for (i = 0; fresh && i < fresh->nr; i++) {
+		scribe_extent_get(fresh->seg[i].extent);
+		atomic_inc(&fresh->seg[i].extent->segs);
+	}
+	/*
+	 * Segments of leaves that are not loaded do not count, so one that lives on may be taken
+	 * for dead: that costs its free space. Changes of the map are committed in this order, so
+	 * one that is not dead is mapped or reserved at the end of each batch.
+	 */
+	for (i = 0; old && i < old->nr; i++) {
+		if (atomic_dec_and_test(&old->seg[i].extent->segs))
+			old->seg[i].extent->flags |= SCRIBE_EXT_DEAD;
+	}
+	leaf->segs[chunk % SCRIBE_LEAF_CHUNKS] = fresh;
+	return old;
+}
+
 static void free_leaf(struct scribe_leaf *leaf)
 {
 	u32 i;
 
 	for (i = 0; i < SCRIBE_LEAF_CHUNKS; i++)
-		drop_segs(leaf->segs[i]);
+		scribe_vsd_drop_segs(leaf->segs[i]);
 	kmem_cache_free(leaf_cache, leaf);
 }
 

@@ -42,21 +42,21 @@ enum scribe_lease {
 
 struct scribe_leaf {
 	u64 index;
-	struct list_head lru;		/* vsd->lru, oldest first */
-	u32 pins;			/* uncommitted changes and plans under way */
+	struct list_head lru; /* vsd->lru, oldest first */
+	u32 pins; /* uncommitted changes and plans under way */
 	bool referenced;
-	bool intent;			/* R5: may be written in place; on vsd->intents */
+	bool intent; /* R5: may be written in place; on vsd->intents */
 	struct list_head intent_node;
-	unsigned long intent_jiffies;	/* of its last write */
-	u64 written_gen;		/* vsd->gen when its last write ended */
+	unsigned long intent_jiffies; /* of its last write */
+	u64 written_gen; /* vsd->gen when its last write ended */
 	struct scribe_segs *segs[SCRIBE_LEAF_CHUNKS];
 };
 
 /* One uncommitted change of the map. */
 struct scribe_op {
 	struct list_head node;
-	struct scribe_leaf *leaf;	/* pinned */
-	struct scribe_extent *extent;	/* NULL: unmapped */
+	struct scribe_leaf *leaf; /* pinned */
+	struct scribe_extent *extent; /* NULL: unmapped */
 	u64 chunk;
 	u16 start, len, off;
 };
@@ -69,7 +69,7 @@ struct scribe_dirty {
 
 struct scribe_written_disk {
 	u64 life;
-	bool failed;			/* not flushed, or its life changed between two writes */
+	bool failed; /* not flushed, or its life changed between two writes */
 };
 
 struct scribe_batch {
@@ -78,7 +78,7 @@ struct scribe_batch {
 	struct list_head dirty;
 	u32 nr_dirty;
 	DECLARE_BITMAP(disks, SCRIBE_DISK_MAX_ID + 1);
-	struct scribe_written_disk *written;	/* by disk id, valid where its bit is set */
+	struct scribe_written_disk *written; /* by disk id, valid where its bit is set */
 };
 
 struct scribe_flush_waiter {
@@ -92,48 +92,48 @@ struct scribe_vsd_stats {
 };
 
 struct scribe_vsd {
-	struct list_head node;		/* of all VSDs */
+	struct list_head node; /* of all VSDs */
 	struct kref ref;
-	u32 nr_tables;			/* under the lock of the list */
+	u32 nr_tables; /* under the lock of the list */
 	u64 id;
-	u32 key;			/* of its extents: there is an object for each VSD */
+	u32 key; /* of its extents: there is an object for each VSD */
 	spinlock_t lock;
 
 	enum scribe_lease lease;
 	u64 epoch;
-	bool dying;			/* its dm device is gone */
+	bool dying; /* its dm device is gone */
 	struct xarray leaves;
 	unsigned long nr_leaves;
 	struct list_head lru;
-	struct scribe_extent *young;	/* small writes are appended here */
-	u64 last_end;			/* sector behind the last write: is it sequential? */
+	struct scribe_extent *young; /* small writes are appended here */
+	u64 last_end; /* sector behind the last write: is it sequential? */
 
-	struct list_head ranges[SCRIBE_RANGE_BUCKETS];	/* I/O in flight and queued, oldest first */
-	struct list_head parked;	/* I/O that waits for the daemon */
-	u32 nr_active;			/* I/O between admission and end */
-	u32 nr_adding;			/* of these, writes that will add an op */
+	struct list_head ranges[SCRIBE_RANGE_BUCKETS]; /* I/O in flight and queued, oldest first */
+	struct list_head parked; /* I/O that waits for the daemon */
+	u32 nr_active; /* I/O between admission and end */
+	u32 nr_adding; /* of these, writes that will add an op */
 	wait_queue_head_t idle;
-	struct work_struct kick;	/* tries parked I/O again */
-	atomic_t nr_unmaps;		/* from map to end; not under ->lock */
+	struct work_struct kick; /* tries parked I/O again */
+	atomic_t nr_unmaps; /* from map to end; not under ->lock */
 	wait_queue_head_t unmaps_queue;
 
-	struct list_head intents;	/* leaves with intent, oldest write first */
+	struct list_head intents; /* leaves with intent, oldest write first */
 	u32 nr_intents;
-	u64 gen;			/* of the open batch; grows when it is closed */
-	u64 flushed_gen;		/* what was written before it is flushed, committed */
+	u64 gen; /* of the open batch; grows when it is closed */
+	u64 flushed_gen; /* what was written before it is flushed, committed */
 
-	struct list_head frozen;	/* struct scribe_frozen */
+	struct list_head frozen; /* struct scribe_frozen */
 	u32 nr_frozen;
 
 	struct scribe_batch *open, *closed;
-	bool closed_ready;		/* the daemon may fetch it */
-	u64 batch_seq;			/* of the closed batch */
+	bool closed_ready; /* the daemon may fetch it */
+	u64 batch_seq; /* of the closed batch */
 	u64 batch_acked;
 	wait_queue_head_t committed;
-	struct list_head flush_waiters;	/* for the next closing */
+	struct list_head flush_waiters; /* for the next closing */
 	struct delayed_work flush;
-	u32 copies;			/* that new data has */
-	u32 read_copy;			/* 0; n: for people, only the n-th copy is read */
+	u32 copies; /* that new data has */
+	u32 read_copy; /* 0; n: for people, only the n-th copy is read */
 	struct scribe_vsd_stats stats;
 };
 
@@ -190,6 +190,14 @@ unsigned long scribe_vsd_evict(struct scribe_vsd *vsd, unsigned long max);
 
 /* Under vsd->lock: the leaf of a chunk or NULL; marks it used. */
 struct scribe_leaf *scribe_vsd_leaf(struct scribe_vsd *vsd, u64 chunk);
+
+/* Room for so many, or NULL. Context: process. */
+struct scribe_segs *scribe_vsd_alloc_segs(u32 capacity);
+/* Under vsd->lock: what a chunk maps to from now on, NULL for nothing; returns what it did. */
+struct scribe_segs *scribe_vsd_swap_segs(struct scribe_leaf *leaf, u64 chunk,
+					 struct scribe_segs *fresh);
+/* With its references; NULL is fine. Any context, without the lock. */
+void scribe_vsd_drop_segs(struct scribe_segs *segs);
 
 /* Under vsd->lock: may this copy be read and written: not stale, reachable, no lost writes. */
 bool scribe_vsd_copy_ok(struct scribe_vsd *vsd, const struct scribe_extent *extent, u32 copy,
@@ -256,6 +264,26 @@ int scribe_freeze_moved(const struct scribe_extent_rec *recs, u32 nr, const char
 void scribe_freeze_drop(struct scribe_vsd *vsd);
 /* Frozen extents, for WORK_GET; returns how many were filled in. */
 u32 scribe_freeze_collect(struct scribe_vsd *vsd, struct scribe_work_rec *recs, u32 max);
+
+/* pieces.c */
+
+/**
+ * scribe_pieces_moved() - the map leads to other places with the same data
+ * @vsd: virtual disk
+ * @epoch: lease in which the metadata says so
+ * @recs: ranges, what they were mapped to and where in the new extent they are
+ * @nr: how many
+ * @to: the new extent
+ * @why: set to a text for -EINVAL
+ *
+ * What is not loaded, or was written elsewhere meanwhile, stays as it is.
+ *
+ * Context: process.
+ * Return: 0; -ESTALE for another epoch; -EINVAL, and nothing was changed; -ENOMEM, and the rest is
+ * as it was: say it again.
+ */
+int scribe_pieces_moved(struct scribe_vsd *vsd, u64 epoch, const struct scribe_piece_rec *recs,
+			u32 nr, const struct scribe_extent_rec *to, const char **why);
 
 /* flush.c */
 int scribe_flush_init(void);

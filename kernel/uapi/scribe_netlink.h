@@ -24,7 +24,7 @@
 #define SCRIBE_VSD_MAX_COPIES	3U
 #define SCRIBE_MAX_COPIES	4U	/* three, and one in the making */
 #define SCRIBE_MAX_NODE		255U
-#define SCRIBE_COPY_SLOTS_MAX	64U	/* slots in one SLOTS_COPY or SLOTS_DIGEST */
+#define SCRIBE_COPY_SLOTS_MAX	64U	/* slots in one SLOTS_COPY, _DIGEST or _GATHER */
 #define SCRIBE_TAKE_BACK_MAX	512U	/* extents in one answer to RESERVE_TAKE_BACK */
 #define SCRIBE_INTENTS_MAX	512U	/* leaves of one VSD with intent */
 #define SCRIBE_FROZEN_MAX	256U	/* extents of one VSD that are frozen at once */
@@ -110,9 +110,10 @@ enum scribe_cmd {
 	 * EXTENTS_SET: VSD, EPOCH, EXTENTS. What copies they have. With FROZEN: writes leave them
 	 * alone from now on, elsewhere they go; BARRIER and VSD_FLUSH say when those under way have
 	 * ended and are safe. Without: it was frozen, and that is over. An extent that this node
-	 * has not frozen stays as it is. -EAGAIN: a copy cannot be taken away now, because of
-	 * writes since it was frozen, or before VSD_FLUSH; nothing was changed by this record and
-	 * those behind it. -EBUSY: too many are frozen.
+	 * has not frozen stays as it is. With PARTIAL it is not even written in a full pool from
+	 * now on. -EAGAIN: that, or that a copy is taken away, cannot be now, because of writes
+	 * since it was frozen, or before VSD_FLUSH; nothing was changed by this record and those
+	 * behind it. -EBUSY: too many are frozen.
 	 */
 	SCRIBE_CMD_EXTENTS_SET,
 	/* VSD_FLUSH: VSD, EPOCH. As a guest's flush. -ETIMEDOUT after 30 s. */
@@ -148,6 +149,20 @@ enum scribe_cmd {
 	 * What was read from before may be read from until a BARRIER behind it has returned.
 	 */
 	SCRIBE_CMD_EXTENTS_MOVED,
+	/*
+	 * SLOTS_GATHER: RANGES, TARGETS. Reads all ranges and writes them to each target, each at
+	 * its place there, what is between them as zeros; then all of these disks are flushed. All
+	 * or nothing of it counts. -EIO: a disk answered with an error; -EAGAIN: one is out of
+	 * reach. That nobody writes to any of it meanwhile is the caller's to see to.
+	 */
+	SCRIBE_CMD_SLOTS_GATHER,
+	/*
+	 * PIECES_MOVED: VSD, EPOCH, PIECES, EXTENTS. The VSD's map leads to other places with the
+	 * same data, all in this one extent; where the module's map is newer it stays as it is.
+	 * Extents that the VSD may write in place are frozen before. What was read from before may
+	 * be read from until a BARRIER behind it has returned.
+	 */
+	SCRIBE_CMD_PIECES_MOVED,
 	/* EVENT: multicast only. Ask WORK_GET. */
 	SCRIBE_CMD_EVENT,
 	__SCRIBE_CMD_MAX
@@ -183,6 +198,8 @@ enum scribe_attr {
 	SCRIBE_A_IDS,		/* u64[], extents, leaves or digests */
 	SCRIBE_A_RANGES,	/* struct scribe_range_rec[], at most SCRIBE_COPY_SLOTS_MAX */
 	SCRIBE_A_COPIES,	/* u8, SCRIBE_VSD_MIN_COPIES to SCRIBE_VSD_MAX_COPIES */
+	SCRIBE_A_TARGETS,	/* struct scribe_range_rec[], at most SCRIBE_MAX_COPIES */
+	SCRIBE_A_PIECES,	/* struct scribe_piece_rec[] */
 	__SCRIBE_A_MAX
 };
 
@@ -196,7 +213,7 @@ enum scribe_role { SCRIBE_ROLE_INITIATOR, SCRIBE_ROLE_TARGET, SCRIBE_NR_ROLES };
 
 #define SCRIBE_EXTENT_EXCLUSIVE	0x1	/* filled by this VSD and not shared since */
 #define SCRIBE_EXTENT_FROZEN	0x2	/* EXTENTS_SET: not written in place */
-#define SCRIBE_EXTENT_PARTIAL	0x4	/* with FROZEN: a copy is left out, not dropped yet */
+#define SCRIBE_EXTENT_PARTIAL	0x4	/* with FROZEN: as it is, or with a copy left out */
 #define SCRIBE_COPY_STALE	0x1
 #define SCRIBE_COPY_REFRESHED	0x2	/* EXTENTS_SET, not FROZEN: it is not stale any more */
 
@@ -261,7 +278,18 @@ struct scribe_range_rec {
 	__u16 disk;
 	__u16 start;		/* in sectors, as len */
 	__u16 len;		/* 1 up to the slot's end */
-	__u16 reserved[3];
+	__u16 to;		/* SLOTS_GATHER, RANGES: its first sector in the target */
+	__u16 reserved[2];
+};
+
+/* A range of a chunk that maps to another extent than before; all but chunk and from in sectors. */
+struct scribe_piece_rec {
+	__u64 chunk;
+	__u64 from;		/* extent */
+	__u16 start;
+	__u16 len;
+	__u16 off;		/* in the extent that it was mapped to */
+	__u16 to;		/* in that to which it is mapped now */
 };
 
 enum scribe_work {

@@ -58,6 +58,17 @@ refused(errno.EINVAL, "RESERVE_ADD", EXTENTS=b"x")
 refused(errno.EINVAL, "EXTENTS_MOVED")
 refused(errno.EINVAL, "EXTENTS_MOVED", EXTENTS=b"x")
 refused(errno.EINVAL, "EXTENTS_MOVED", EXTENTS=nl.pack_extent(7, [(1, 5), (1, 6)]))
+to = nl.pack_extent(1 << 40, [(1, 5), (2, 6)])
+refused(errno.EINVAL, "PIECES_MOVED", VSD=1, EPOCH=1, PIECES=b"")
+refused(errno.EINVAL, "PIECES_MOVED", VSD=1, EPOCH=1, PIECES=b"x", EXTENTS=to)
+refused(errno.EINVAL, "PIECES_MOVED", VSD=1, EPOCH=1, PIECES=b"", EXTENTS=to * 2)
+refused(errno.EINVAL, "PIECES_MOVED", VSD=1, EPOCH=1, PIECES=b"", EXTENTS=nl.pack_extent(7, [(1, 5), (1, 6)]))
+refused(errno.EINVAL, "PIECES_MOVED", VSD=1, EPOCH=1, PIECES=nl.PIECE.pack(0, 5, 2040, 16, 0, 0), EXTENTS=to)
+refused(errno.EINVAL, "PIECES_MOVED", VSD=1, EPOCH=1, PIECES=nl.PIECE.pack(0, 5, 0, 16, 0, 2040), EXTENTS=to)
+refused(errno.EINVAL, "PIECES_MOVED", VSD=1, EPOCH=1, PIECES=nl.PIECE.pack(0, 5, 0, 0, 0, 0), EXTENTS=to)
+refused(errno.ESTALE, "PIECES_MOVED", VSD=1, EPOCH=12345, PIECES=b"", EXTENTS=to)
+refused(errno.ENOENT, "PIECES_MOVED", VSD=999, EPOCH=1, PIECES=b"", EXTENTS=to)
+refused(errno.EINVAL, "SLOTS_GATHER")
 refused(errno.ENOENT, "BATCH_GET", VSD=999)
 refused(errno.ESTALE, "BATCH_DONE", VSD=1, EPOCH=99999, BATCH=1)
 
@@ -115,7 +126,7 @@ harmless = [c for c in nl.COMMANDS[1:-1] if c not in ("LEASE_FAIL", "DISK_CLOSE"
 for _ in range(3000):
     payload = b""
     for _ in range(draw.randrange(6)):
-        number = draw.randrange(30)
+        number = draw.randrange(len(nl.ATTRS) + 1)
         if number == nl.ATTRS["SOCK_FD"][0]:
             continue
         payload += nl.raw_attr(number, draw.randbytes(draw.choice((0, 1, 2, 4, 8, 16, 16, 40, 100))))

@@ -10,7 +10,8 @@
 leaf with intent, as an owner that dies in the middle of a write leaves it. Once there is a file STATE/heal, the owner gives what has a stale copy, or one on a failed disk, two
 good ones again, and makes a file STATE/healed when nothing is left to do. Once there is a file
 STATE/relocate, it gives all copies other slots, says so, writes over the old ones and makes a file
-STATE/relocated.
+STATE/relocated. As long as there is a file STATE/gather, it gives chunks with pieces in shared extents one
+of their own, counts them in STATE/gathered, and writes over what nothing leads to any more.
 VSD 100 + N begins as VSD N is when it is first used: a clone.
 With SCRIBE_MARKS="NAME..." in its environment the owner keeps each version of its map, and marks its number in
 these log-writes devices (logwrites.py) once it is durable.
@@ -457,11 +458,89 @@ class Owner(Node):
                 os.fsync(dev.fileno())
         print(f"owner: {len(moves)} copies have other slots", flush=True)
 
+    def gather(self, family, vsd, chunk):
+        """kernel/pieces.c has the steps; whether it came to an end."""
+        with self.meta:
+            segs = [list(s) for s in self.maps[vsd][chunk]]
+            users, epoch = self.users(), self.epochs[vsd]
+            named = sorted({s[2] for s in segs})
+            own = [e for e in named if users[e] == {vsd}]
+            room = self.allocate(self.lost)
+            new = self.next_extent - 1
+
+        def states(flags):
+            return b"".join(nl.pack_extent(e, self.extents[e]["copies"], flags=nl.EXTENT_EXCLUSIVE | flags,
+                                           stale=self.extents[e]["stale"]) for e in own)
+        if not room or any(self.extents[e]["stale"] for e in named):
+            return False
+        try:
+            family.call("EXTENTS_SET", VSD=vsd, EPOCH=epoch, EXTENTS=states(nl.EXTENT_FROZEN))
+            family.call("BARRIER")
+            family.call("VSD_FLUSH", VSD=vsd, EPOCH=epoch)
+            source = {e: self.draw.choice(self.extents[e]["copies"]) for e in named}
+            ranges = b"".join(nl.RANGE.pack(self.disks[source[e][0]]["life"], source[e][1], source[e][0], off, length, start)
+                              for start, length, e, off in segs)
+            first, end = segs[0][0], segs[-1][0] + segs[-1][1]
+            targets = b"".join(nl.RANGE.pack(self.disks[disk]["life"], slot, disk, first, end - first, 0)
+                               for disk, slot in self.extents[new]["copies"])
+            family.call("SLOTS_GATHER", RANGES=ranges, TARGETS=targets)
+            family.call("EXTENTS_SET", VSD=vsd, EPOCH=epoch, EXTENTS=states(nl.EXTENT_FROZEN | nl.EXTENT_PARTIAL))
+            with self.meta:
+                done = self.maps[vsd][chunk] == segs and all(not self.extents[e]["stale"] for e in named)
+                if done:
+                    self.lead_to(family, chunk, segs, new)
+        finally:
+            family.call("EXTENTS_SET", VSD=vsd, EPOCH=epoch, EXTENTS=states(0))
+        if done:
+            family.call("BARRIER")
+            self.spoil_unused(named)
+        return done
+
+    def lead_to(self, family, chunk, segs, new):
+        """Under self.meta: all that lead there, from now on, and the module hears of it."""
+        again = merge([[start, length, new, start] for start, length, _, _ in segs])
+        vsds = [v for v, chunks in self.maps.items() if chunks.get(chunk) == segs]
+        for vsd in vsds:
+            self.maps[vsd][chunk] = [list(s) for s in again]
+        self.save()
+        pieces = b"".join(nl.PIECE.pack(chunk, e, start, length, off, start) for start, length, e, off in segs)
+        to = nl.pack_extent(new, self.extents[new]["copies"], flags=nl.EXTENT_EXCLUSIVE if len(vsds) == 1 else 0)
+        for vsd in vsds:
+            family.call("PIECES_MOVED", VSD=vsd, EPOCH=self.epochs[vsd], PIECES=pieces, EXTENTS=to)
+        if family.refuses(errno.ESTALE, "PIECES_MOVED", VSD=vsds[0], EPOCH=self.epochs[vsds[0]] + 1, PIECES=pieces, EXTENTS=to):
+            return
+        print("owner: pieces moved in another epoch", flush=True)
+        os._exit(1)
+
+    def spoil_unused(self, numbers):
+        users = self.users()
+        for number in set(numbers) - set(users):
+            self.freed.add(number)
+            for disk, slot in self.extents[number]["copies"]:
+                with open(self.paths[disk], "r+b", buffering=0) as dev:
+                    dev.seek(slot_offset(slot))
+                    dev.write(b"\xcd" * (nl.SLOT_SECTORS * 512))
+                    os.fsync(dev.fileno())
+
+    def gather_all(self, family):
+        count = 0
+        for vsd in list(self.epochs):
+            for chunk in sorted(c for c, segs in self.maps.get(vsd, {}).items() if any(s[0] != s[3] for s in segs)):
+                try:
+                    count += self.gather(family, vsd, chunk)
+                except nl.NetlinkError as err:
+                    print(f"owner: VSD {vsd}, chunk {chunk}: {err}", flush=True)
+        return count
+
     def keep_healing(self):
         family = nl.Family()
-        rounds = 0
+        rounds = gathered = 0
         while True:
             time.sleep(0.2)
+            if os.path.exists(f"{self.state}/gather"):
+                gathered += self.gather_all(family)
+                with open(f"{self.state}/gathered", "w", encoding="utf-8") as out:
+                    out.write(f"{gathered}\n")
             if os.path.exists(f"{self.state}/relocate"):
                 with self.meta:
                     self.relocate(family)
@@ -586,20 +665,25 @@ def digests(state, disks):
              for disk, path in disks.items()}
     count = 0
     for vsd, chunk, offset, length, copies, _ in mapped_ranges(state):
-        recs = [nl.RANGE.pack(lives[disk], slot, disk, offset // 512, length // 512) for disk, slot in copies if disk in disks]
+        recs = [nl.RANGE.pack(lives[disk], slot, disk, offset // 512, length // 512, 0) for disk, slot in copies if disk in disks]
         reply = family.call("SLOTS_DIGEST", RANGES=b"".join(recs))
         seen = {reply["IDS"][i:i + 8] for i in range(0, len(reply["IDS"]), 8)}
         if len(seen) != 1 or reply["DONE"] != (1 << len(recs)) - 1 or seen == {bytes(8)}:
             sys.exit(f"VSD {vsd}, chunk {chunk}: {copies}: {seen}, read: {reply['DONE']:b}")
         count += len(recs)
-    for wrong, code in ((nl.RANGE.pack(lives[2] ^ 1, 0, 2, 0, 8), errno.EAGAIN), (nl.RANGE.pack(0, 0, 9, 0, 8), errno.EAGAIN),
-                        (nl.RANGE.pack(lives[2], 0, 2, 2040, 16), errno.EINVAL), (nl.RANGE.pack(1, 0, 0, 0, 8), errno.EINVAL)):
-        try:
-            family.call("SLOTS_DIGEST", RANGES=wrong)
-            sys.exit(f"{wrong} was read")
-        except OSError as err:
-            if err.errno != code:
-                sys.exit(f"{wrong}: {err}")
+    good = nl.RANGE.pack(lives[2], 0, 2, 0, 8, 0)
+    for wrong, code in ((nl.RANGE.pack(lives[2] ^ 1, 0, 2, 0, 8, 0), errno.EAGAIN), (nl.RANGE.pack(0, 0, 9, 0, 8, 0), errno.EAGAIN),
+                        (nl.RANGE.pack(lives[2], 0, 2, 2040, 16, 0), errno.EINVAL), (nl.RANGE.pack(1, 0, 0, 0, 8, 0), errno.EINVAL),
+                        (nl.RANGE.pack(lives[2], 0, 2, 0, 16, 2040), errno.EINVAL)):
+        if not family.refuses(code, "SLOTS_DIGEST", RANGES=wrong):
+            sys.exit(f"{wrong} was read, or failed otherwise")
+        # What would be written is what lies there, should it be written against all expectation.
+        if not family.refuses(code, "SLOTS_GATHER", RANGES=wrong, TARGETS=good) or \
+                not family.refuses(code, "SLOTS_GATHER", RANGES=good, TARGETS=wrong):
+            sys.exit(f"{wrong} was gathered, or failed otherwise")
+    for ranges, targets in ((b"", good), (good, b""), (good * 65, good), (good, good * 5), (b"x", good), (good, b"x")):
+        if not family.refuses(errno.EINVAL, "SLOTS_GATHER", RANGES=ranges, TARGETS=targets):
+            sys.exit(f"{len(ranges)} bytes of ranges to {len(targets)} of targets were gathered")
     print(f"{count} parts read")
 
 

@@ -195,7 +195,8 @@ Result<bool> Cluster::quarantine_behind(uint64_t seen) {
   return guarded([&]() -> Result<bool> {
     Query query(database_,
                 "SELECT EXISTS(SELECT 1 FROM quarantine WHERE freed_at > ?1) OR "
-                "EXISTS(SELECT 1 FROM relocated WHERE at > ?1)");
+                "EXISTS(SELECT 1 FROM relocated WHERE at > ?1) OR "
+                "EXISTS(SELECT 1 FROM gathered WHERE at > ?1)");
     query.bind(1, static_cast<int64_t>(seen));
     query.executeStep();
     return query.getColumn(0).getInt() != 0;
@@ -233,7 +234,8 @@ Result<bool> Cluster::quarantine_over() {
     Query query(database_,
                 "WITH horizon(at) AS (SELECT min(seen) FROM node WHERE state = 'up') "
                 "SELECT EXISTS(SELECT 1 FROM quarantine, horizon WHERE freed_at <= horizon.at) OR "
-                "EXISTS(SELECT 1 FROM relocated, horizon WHERE relocated.at <= horizon.at)");
+                "EXISTS(SELECT 1 FROM relocated, horizon WHERE relocated.at <= horizon.at) OR "
+                "EXISTS(SELECT 1 FROM gathered, horizon WHERE gathered.at <= horizon.at)");
     query.executeStep();
     return query.getColumn(0).getInt() != 0;
   });
@@ -366,6 +368,15 @@ Result<Redundancy> Cluster::redundancy() {
                   "FROM copy c JOIN disk d ON d.id = c.disk WHERE c.extent = e.id AND d.state IN "
                   "('lost', 'failed', 'removed'))");
     return out;
+  });
+}
+
+Result<uint64_t> Cluster::newest_extent(core::VsdId vsd) {
+  return guarded([&]() -> Result<uint64_t> {
+    Query query(database_, "SELECT coalesce(max(id), 0) FROM extent WHERE vsd = ?");
+    query.bind(1, static_cast<int64_t>(vsd.value));
+    query.executeStep();
+    return u64(query.getColumn(0));
   });
 }
 

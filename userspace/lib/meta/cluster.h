@@ -233,6 +233,8 @@ class Cluster {
   /// VSDs whose number of copies was changed, and not all of whose extents were looked at since.
   Result<std::vector<core::VsdId>> widening();
   /// Leaves of a VSD whose copies may differ, up to a number of them.
+  /// The newest extent that a VSD filled; 0 where it has none.
+  Result<uint64_t> newest_extent(core::VsdId vsd);
   Result<std::vector<uint64_t>> intents(core::VsdId vsd, uint64_t limit);
   Result<std::vector<Scrub>> scrubs();
   Result<std::vector<Damage>> damage();

@@ -65,16 +65,18 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE damage(extent INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, chunk INTEGER NOT NULL,
          found INTEGER NOT NULL, keep INTEGER NOT NULL))",
     R"(CREATE TABLE relocated(extent INTEGER PRIMARY KEY, at INTEGER NOT NULL))",
+    R"(CREATE TABLE gathered(extent INTEGER NOT NULL, row INTEGER NOT NULL, chunk INTEGER NOT NULL,
+         at INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY(extent, row)) WITHOUT ROWID)",
     R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
          freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
 };
 constexpr std::array kTables = {
-    "counter",     "cluster",     "node",     "disk",      "setting",  "fence",    "token",
-    "answer",      "opened",      "vsd",      "snapshot",  "tree",     "extent",   "copy",
-    "reservation", "garbage",     "intent",   "task",      "scrub",    "damage",   "quarantine",
-    "wanting",     "rebalancing", "widening", "relocated", "schedule", "scheduled"};
+    "counter",     "cluster",     "node",     "disk",      "setting",  "fence",     "token",
+    "answer",      "opened",      "vsd",      "snapshot",  "tree",     "extent",    "copy",
+    "reservation", "garbage",     "intent",   "task",      "scrub",    "damage",    "quarantine",
+    "wanting",     "rebalancing", "widening", "relocated", "schedule", "scheduled", "gathered"};
 static_assert(kReplicated.size() == kTables.size());
-constexpr int kSchemaVersion = 3;
+constexpr int kSchemaVersion = 4;
 constexpr int kReaderBusyMs = 10'000;
 
 bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }
@@ -169,6 +171,9 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
     if (version > kSchemaVersion)
       return Error{Code::conflict,
                    path + " was written by a newer version of scaled; upgrade this node"};
+    if (version != 0 && version < kSchemaVersion)
+      return Error{Code::conflict,
+                   path + " was written by an older version of scaled, which this one cannot read"};
     return db;
   });
 }

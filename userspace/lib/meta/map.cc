@@ -432,6 +432,7 @@ Result<Spread> Map::spread(VsdId vsd) {
     walk(static_cast<uint64_t>(query.getColumn(0).getInt64()), [&](const Segments& segments) {
       for (const Segment& segment : segments) {
         out.mapped_sectors += segment.len;
+        out.pieces++;
         extents.insert(segment.extent);
       }
     });

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <span>
@@ -66,9 +67,30 @@ struct History {
   struct Chunk {
     uint64_t chunk = 0;
     core::Segments segments;
+    uint64_t row = 0;   ///< of the tree: what has the same row is one
+    bool live = false;  ///< the VSD is so now, perhaps snapshots as well
   };
   std::vector<Chunk> chunks;
   std::vector<MappedExtent> extents;
+};
+
+/// A range of a chunk, in all versions that have this row of the tree, whose data is in another
+/// extent as well.
+struct Piece {
+  uint64_t row = 0;
+  uint64_t chunk = 0;
+  core::Segment from;
+  uint16_t to = 0;  ///< sector in the other extent
+
+  friend bool operator==(const Piece&, const Piece&) = default;
+};
+
+/// What a VSD's map leads to elsewhere than before, and in which epoch of its lease that is said.
+struct Moved {
+  core::VsdId vsd;
+  uint64_t epoch = 0;
+  MappedExtent to;
+  std::vector<Piece> pieces;
 };
 
 /// How much of a VSD lies on a disk.
@@ -107,6 +129,7 @@ struct Usage {
 struct Spread {
   uint64_t mapped_sectors = 0;
   uint64_t extents = 0;
+  uint64_t pieces = 0;  ///< requests, at least, by which all of it is read
   std::vector<DiskShare> disks;
 };
 
@@ -147,6 +170,18 @@ class Map {
   /// extents born at `index`. Stale marks for reservations that it does not name are dropped: no
   /// map leads there.
   Result<void> commit(const Batch& batch, uint64_t index);
+
+  /// The pieces are mapped to a reservation of the node's from now on, in every version that has
+  /// their rows; what that frees goes into quarantine. Code::conflict where one is not mapped so
+  /// any more. The VSD is one that leads to all of them.
+  Result<void> gather(core::VsdId vsd, std::span<const Piece> pieces, core::ExtentId to,
+                      uint64_t index);
+  /// What was gathered behind an entry, as VSDs see it whose leases a life of a node has.
+  Result<std::vector<Moved>> gathered(uint64_t behind, core::NodeId node, uint64_t life);
+  /// Whether a row of the tree leads there still.
+  Result<bool> has(const Piece& piece);
+  /// How many chunk rows name each.
+  Result<std::map<core::ExtentId, uint64_t>> references(const std::set<core::ExtentId>& extents);
 
   /// A second reference to the root: from here on, what was born up to `index` is shared. Names are
   /// those of VSDs, each once for a VSD; `now` in seconds since 1970.
@@ -231,6 +266,8 @@ class Map {
   struct Remains;
   void without(uint64_t id, Remains& left);
   Result<Version> version_by(const char* query, uint64_t id, const Error& missing);
+  uint64_t newest(const core::Segments& segments, core::VsdId vsd);
+  uint64_t leaf_row(uint64_t root, int64_t level, uint64_t leaf);
   std::optional<uint64_t> find_leaf(uint64_t id, int64_t level, uint64_t first, uint64_t from);
   core::Segments find_chunk(uint64_t root, int64_t level, uint64_t chunk);
   std::set<std::pair<int64_t, uint64_t>> roots(core::VsdId vsd);

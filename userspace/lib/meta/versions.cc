@@ -279,6 +279,10 @@ Result<History> Map::history(VsdId vsd, uint64_t leaf) {
     // From the highest roots down; what several lead to is looked at once.
     std::set<std::pair<int64_t, uint64_t>> rows = roots(vsd);
     const uint64_t first = leaf * core::kLeafChunks;
+    const auto now = version(vsd);
+    if (!now) return now.error();
+    const bool inside = first * core::kChunkSectors < now->sectors;
+    const uint64_t live = inside ? leaf_row(now->root, root_level(now->sectors), leaf) : 0;
     std::erase_if(rows, [&](const auto& root) {  // behind the end of that version
       return first >= child_span(root.first) * children_of(root.first);
     });
@@ -297,9 +301,14 @@ Result<History> Map::history(VsdId vsd, uint64_t leaf) {
       for (uint64_t i = 0; i < core::kLeafChunks; i++) {
         const uint64_t chunk = child_at(row.body, i);
         if (chunk == 0 || !seen.insert(chunk).second) continue;
-        out.chunks.push_back({first + i, parse(read_row(chunk).body, chunk)});
+        out.chunks.push_back({first + i, parse(read_row(chunk).body, chunk), chunk, false});
         named.merge(extents_of(out.chunks.back().segments));
       }
+    }
+    if (live != 0) {
+      const std::string body = read_row(live).body;
+      for (History::Chunk& one : out.chunks)
+        one.live = child_at(body, one.chunk - first) == one.row;
     }
     for (const ExtentId id : named) {
       Result<MappedExtent> extent = mapped_extent(id, vsd, last_snapshot);

@@ -95,6 +95,9 @@ Outcome rebalance_some(Context& c, const json::object& args);
 Outcome collect(Context& c, const json::object& args);
 Outcome reap(Context& c, const json::object& args);
 
+// gathering.cc
+Outcome gathered(Context& c, const json::object& args);
+
 // scrub.cc
 Outcome verify(Context& c, const json::object& args);
 Outcome verified(Context& c, const json::object& args);

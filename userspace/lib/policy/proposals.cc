@@ -69,6 +69,7 @@ const std::unordered_map<std::string_view, Handler>& handlers() {
       {"intent", intent},
       {"place", place},
       {"moved", moved},
+      {"gathered", gathered},
       {"commit", commit},
       {"rebalance", rebalance},
       {"rebalance_some", rebalance_some},

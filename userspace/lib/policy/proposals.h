@@ -59,6 +59,7 @@ using Answer = boost::json::object;
 ///   snapshot_open snapshot node                        snapshot_close snapshot node
 ///   place vsd node life epoch extents                  moved vsd node life epoch items
 ///   unreserve node life extents
+///   gathered vsd node life epoch extent pieces ([row chunk start len off from to]...) sources
 ///   reserve node life count [copies]                   commit vsd node life epoch ops stales
 ///   rebalance mode                                     rebalance_some
 ///   collect                                            reap

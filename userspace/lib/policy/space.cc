@@ -318,6 +318,7 @@ Outcome collect(Context& c, const json::object&) {
     run(c, "DELETE FROM quarantine WHERE disk = ? AND slot = ?", s64(disk.value),
         static_cast<int64_t>(slot));
   run(c, "DELETE FROM relocated WHERE at <= ?", s64(horizon));
+  run(c, "DELETE FROM gathered WHERE at <= ?", s64(horizon));
   run(c,
       "DELETE FROM fence WHERE NOT EXISTS (SELECT 1 FROM vsd WHERE lease_node = fence.node AND "
       "lease_life = fence.life) AND NOT EXISTS (SELECT 1 FROM node WHERE id = fence.node AND "

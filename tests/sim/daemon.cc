@@ -698,6 +698,7 @@ Co<Done> Daemon::keep_fences() {
 Co<Done> Daemon::keep_quarantine() {
   const uint64_t index = looking_ && world_.holds(Rule::quarantine) ? 0 : applied();
   if (index != 0 && cluster_.quarantine_behind(barrier_).value()) {
+    tell_gathered(barrier_);
     if (world_.holds(Rule::quarantine)) co_await node_.kernel->barrier();
     json::object body{{"op", "seen"}, {"node", node_.id}, {"index", index}};
     auto done = co_await propose(std::move(body));

@@ -663,8 +663,71 @@ Co<bool> Kernel::copy_slot(DiskId from, uint32_t from_slot, uint64_t from_life, 
   co_return flush->ok;
 }
 
+Co<bool> Kernel::gather(std::vector<Cells> from, std::vector<Cells> targets) {
+  std::vector<uint64_t> data(kCells);
+  std::vector<std::shared_ptr<Request>> legs;
+  auto send = [&](Request::Op op, const Cells& cells) {
+    auto request = leg(op, cells.disk, cells.life);
+    request->slot = cells.slot;
+    request->cell = cells.cell;
+    if (op == Request::Op::read) request->data.resize(cells.count);
+    if (op == Request::Op::write)
+      request->data.assign(data.begin() + cells.cell, data.begin() + cells.cell + cells.count);
+    world_.send(request);
+    legs.push_back(std::move(request));
+  };
+  auto all_good = [&] {
+    return std::all_of(legs.begin(), legs.end(), [](const auto& one) { return one->ok; });
+  };
+  for (const Cells& one : from) send(Request::Op::read, one);
+  co_await world_.scheduler.until([&legs] { return all_ended(legs); });
+  if (!all_good()) co_return false;
+  for (size_t i = 0; i < from.size(); i++)
+    std::copy(legs[i]->data.begin(), legs[i]->data.end(),
+              data.begin() + static_cast<ptrdiff_t>(from[i].to));
+  legs.clear();
+  for (const Cells& one : targets) send(Request::Op::write, one);
+  co_await world_.scheduler.until([&legs] { return all_ended(legs); });
+  if (!all_good()) co_return false;
+  if (!world_.holds(Rule::mover_flush)) co_return true;
+  legs.clear();
+  for (const Cells& one : from) send(Request::Op::flush, one);
+  for (const Cells& one : targets) send(Request::Op::flush, one);
+  co_await world_.scheduler.until([&legs] { return all_ended(legs); });
+  co_return all_good();
+}
+
+void Kernel::move_pieces(const meta::Moved& moved) {
+  Vsd& vsd = this->vsd(moved.vsd);
+  if (!in_epoch(moved.vsd, moved.epoch) || !vsd.loaded) return;
+  if (!vsd.extents.contains(moved.to.id)) {
+    auto extent = std::make_shared<Extent>();
+    extent->id = moved.to.id;
+    extent->exclusive = moved.to.exclusive;
+    extent->copies = moved.to.copies;
+    vsd.extents[moved.to.id] = extent;
+  }
+  for (const meta::Piece& piece : moved.pieces) {
+    const core::Segments before = vsd.chunks[piece.chunk];
+    for (const core::Segment& one : before) {
+      const int start = std::max(one.start, piece.from.start);
+      const int end = std::min(one.start + one.len, piece.from.start + piece.from.len);
+      if (one.extent != piece.from.extent || start >= end ||
+          one.off - one.start != piece.from.off - piece.from.start)
+        continue;
+      const core::Segment change{static_cast<uint16_t>(start), static_cast<uint16_t>(end - start),
+                                 static_cast<uint16_t>(piece.to + (start - piece.from.start)),
+                                 moved.to.id};
+      vsd.chunks[piece.chunk] = core::splice(vsd.chunks[piece.chunk], change);
+    }
+    for (const core::Segment& one : before)
+      if (!mapped(vsd, one.extent))
+        vsd.extents.at(one.extent)->dead = world_.holds(Rule::dead_extents);
+  }
+}
+
 bool Kernel::set_extent(VsdId id, uint64_t epoch, const meta::MappedExtent& as, bool frozen,
-                        DiskId refreshed) {
+                        DiskId refreshed, bool partial) {
   Vsd& vsd = this->vsd(id);
   if (!in_epoch(id, epoch)) return false;
   const auto known = vsd.extents.find(as.id);
@@ -682,6 +745,7 @@ bool Kernel::set_extent(VsdId id, uint64_t epoch, const meta::MappedExtent& as, 
                   [&](const meta::Copy& copy) { return !holds(as.copies, copy.disk); });
   const bool busy = extent.open_dirty || extent.closed_dirty;
   if (frozen && takes_away && (!extent.frozen || busy)) return false;
+  if (frozen && partial && busy) return false;
   if (!frozen && !extent.frozen) return true;
   if (frozen || !(takes_away && busy)) {
     std::erase_if(extent.copies, [&](const meta::Copy& c) { return !holds(as.copies, c.disk); });

@@ -26,6 +26,7 @@ struct Totals {
   uint64_t promises = 0;
   uint64_t snapshots = 0;
   uint64_t injected = 0;
+  uint64_t gathered = 0;
 };
 
 // False where a promise was broken.
@@ -47,6 +48,7 @@ bool run_one(const sim::Options& how, Totals& totals) {
   totals.promises += world.oracle.promises;
   totals.snapshots += world.oracle.snapshots;
   totals.injected += world.injected;
+  totals.gathered += world.gathered;
   return true;
 }
 
@@ -99,6 +101,7 @@ int main(int argc, char** argv) {
   std::cout << totals.schedules << " schedules in " << static_cast<uint64_t>(elapsed())
             << " s: " << totals.injected << " faults, " << totals.entries << " entries, "
             << totals.writes << " writes, " << totals.promises << " flushes, " << totals.snapshots
-            << " snapshots, " << totals.reads << " reads, " << totals.steps << " steps\n";
+            << " snapshots, " << totals.gathered << " chunks gathered, " << totals.reads
+            << " reads, " << totals.steps << " steps\n";
   return 0;
 }

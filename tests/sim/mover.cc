@@ -53,6 +53,7 @@ Co<Done> Daemon::mover() {
         }
       }
     }
+    if (world_.gathers && world_.guests) co_await gather_one();
     co_await world_.scheduler.until([this] { return !moving_; });
     const Held moving(moving_);
     co_await give_back_leases();
@@ -205,6 +206,7 @@ Co<std::vector<Daemon::Item>> Daemon::copy(std::vector<Item> items) {
 }
 
 void Daemon::thaw(VsdId vsd, uint64_t epoch, const std::vector<Item>& items) {
+  if (world_.holds(Rule::told_first)) tell_gathered(0);
   for (const Item& item : items) {
     auto extent = meta::Map(database_).extent(item.extent.id, vsd);
     const auto& now = extent && !extent->copies.empty() ? *extent : item.extent;
@@ -214,6 +216,117 @@ void Daemon::thaw(VsdId vsd, uint64_t epoch, const std::vector<Item>& items) {
     if (!now.copies.empty())
       node_.kernel->set_extent(vsd, epoch, now, false, copied ? item.step.to : DiskId{});
   }
+}
+
+// What userspace/scaled/gather.cc does; whatever is scattered, for nothing is ever cold here.
+Co<Done> Daemon::gather_one() {
+  const VsdId vsd = world_.vsds[world_.scheduler.draw(world_.vsds.size())];
+  const auto history = meta::Map(database_).history(vsd, 0);
+  if (!history || history->chunks.empty()) co_return Done{};
+  const auto& chunk = history->chunks[world_.scheduler.draw(history->chunks.size())];
+  const bool whole = chunk.segments.size() == 1 && chunk.segments[0].start == chunk.segments[0].off;
+  if (whole && !world_.scheduler.one_in(8)) co_return Done{};
+  co_await gather_chunk(vsd, chunk.row);
+  co_return Done{};
+}
+
+void Daemon::tell_gathered(uint64_t behind) {
+  auto gathered = meta::Map(database_).gathered(behind, {node_.id}, life_).value();
+  for (const meta::Moved& moved : gathered) node_.kernel->move_pieces(moved);
+}
+
+std::optional<Daemon::Gathering> Daemon::plan_gathering(VsdId vsd, uint64_t row,
+                                                        const json::array& to) {
+  const auto history = meta::Map(database_).history(vsd, 0);
+  if (!history) return std::nullopt;
+  const auto chunk = std::find_if(history->chunks.begin(), history->chunks.end(),
+                                  [&](const auto& one) { return one.row == row; });
+  if (chunk == history->chunks.end()) return std::nullopt;
+  std::map<DiskId, uint64_t> lives;
+  auto disks = cluster_.disks().value();
+  auto nodes = cluster_.nodes().value();
+  const policy::Places places = policy::places_of(disks, nodes);
+  for (const meta::Disk& disk : disks)
+    if (places.at(disk.id).home == policy::Home::good) lives[disk.id] = disk.life;
+  Gathering out;
+  for (const core::Segment& seg : chunk->segments) {
+    auto copies = cluster_.copies(seg.extent).value();
+    const auto source = std::find_if(copies.begin(), copies.end(), [&](const meta::CopyRow& copy) {
+      return copy.stale == 0 && lives.contains(copy.disk);
+    });
+    if (source == copies.end()) return std::nullopt;
+    out.sources.push_back(json::array{seg.extent.value, source->disk.value});
+    out.pieces.push_back(
+        json::array{row, chunk->chunk, seg.start, seg.len, seg.off, seg.extent.value, seg.start});
+    out.from.push_back({source->disk, lives[source->disk], source->slot, seg.off / kCellSectors,
+                        seg.len / kCellSectors, seg.start / kCellSectors});
+  }
+  for (const meta::MappedExtent& extent : history->extents)
+    if (extent.exclusive &&
+        std::any_of(chunk->segments.begin(), chunk->segments.end(),
+                    [&](const core::Segment& seg) { return seg.extent == extent.id; }))
+      out.writable.push_back({extent, {}, {}});
+  const uint32_t first = chunk->segments.front().start / kCellSectors;
+  const uint32_t end = (chunk->segments.back().start + chunk->segments.back().len) / kCellSectors;
+  for (const json::value& place : to.at(1).as_array()) {
+    const DiskId disk{place.at(0).to_number<uint64_t>()};
+    if (!lives.contains(disk)) return std::nullopt;
+    out.targets.push_back(
+        {disk, lives[disk], place.at(1).to_number<uint32_t>(), first, end - first, 0});
+  }
+  return out;
+}
+
+Co<Done> Daemon::gather_chunk(VsdId vsd, uint64_t row) {
+  json::object wish{
+      {"op", "reserve"}, {"node", node_.id}, {"life", life_}, {"count", 1}, {"copies", 2}};
+  auto reserved = co_await propose(std::move(wish));
+  if (!reserved || reserved->at("extents").as_array().empty()) co_return Done{};
+  const json::array to = reserved->at("extents").at(0).as_array();
+  bool used = false;
+  {
+    co_await world_.scheduler.until([this] { return !moving_; });
+    const Held moving(moving_);
+    if (const auto lease = co_await hold(vsd)) {
+      co_await world_.scheduler.until([this] { return !looking_; });
+      Held looking(looking_);
+      auto plan = plan_gathering(vsd, row, to);
+      if (plan) {
+        auto again = plan;
+        const bool held = lease->minded || co_await freeze(vsd, lease->epoch, plan->writable);
+        if (held) again = plan_gathering(vsd, row, to);
+        bool good = held && again && again->pieces == plan->pieces;
+        good = good && co_await node_.kernel->gather(again->from, again->targets);
+        looking.release();
+        if (good && !lease->minded)
+          for (const Item& item : plan->writable)
+            good = good && node_.kernel->set_extent(vsd, lease->epoch, item.extent, true, {}, true);
+        if (good) {
+          world_.say("n" + std::to_string(node_.id) + " gathered " +
+                     json::serialize(again->pieces) + " of VSD " + std::to_string(vsd.value));
+          json::object body = about("gathered", vsd, lease->epoch);
+          body["extent"] = to.at(0);
+          body["pieces"] = again->pieces;
+          body["sources"] = again->sources;
+          auto done = co_await propose(std::move(body));
+          used = static_cast<bool>(done);
+          if (done) world_.gathered++;
+          bool settled = done || done.error().code != Code::unknown;
+          while (!settled) {
+            json::object seen{{"op", "seen"}, {"node", node_.id}, {"index", uint64_t{0}}};
+            auto answer = co_await propose(std::move(seen));
+            settled = static_cast<bool>(answer);
+          }
+        }
+        if (!lease->minded) thaw(vsd, lease->epoch, plan->writable);
+      }
+    }
+  }
+  if (used) co_return Done{};
+  json::object back{
+      {"op", "unreserve"}, {"node", node_.id}, {"life", life_}, {"extents", json::array{to.at(0)}}};
+  auto done = co_await propose(std::move(back));
+  co_return Done{};
 }
 
 }  // namespace sim

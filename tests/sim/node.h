@@ -89,6 +89,16 @@ struct Vsd {
   std::set<ExtentId> frozen;
 };
 
+/// Cells of a slot to gather, or to write them to.
+struct Cells {
+  DiskId disk;
+  uint64_t life = 0;
+  uint32_t slot = 0;
+  uint32_t cell = 0;
+  uint32_t count = 0;
+  uint32_t to = 0;
+};
+
 /// The module of one life of a node.
 class Kernel {
  public:
@@ -109,6 +119,11 @@ class Kernel {
   Co<bool> copy_slot(DiskId from, uint32_t from_slot, uint64_t from_life, DiskId to,
                      uint32_t to_slot, uint64_t to_life);
 
+  /// Reads all, then writes the same cells of each target, then flushes.
+  Co<bool> gather(std::vector<Cells> from, std::vector<Cells> targets);
+  /// kernel/pieces.c
+  void move_pieces(const meta::Moved& moved);
+
   void fail(VsdId id, uint64_t epoch);
   void grant(VsdId id, uint64_t epoch, uint32_t copies);
   void put_leaf(VsdId id, uint64_t epoch, const meta::Leaf& leaf);
@@ -116,7 +131,7 @@ class Kernel {
   [[nodiscard]] std::vector<meta::Stale> stales(Vsd& vsd) const;
   /// kernel/freeze.c: a frozen state, or, with `thaw`, as the metadata says; false for "not now".
   bool set_extent(VsdId id, uint64_t epoch, const meta::MappedExtent& as, bool frozen,
-                  DiskId refreshed);
+                  DiskId refreshed, bool partial = false);
   [[nodiscard]] bool in_epoch(VsdId id, uint64_t epoch);
   [[nodiscard]] bool equal_copies(const Vsd& vsd) const;
 
@@ -263,6 +278,17 @@ class Daemon {
   Co<bool> freeze(VsdId vsd, uint64_t epoch, const std::vector<Item>& items);
   Co<std::vector<Item>> copy(std::vector<Item> items);
   void thaw(VsdId vsd, uint64_t epoch, const std::vector<Item>& items);
+  struct Gathering {
+    json::array pieces;
+    json::array sources;
+    std::vector<Cells> from;
+    std::vector<Cells> targets;
+    std::vector<Item> writable;
+  };
+  Co<Done> gather_one();
+  Co<Done> gather_chunk(VsdId vsd, uint64_t row);
+  std::optional<Gathering> plan_gathering(VsdId vsd, uint64_t row, const json::array& to);
+  void tell_gathered(uint64_t behind);
   Co<std::optional<Lease>> hold(VsdId vsd);
   Co<Done> give_back_leases();
   std::vector<Item> plan(VsdId vsd, const std::vector<ExtentId>& extents);

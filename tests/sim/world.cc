@@ -46,6 +46,7 @@ const std::map<std::string, Rule>& rules() {
       {"mover-freeze", Rule::mover_freeze},
       {"mover-flush", Rule::mover_flush},
       {"leaf-epoch", Rule::leaf_epoch},
+      {"told-first", Rule::told_first},
   };
   return all;
 }
@@ -802,9 +803,11 @@ void World::run() {
   scheduler.spawn(this, network());
   scheduler.spawn(this, init());
   scheduler.spawn(this, breaker());
-  // Rules that snapshots have no part in are missed sooner where there are none.
+  // Rules that snapshots have no part in are missed sooner where there are none; as with what is
+  // gathered.
   if (options_.without == Rule::none || options_.without == Rule::leaf_epoch)
     scheduler.spawn(this, keeper());
+  gathers = options_.without == Rule::none || options_.without == Rule::told_first;
   guests = true;
   faults = true;
   uint64_t looked = 0;

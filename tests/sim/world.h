@@ -167,6 +167,7 @@ enum class Rule : uint8_t {
   mover_freeze,  ///< an extent is not written while it is copied
   mover_flush,   ///< a copy is flushed before it counts
   leaf_epoch,    ///< a leaf is of the epoch in which it is used
+  told_first,    ///< the module hears where data was gathered before it writes there again
 };
 
 /// Names and rules.
@@ -220,8 +221,10 @@ class World {
   Oracle oracle;
   bool faults = false;  ///< small ones too: lost answers, repeated calls
   bool guests = false;
+  bool gathers = false;  ///< movers put together what is scattered
   uint64_t entries = 0;
   uint64_t injected = 0;
+  uint64_t gathered = 0;
   std::vector<VsdId> vsds;
 
  private:

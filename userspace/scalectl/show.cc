@@ -191,7 +191,9 @@ std::string use_of(const json::object& o) {
 std::string show_vsd(const json::object& o) {
   std::string out = "VSD " + text(o, "name") + ": " + bytes(o, "size_bytes") + ", " +
                     count(o, "copies") + " copies";
-  if (o.contains("mapped_bytes")) out += ", " + bytes(o, "mapped_bytes") + " mapped\n" + use_of(o);
+  if (o.contains("mapped_bytes"))
+    out += ", " + bytes(o, "mapped_bytes") + " mapped in " + count(o, "pieces") + " pieces\n" +
+           use_of(o);
   const std::string open = where_open(o);
   out += open.empty() ? "\nnot open\n" : "\nopen on node " + open + "\n";
   for (const json::value& value : list(o, "open"))

@@ -66,6 +66,8 @@ class Agent {
   /// Held from reading what copies extents have until the kernel knows it, so that what is older
   /// never comes later.
   std::mutex& telling() { return telling_; }
+  /// With telling() held, in a read transaction: what was gathered since it was told last.
+  Result<void> tell_gathered(control::Kernel& kernel, meta::Database& database);
 
   /// Whether a device of this node's is open: mounted, or a program has it.
   bool has_users();
@@ -137,8 +139,8 @@ class Agent {
   void keep_stock(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_peers(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_fences(control::Kernel& kernel, meta::Cluster& cluster);
-  void keep_quarantine(control::Kernel& kernel, meta::Cluster& cluster);
-  bool tell_moved(control::Kernel& kernel, meta::Cluster& cluster);
+  void keep_quarantine(control::Kernel& kernel, meta::Database& database);
+  bool tell_moved(control::Kernel& kernel, meta::Database& database);
   void keep_device(meta::Cluster& cluster, const meta::Opened& opened);
 
   void wake_service();
@@ -155,6 +157,7 @@ class Agent {
 
   std::mutex looking_;
   std::mutex telling_;
+  uint64_t told_ = 0;  // entry up to which it knows what was gathered; under telling_
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
   uint64_t changes_ = 0;

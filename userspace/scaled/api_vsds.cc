@@ -81,6 +81,7 @@ Outcome show_vsd(Call& call, const std::string& name) {
   }
   out["mapped_bytes"] = spread->mapped_sectors * kSectorBytes;
   out["extents"] = spread->extents;
+  out["pieces"] = spread->pieces;
   out["referenced_bytes"] = usage->referenced * kSlotBytes;
   out["unique_bytes"] = usage->unique * kSlotBytes;
   out["stale_copies"] = stale;

@@ -8,6 +8,7 @@
 #include "agent.h"
 #include "host/disks.h"
 #include "host/dm.h"
+#include "meta/map.h"
 #include "refetch.h"
 
 namespace scaled {
@@ -55,7 +56,7 @@ void Agent::keep_house(const std::stop_token& stop) {
     keep_leases(*kernel, cluster);
     keep_fences(*kernel, cluster);
     keep_holds();
-    keep_quarantine(*kernel, cluster);
+    keep_quarantine(*kernel, *database);
     std::this_thread::sleep_for(kCalm);
   }
 }
@@ -264,22 +265,45 @@ void Agent::keep_fences(Kernel& kernel, meta::Cluster& cluster) {
   }
 }
 
-// Whoever here only reads from extents whose copies moved reads from where they are now.
-bool Agent::tell_moved(Kernel& kernel, meta::Cluster& cluster) {
+// Whoever here only reads from extents whose copies moved, or from pieces that were gathered
+// elsewhere, reads from where they are now.
+bool Agent::tell_moved(Kernel& kernel, meta::Database& database) {
   const std::lock_guard telling(telling_);
-  auto moved = cluster.relocated(barrier_);
-  auto told = moved ? kernel.move_extents(*moved) : Result<void>(moved.error());
-  if (!told) spdlog::error("copies that moved: {}", told.error().text);
+  auto told = meta::guarded([&]() -> Result<void> {
+    const SQLite::Transaction snapshot(database.sql());
+    auto moved = meta::Cluster(database).relocated(barrier_);
+    if (!moved) return moved.error();
+    CORE_TRY(kernel.move_extents(*moved));
+    return tell_gathered(kernel, database);
+  });
+  if (!told) spdlog::error("data that moved: {}", told.error().text);
   return static_cast<bool>(told);
 }
 
-void Agent::keep_quarantine(Kernel& kernel, meta::Cluster& cluster) {
+Result<void> Agent::tell_gathered(Kernel& kernel, meta::Database& database) {
+  const auto now = database.applied();
+  if (!now) return now.error();
+  // Whatever the module was given to read by since is newer than what it was told of.
+  auto gathered = meta::Map(database).gathered(told_, config_.node, life_);
+  if (!gathered) return gathered.error();
+  for (const meta::Moved& moved : *gathered) {
+    auto told = kernel.move_pieces(moved);
+    // Without a device, or in another epoch, nothing older is known there.
+    if (!told && told.error().code != Code::not_found && told.error().code != Code::stale)
+      return told;
+  }
+  told_ = now->index;
+  return {};
+}
+
+void Agent::keep_quarantine(Kernel& kernel, meta::Database& database) {
+  meta::Cluster cluster(database);
   uint64_t index = 0;
   // Later, where the mover is at it: it works half of the time only.
   if (const std::unique_lock looking(looking_, std::try_to_lock); looking)
     index = replica_.applied().index;
   auto behind = cluster.quarantine_behind(barrier_);
-  if (index != 0 && behind && *behind && tell_moved(kernel, cluster) && kernel.barrier()) {
+  if (index != 0 && behind && *behind && tell_moved(kernel, database) && kernel.barrier()) {
     if (propose({{"op", "seen"}, {"node", config_.node.value}, {"index", index}})) barrier_ = index;
   }
   auto garbage = cluster.has_garbage();

@@ -139,6 +139,7 @@ void Mover::run(const std::stop_token& stop) {
     report(cluster, done);
     rest = done.waiting != 0 && done.moved == 0 ? kLongRest : kRest;
     if (done.moved == 0) scrub(*kernel, *database, stop);
+    if (done.moved == 0) gather(*kernel, *database, stop);
   }
   const std::lock_guard lock(moving_);
   give_back_leases();
@@ -305,6 +306,17 @@ std::optional<Mover::Lease> Mover::mind(Kernel& kernel, VsdId vsd) {
   return Lease{epoch, true};
 }
 
+// Whose work a VSD is: of the node that has its lease, else of one of those that are up.
+NodeId Mover::worker_of(const meta::Vsd& vsd, const std::vector<meta::Node>& nodes) {
+  std::vector<NodeId> up;
+  for (const meta::Node& node : nodes) {
+    if (node.state != "up") continue;
+    if (node.id == vsd.lease_node && node.life == vsd.lease_life) return node.id;
+    up.push_back(node.id);
+  }
+  return up.empty() ? NodeId{} : up[vsd.id.value % up.size()];
+}
+
 // The lease under which this node moves extents of a VSD; none where that is another's work.
 std::optional<Mover::Lease> Mover::hold(Kernel& kernel, meta::Cluster& cluster, VsdId vsd) {
   auto row = cluster.vsd(vsd);
@@ -315,13 +327,7 @@ std::optional<Mover::Lease> Mover::hold(Kernel& kernel, meta::Cluster& cluster, 
     if (at != minded_.end() && at->second == (*row)->epoch) return Lease{at->second, true};
     return Lease{(*row)->epoch, false};
   }
-  std::vector<NodeId> up;
-  for (const meta::Node& node : *nodes) {
-    if (node.state != "up") continue;
-    if (node.id == (*row)->lease_node && node.life == (*row)->lease_life) return std::nullopt;
-    up.push_back(node.id);
-  }
-  if (up.empty() || up[vsd.value % up.size()] != config_.node) return std::nullopt;
+  if (worker_of(**row, *nodes) != config_.node) return std::nullopt;
   return mind(kernel, vsd);
 }
 
@@ -422,14 +428,16 @@ std::vector<Mover::Item> Mover::let_go(Kernel& kernel, VsdId vsd, uint64_t epoch
   return out;
 }
 
-// Step 6: as the metadata says by now.
-void Mover::thaw(Kernel& kernel, meta::Database& database, VsdId vsd, uint64_t epoch,
-                 const std::vector<Item>& items) {
+// Step 6: as the metadata says by now. What was gathered elsewhere first: what is written in place
+// from now on must not go to where it was.
+bool Mover::try_thaw(Kernel& kernel, meta::Database& database, VsdId vsd, uint64_t epoch,
+                     const std::vector<Item>& items) {
   std::vector<ExtentState> states;
   const std::lock_guard telling(agent_.telling());
   auto read = meta::guarded([&]() -> Result<void> {
     const SQLite::Transaction snapshot(database.sql());
     meta::Map map(database);
+    CORE_TRY(agent_.tell_gathered(kernel, database));
     for (const Item& item : items) {
       auto extent = map.extent(item.extent.id, vsd);
       // Freed meanwhile: nothing uses it, whatever its copies were.
@@ -444,8 +452,15 @@ void Mover::thaw(Kernel& kernel, meta::Database& database, VsdId vsd, uint64_t e
   });
   if (read) read = kernel.set_extents(vsd, epoch, states);
   // Without a device, or in another epoch, nothing is frozen any more.
-  if (!read && read.error().code != Code::not_found && read.error().code != Code::stale)
-    spdlog::error("VSD {}: {}", vsd.value, read.error().text);
+  if (read || read.error().code == Code::not_found || read.error().code == Code::stale) return true;
+  spdlog::error("VSD {}: {}", vsd.value, read.error().text);
+  return false;
+}
+
+// Again later where that cannot be said now: until then nothing there is written in place.
+void Mover::thaw(Kernel& kernel, meta::Database& database, VsdId vsd, uint64_t epoch,
+                 const std::vector<Item>& items) {
+  if (!try_thaw(kernel, database, vsd, epoch, items)) unsettled_.push_back({vsd, epoch, items});
 }
 
 // An outcome that was not known is settled once a later proposal has been answered.
@@ -454,8 +469,9 @@ void Mover::settle(Kernel& kernel, meta::Database& database) {
   const auto answer =
       propose({{"op", "seen"}, {"node", config_.node.value}, {"index", uint64_t{0}}});
   if (!answer) return;
-  for (const Unsettled& one : unsettled_) thaw(kernel, database, one.vsd, one.epoch, one.items);
-  unsettled_.clear();
+  std::erase_if(unsettled_, [&](const Unsettled& one) {
+    return try_thaw(kernel, database, one.vsd, one.epoch, one.items);
+  });
 }
 
 // Under moving_, with the lease.

@@ -14,6 +14,7 @@
 #include "control/kernel.h"
 #include "host/dm.h"
 #include "meta/cluster.h"
+#include "policy/gathering.h"
 #include "policy/healing.h"
 #include "policy/pace.h"
 #include "policy/verdict.h"
@@ -30,8 +31,9 @@ class Agent;
 /// The holder of a VSD's lease moves its extents. Where nobody has one, a node takes the lease for
 /// that ("minded": its kernel knows nothing of it) and gives it back when the work is done, or when
 /// another node asks for it. kernel/freeze.c says in which steps an extent is moved under a guest's
-/// writes. Where nothing is to be moved it compares copies (scrub.cc). How fast it goes the guests
-/// of this node decide, by how long their I/O takes (policy::Pace).
+/// writes. Where nothing is to be moved it compares copies (scrub.cc) and puts together what small
+/// writes have scattered (gather.cc). How fast it goes the guests of this node decide, by how long
+/// their I/O takes (policy::Pace).
 class Mover {
  public:
   Mover(const Paths& paths, const Config& config, replica::Replica& replica, Agent& agent);
@@ -106,6 +108,7 @@ class Mover {
     host::DeviceLoad before = host::device_load();
   };
   void rest_behind(const Piece& piece, policy::Haste haste, const std::stop_token& stop);
+  static core::NodeId worker_of(const meta::Vsd& vsd, const std::vector<meta::Node>& nodes);
   std::optional<Lease> hold(control::Kernel& kernel, meta::Cluster& cluster, core::VsdId vsd);
   std::optional<Lease> mind(control::Kernel& kernel, core::VsdId vsd);
   core::Result<std::vector<Item>> plan(meta::Database& database, core::VsdId vsd,
@@ -121,6 +124,40 @@ class Mover {
                            std::vector<Item> items);
   void thaw(control::Kernel& kernel, meta::Database& database, core::VsdId vsd, uint64_t epoch,
             const std::vector<Item>& items);
+  /// False where the module could not be told: what was frozen stays so.
+  bool try_thaw(control::Kernel& kernel, meta::Database& database, core::VsdId vsd, uint64_t epoch,
+                const std::vector<Item>& items);
+
+  /// What is to be put together in one extent, as it was when that was seen.
+  struct Scattered {
+    core::VsdId vsd;
+    std::vector<meta::Piece> pieces;
+    Clock::time_point since;
+    int warm = 0;  ///< times that somebody wrote there
+  };
+  /// A walk over a VSD that looks for such.
+  struct Look {
+    uint64_t next = 0;    // leaf
+    uint64_t newest = 0;  // extent of the VSD when it began
+    bool under_way = false;
+    std::optional<Clock::time_point> ended;
+    policy::Sparse sparse;
+  };
+  struct Gathering;
+
+  void gather(control::Kernel& kernel, meta::Database& database, const std::stop_token& stop);
+  void look_for_scattered(meta::Database& database);
+  void look_at(meta::Database& database, core::VsdId vsd, Look& look, size_t& leaves);
+  bool is_warm(meta::Cluster& cluster, const Scattered& one);
+  bool gather_pieces(control::Kernel& kernel, meta::Database& database, const Scattered& one);
+  core::Result<Gathering> plan_gathering(meta::Database& database, const Scattered& one,
+                                         const meta::MappedExtent& to);
+  core::Result<Gathering> hold_and_copy(control::Kernel& kernel, meta::Database& database,
+                                        const Scattered& one, const Lease& lease,
+                                        const meta::MappedExtent& to);
+  bool find_room(uint64_t copies);
+  void give_back_room();
+  bool can_spare(meta::Cluster& cluster);
 
   void scrub(control::Kernel& kernel, meta::Database& database, const std::stop_token& stop);
   std::vector<Pass> due_passes(meta::Cluster& cluster);
@@ -155,6 +192,12 @@ class Mover {
   Progress progress_;
   Clock::time_point counted_;
   Clock::time_point count_again_;
+  std::vector<Scattered> scattered_;
+  std::map<core::VsdId, Look> looks_;
+  std::optional<meta::MappedExtent> room_;  // a reservation that nothing was proposed for
+  std::set<core::ExtentId> unused_;         // reservations that nothing may have become of
+  std::optional<Clock::time_point> measured_;
+  bool can_spare_ = false;
   Clock::time_point guarded_;
   Clock::time_point balanced_;
   policy::Pace pace_;

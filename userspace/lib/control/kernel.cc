@@ -58,6 +58,17 @@ int put_records(nl_msg* msg, int attr, const std::vector<Record>& recs) {
   return nla_put(msg, attr, static_cast<int>(recs.size() * sizeof(Record)), recs.data());
 }
 
+scribe_range_rec record_of(const SlotRange& range) {
+  scribe_range_rec rec{};
+  rec.life = range.life;
+  rec.slot = range.slot;
+  rec.disk = static_cast<uint16_t>(range.disk.value);
+  rec.start = range.start;
+  rec.len = range.len;
+  rec.to = range.to;
+  return rec;
+}
+
 scribe_extent_rec record_of(const meta::MappedExtent& extent) {
   scribe_extent_rec rec{};
   rec.id = extent.id.value;
@@ -448,13 +459,7 @@ Result<std::vector<std::optional<uint64_t>>> Kernel::digests(std::span<const Slo
     std::vector<scribe_range_rec> recs;
     for (const SlotRange& one :
          ranges.subspan(out.size(), std::min(kMaxSlotCopies, ranges.size() - out.size()))) {
-      scribe_range_rec rec{};
-      rec.life = one.life;
-      rec.slot = one.slot;
-      rec.disk = static_cast<uint16_t>(one.disk.value);
-      rec.start = one.start;
-      rec.len = one.len;
-      recs.push_back(rec);
+      recs.push_back(record_of(one));
     }
     KERNEL_MESSAGE(SLOTS_DIGEST);
     KERNEL_PUT(put_records(msg, SCRIBE_A_RANGES, recs));
@@ -467,6 +472,38 @@ Result<std::vector<std::optional<uint64_t>>> Kernel::digests(std::span<const Slo
       out.push_back((done >> i & 1) != 0 ? std::optional(found[i]) : std::nullopt);
   }
   return out;
+}
+
+Result<void> Kernel::gather(std::span<const SlotRange> from, std::span<const SlotRange> targets) {
+  std::vector<scribe_range_rec> sources;
+  std::vector<scribe_range_rec> to;
+  for (const SlotRange& one : from) sources.push_back(record_of(one));
+  for (const SlotRange& one : targets) to.push_back(record_of(one));
+  KERNEL_MESSAGE(SLOTS_GATHER);
+  KERNEL_PUT(put_records(msg, SCRIBE_A_RANGES, sources) | put_records(msg, SCRIBE_A_TARGETS, to));
+  KERNEL_CALL();
+  return {};
+}
+
+Result<void> Kernel::move_pieces(const meta::Moved& moved) {
+  std::vector<scribe_piece_rec> pieces;
+  for (const meta::Piece& one : moved.pieces) {
+    scribe_piece_rec rec{};
+    rec.chunk = one.chunk;
+    rec.from = one.from.extent.value;
+    rec.start = one.from.start;
+    rec.len = one.from.len;
+    rec.off = one.from.off;
+    rec.to = one.to;
+    pieces.push_back(rec);
+  }
+  const std::vector<scribe_extent_rec> to = {record_of(moved.to)};
+  KERNEL_MESSAGE(PIECES_MOVED);
+  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, moved.vsd.value) |
+             nla_put_u64(msg, SCRIBE_A_EPOCH, moved.epoch) |
+             put_records(msg, SCRIBE_A_PIECES, pieces) | put_records(msg, SCRIBE_A_EXTENTS, to));
+  KERNEL_CALL();
+  return {};
 }
 
 Result<std::vector<Work>> Kernel::work() {

@@ -64,6 +64,9 @@ struct SlotRange {
   uint32_t slot = 0;
   uint16_t start = 0;
   uint16_t len = 0;
+  uint16_t to = 0;  ///< gather(): where it goes
+
+  friend bool operator==(const SlotRange&, const SlotRange&) = default;
 };
 
 /// SCRIBE_COPY_SLOTS_MAX
@@ -137,6 +140,13 @@ class Kernel {
   /// What is there; nothing where the disk answered with an error. Code::conflict where one is out
   /// of reach. Any number.
   Result<std::vector<std::optional<uint64_t>>> digests(std::span<const SlotRange> ranges);
+
+  /// Puts the ranges together in each of the targets and flushes all of them. Code::conflict where
+  /// a disk is out of reach. At most kMaxSlotCopies.
+  Result<void> gather(std::span<const SlotRange> from, std::span<const SlotRange> targets);
+  /// The VSD's map leads to other places with the same data. Code::not_found where there is no
+  /// device of the VSD, Code::stale in another epoch.
+  Result<void> move_pieces(const meta::Moved& moved);
 
   Result<std::vector<Work>> work();
   Result<void> barrier();

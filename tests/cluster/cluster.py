@@ -6,6 +6,7 @@
   cluster.py --all       those too that make check leaves out, for they take long
 """
 
+import calendar
 import json
 import subprocess
 import sys
@@ -310,6 +311,142 @@ def clones():
         lab.wait(node, f"scalectl vsd close {name}")
         lab.run(1, f"scalectl vsd delete {name} --yes")
     same_metadata(lab, (1, 2, 3))
+
+
+def scattered():
+    """In chunks that others share and in others; the daemon that puts them together is killed at it, and comes back."""
+    lab.run(1, "scalectl vsd create s 64MiB && scalectl vsd open s")
+    lab.run(1, f"dd if=/dev/urandom of={vsd('s')} bs=1M count=8 oflag=direct conv=fsync status=none")
+
+    def some(offset: int, size: int, seed: int) -> str:
+        return (f"fio --name=s --filename={vsd('s')} --offset={offset}m --size={size}m --rw=randwrite --bs=4k --direct=1 "
+                f"--ioengine=libaio --iodepth=8 --end_fsync=1 --io_size={size * 80}k --randseed={seed} --output-format=terse")
+
+    lab.run(1, some(8, 8, 1))
+    lab.run(1, "scalectl snapshot create s@base")
+    lab.run(1, some(0, 12, 2))
+    lab.run(2, "scalectl snapshot clone s@base sc && scalectl vsd open sc")
+    lab.run(3, "scalectl snapshot open s@base")
+    readers = {(1, vsd("s")): "", (2, vsd("sc")): "", (3, vsd("s@base")): ""}
+
+    def digest(node: int, device: str) -> str:
+        return lab.run(node, f"dd if={device} bs=1M count=16 iflag=direct status=none | sha256sum").split()[0]
+
+    for node, device in readers:
+        readers[node, device] = digest(node, device)
+    pieces = ask(lab, 1, "vsd show s")["pieces"]
+    assert pieces > 200, pieces
+    load = lab.start(2, f"fio --name=l --filename={vsd('sc')} --offset=32m --size=16m --rw=randwrite --bs=4k --direct=1 "
+                        "--ioengine=libaio --iodepth=4 --verify=crc32c --verify_fatal=1 --loops=3 --output-format=terse",
+                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_until("it begins", lambda: ask(lab, 3, "vsd show s")["pieces"] < pieces)
+    lab.run(1, "systemctl kill -s KILL scaled")
+    wait_up(lab, 2, (1, 2, 3))
+    wait_until("what is scattered is put together", lambda: ask(lab, 3, "vsd show s")["pieces"] < pieces * 0.6)
+    said = lab.ended(load)[1]
+    assert load.returncode == 0, said
+    for (node, device), before in readers.items():
+        assert digest(node, device) == before, f"node {node}"
+    for copy in (1, 2):
+        lab.run(1, f"dmsetup message scribe-s 0 copy {copy}")
+        assert digest(1, vsd("s")) == readers[1, vsd("s")], f"copy {copy}"
+    task = ask(lab, 1, "pool verify")["task"]
+    wait_until("all copies were compared", lambda: ask(lab, 1, f"task show {task}")["state"] != "running")
+    assert ask(lab, 1, f"task show {task}")["state"] == "done", ask(lab, 1, f"task show {task}")
+    lab.wait(3, "scalectl snapshot close s@base")
+    lab.run(1, "scalectl snapshot delete s@base --yes")
+    for node, name in ((1, "s"), (2, "sc")):
+        lab.wait(node, f"scalectl vsd close {name}")
+        lab.run(1, f"scalectl vsd delete {name} --yes")
+
+
+def snapshot_reader_dies():
+    lab.run(1, "scalectl vsd create r 32MiB && scalectl vsd open r")
+    writer = Writer(lab, 1, vsd("r"))
+    writer.read(30)
+    lab.run(3, "scalectl snapshot create r@one && scalectl snapshot open r@one")
+
+    def digest() -> str:
+        return lab.run(3, f"dd if={vsd('r@one')} bs=1M iflag=direct status=none | sha256sum").split()[0]
+
+    before = digest()
+    asked = lab.start(3, "scalectl vsd clone r rc", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(1.2)  # about when it is at it
+    lab.kill(3)
+    asked.wait()
+    writer.read(60)
+    lab.fails(1, "scalectl snapshot delete r@one --yes", 5, "open on 1 node")
+    lab.fails(1, "scalectl vsd delete r --yes", 5, "open")
+    lab.lab("start", 3)
+    wait_up(lab, 1, (1, 2, 3))
+    lab.wait(3, f"test -e {vsd('r@one')}")
+    assert digest() == before
+    writer.read(20)
+    records = writer.end()
+    made = [v["name"] for v in ask(lab, 2, "vsd list")["vsds"] if v["name"] == "rc"]
+    print(f"# the clone {'came to be' if made else 'did not come to be'}", flush=True)
+    if made:
+        lab.run(2, f"scalectl vsd open rc && {Writer.tool()} check {vsd('rc')} 30 && scalectl vsd close rc")
+        lab.run(2, "scalectl vsd delete rc --yes")
+    lab.run(1, f"{Writer.tool()} check {vsd('r')} {records}")
+    lab.wait(3, "scalectl snapshot close r@one")
+    lab.run(2, "scalectl snapshot delete r@one --yes")
+    lab.wait(1, "scalectl vsd close r")
+    lab.run(1, "scalectl vsd delete r --yes")
+    same_metadata(lab, (1, 2, 3))
+
+
+def schedule_was_off():
+    lab.run(1, "scalectl vsd create o 16MiB")
+    lab.run(1, "scalectl schedule create off --vsds o --rule FREQ=MINUTELY --keep 20")
+
+    def times() -> list[int]:
+        return sorted(calendar.timegm(time.strptime(s["name"], "off-%Y%m%d-%H%M%S"))
+                      for s in ask(lab, 2, "snapshot list")["snapshots"] if s["vsd"] == "o")
+
+    wait_until("the first is taken", times)
+    for node in (1, 2, 3):
+        lab.kill(node)
+    before = int(time.time())
+    wait_until("some times have passed", lambda: time.time() > before + 190)
+    for node in (1, 2, 3):
+        lab.lab("start", node)
+    wait_up(lab, 2, (1, 2, 3))
+    wait_until("it is caught up", lambda: any(at > before for at in times()))
+    missed = [at for at in times() if at > before]
+    assert missed[0] >= before + 120, (before, times())
+    assert all(later - at == 60 for at, later in zip(missed, missed[1:])), (before, times())
+    lab.run(1, "scalectl schedule delete off")
+    for each in ask(lab, 1, "snapshot list")["snapshots"]:
+        if each["vsd"] == "o":
+            lab.run(1, f"scalectl snapshot delete o@{each['name']} --yes")
+    lab.run(1, "scalectl vsd delete o --yes")
+    same_metadata(lab, (1, 2, 3))
+
+
+def clocks_differ():
+    lab.run(1, "scalectl vsd create k 16MiB")
+    lab.run(1, "scalectl schedule create aged --vsds k --rule FREQ=MINUTELY --keep 50 --keep-days 1")
+
+    def taken() -> set[str]:
+        return {s["name"] for s in ask(lab, 1, "snapshot list")["snapshots"] if s["vsd"] == "k"}
+
+    wait_until("two are taken", lambda: len(taken()) >= 2)
+    before = taken()
+    at = leader(lab, 1)
+    other = 2 if at != 2 else 3
+    lab.run(at, "date -s '+3 days'")
+    wait_until("it is told", lambda: any(c["subject"] == "clock" for c in ask(lab, at, "cluster status")["conditions"]))
+    lab.run(at, "date -s '-3 days'")
+    assert before <= taken(), "what was young is gone"
+    during = taken()
+    wait_until("the clock is good again", lambda: leader(lab, other) != at or not any(
+        c["subject"] == "clock" for c in ask(lab, at, "cluster status")["conditions"]))
+    wait_until("the schedule goes on", lambda: len(taken() - during) >= 2)
+    lab.run(1, "scalectl schedule delete aged")
+    for name in taken():
+        lab.run(1, f"scalectl snapshot delete k@{name} --yes")
+    lab.run(1, "scalectl vsd delete k --yes")
 
 
 def api_is_as_described():
@@ -819,6 +956,13 @@ def main():
     lab.case("snapshots are taken by a schedule, at one instant and once, whoever leads; so many of them are kept", schedule)
     lab.case("clones of a disk in use are what it was at an instant, while copies move, whoever is deleted first", clones,
              slow=True)
+    lab.case("what small writes have scattered is put together: who reads it, by snapshot and clone as well, sees nothing of it",
+             scattered, slow=True)
+    lab.case("a node dies with a snapshot open and in the middle of a clone: writers go on, and it has the snapshot again",
+             snapshot_reader_dies, slow=True)
+    lab.case("what a schedule missed while all was off is caught up once", schedule_was_off, slow=True)
+    lab.case("the leader's clock jumps by days: nothing is deleted for its age, and schedules go on when it is back",
+             clocks_differ, slow=True)
     lab.case("the API answers as its description says", api_is_as_described)
     lab.case("data between nodes is encrypted; who has no certificate is sent away", data_is_encrypted)
     lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)

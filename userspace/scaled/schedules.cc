@@ -168,6 +168,8 @@ void Schedules::expire(const std::vector<meta::Schedule>& schedules, int64_t now
   const auto snapshots = call_->cluster().snapshots();
   if (!snapshots) return;
   std::optional<bool> agreed;
+  // What was told of clocks is looked at again, also where nothing is old enough to ask for it.
+  if (noted_.contains("clock")) agreed = clocks_agree();
   size_t deleted = 0;
   for (const meta::Schedule& schedule : schedules) {
     for (const policy::Expired& one : policy::expired(schedule, *snapshots, now)) {

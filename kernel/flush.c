@@ -245,10 +245,20 @@ static void flush_disks(struct scribe_vsd *vsd, bool again)
 }
 
 /*
+ * A write goes to all copies. Where none of this batch reached one of them, all went elsewhere in
+ * the end: nothing that was written is to stay in this extent.
+ */
+static bool nothing_stays(const struct scribe_missed *missed)
+{
+	return missed->failed & ~missed->written && !missed->skipped && !missed->unsettled;
+}
+
+/*
  * Step 3: which copies of an extent miss data that must not get lost? Where no other is whole, one
- * that merely missed a request is: what it missed lies elsewhere by now. *good: whether there is a
- * whole one. A stale one that was left out is named anew: the mover may just have copied to it, and
- * what it copied is not all any more.
+ * that merely missed a request is: what it missed lies elsewhere by now. Where that is so of all
+ * data, one that was not flushed is whole as well: it may be the only one whose disk comes back.
+ * *good: whether there is a whole one. A stale one that was left out is named anew: the mover may
+ * just have copied to it, and what it copied is not all any more.
  *
  * *suspects: those that have all that was flushed, and may differ from the one that stays current.
  */
@@ -270,6 +280,11 @@ static u32 stale_copies(const struct scribe_batch *batch, const struct scribe_ex
 			missed |= BIT(i);
 		else
 			whole |= BIT(i);
+	}
+	if (!whole && nothing_stays(&extent->closed)) {
+		*good = lost || missed;
+		*suspects = 0;
+		return 0;
 	}
 	*good = whole || missed;
 	rest = whole ?: missed;

@@ -436,6 +436,15 @@ Extent::Marks Kernel::marks(const Vsd& vsd, const Extent& extent) {
     }
   }
   Extent::Marks out;
+  // A write goes to all copies: where none reached one of them, all went elsewhere.
+  const bool nothing_stays =
+      extent.closed.skipped.empty() && !extent.closed.unsettled &&
+      std::any_of(extent.closed.failed.begin(), extent.closed.failed.end(),
+                  [&](DiskId disk) { return !extent.closed.written.contains(disk); });
+  if (whole.empty() && nothing_stays) {
+    out.good = !lost.empty() || !missed.empty();
+    return out;
+  }
   out.good = !whole.empty() || !missed.empty();
   if (extent.closed.unsettled && out.good) {
     out.suspects = whole.empty() ? missed : whole;

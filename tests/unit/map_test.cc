@@ -24,6 +24,8 @@ using meta::Copy;
 using meta::Database;
 using meta::Map;
 
+namespace fs = std::filesystem;
+
 constexpr uint64_t kChunk = core::kChunkSectors;
 constexpr core::NodeId kNode{1};
 constexpr uint64_t kLife = 77;
@@ -759,6 +761,140 @@ RC_GTEST_PROP(Map, AnyHistoryEqualsTheModel, ()) { compare_with_model(false); }
 // The same where chunks are gathered meanwhile, of VSDs and of snapshots alike: no version changes,
 // and whoever reads by a map from before comes to read by the one from behind.
 RC_GTEST_PROP(Map, GatheringChangesWhereDataIsAndNoVersion, ()) { compare_with_model(true); }
+
+// A disk that is written between 5000 snapshots: each has what it had, none costs more than the
+// first, and all space comes back.
+TEST(Map, FiveThousandSnapshotsWithAWriteBetweenEach) {
+  constexpr uint64_t kMany = 5000;
+  Cluster c;
+  const VsdId v = c.vsd("v", kChunks);
+  std::vector<core::SnapshotId> taken;
+  std::vector<ExtentId> written;
+  for (uint64_t i = 0; i < kMany; i++) {
+    written.push_back(c.reserve());
+    c.write(v, i % 7, {static_cast<uint16_t>(i % 16 * 8), 8, 0, written.back()}).value();
+    taken.push_back(c.snapshot(v, "s" + std::to_string(i)).value());
+  }
+  c.expect_sound();
+  for (const uint64_t i : {uint64_t{0}, kMany / 2, kMany - 1}) {
+    const auto chunk = c.map().snapshot_chunk(taken[i], i % 7).value();
+    const bool has = std::any_of(chunk.begin(), chunk.end(),
+                                 [&](const Segment& one) { return one.extent == written[i]; });
+    EXPECT_TRUE(has) << "snapshot " << i;
+  }
+  // For each write behind a snapshot a row of each level, and the chunk's.
+  EXPECT_LE(c.leader().sql().execAndGet("SELECT count(*) FROM tree").getInt64(),
+            static_cast<int64_t>(kMany) * 4);
+  const auto before = c.map().version(taken[kMany / 2]).value();
+  const auto after = c.map().version(taken[kMany / 2 + 1]).value();
+  EXPECT_EQ(c.map().diff(before, after, 0, 100)->changes.size(), 1U);
+  for (const core::SnapshotId snapshot : taken)
+    c.entry([&](Map& map, uint64_t) { return map.delete_snapshot(snapshot); }).value();
+  c.entry([&](Map& map, uint64_t) { return map.delete_vsd(v); }).value();
+  while (c.entry([&](Map& map, uint64_t index) { return map.reap(128, index); }).value() != 0) {
+  }
+  c.expect_sound();
+  EXPECT_EQ(c.leader().sql().execAndGet("SELECT count(*) FROM extent").getInt64(), 0);
+}
+
+// A machine that dies at any entry has the one before it or that one, never a part.
+class Crashes : public ::testing::Test {
+ protected:
+  Crashes() {
+    fs::remove_all(dir_);
+    fs::create_directory(dir_);
+    database_ = Database::open(path("live")).value();
+    for (const char* disk : {"1", "2"})
+      database_->sql().exec(std::string("INSERT INTO disk VALUES(") + disk + ", 1, '" + disk +
+                            "', '', 'ssd', 1000000, 'ok', 1, 0, 0)");
+  }
+  ~Crashes() override {
+    database_.reset();
+    fs::remove_all(dir_);
+  }
+  [[nodiscard]] std::string path(const std::string& name) const { return dir_ / name; }
+  // As the files lie there at this moment.
+  uint64_t digest_after_a_crash() {
+    for (const char* part : {"", "-wal", "-shm"}) {
+      fs::remove(path("dead") + part);
+      if (fs::exists(path("live") + part)) fs::copy(path("live") + part, path("dead") + part);
+    }
+    auto dead = Database::open(path("dead")).value();
+    EXPECT_EQ(Map(*dead).verify().value(), std::vector<std::string>{});
+    return dead->digest().value();
+  }
+  template <class Function>
+  auto entry(Function&& change) {
+    Map map(*database_);
+    std::optional<decltype(change(map, uint64_t{}))> result;
+    const uint64_t before = database_->digest().value();
+    database_
+        ->prepare([&]() -> core::Result<void> {
+          result = change(map, index_ + 1);
+          if (!*result) return result->error();
+          return {};
+        })
+        .value();
+    EXPECT_EQ(digest_after_a_crash(), before) << "entry " << index_ + 1 << " is not committed";
+    database_->commit({++index_, 0}).value();
+    EXPECT_EQ(digest_after_a_crash(), database_->digest().value()) << "entry " << index_;
+    return result->value();
+  }
+
+ private:
+  const fs::path dir_ = fs::temp_directory_path() / ("scribe-crash-" + std::to_string(::getpid()));
+  std::unique_ptr<Database> database_;
+  uint64_t index_ = 0;
+};
+
+TEST_F(Crashes, AtEveryEntryOfSnapshotsClonesRevertsAndDeletions) {
+  uint32_t slot = 0;
+  auto reserve = [&] {
+    const std::array<Copy, 2> copies{Copy{{1}, slot}, Copy{{2}, slot}};
+    slot++;
+    return entry([&](Map& map, uint64_t) { return map.reserve(copies, kNode, kLife); });
+  };
+  auto write = [&](VsdId vsd, uint64_t epoch, uint64_t chunk, uint16_t start) {
+    const ExtentId extent = reserve();
+    entry([&](Map& map, uint64_t index) -> core::Result<bool> {
+      const auto done = map.commit({vsd, epoch, {{chunk, {start, 8, 0, extent}}}, {}}, index);
+      if (!done) return done.error();
+      return true;
+    });
+  };
+  auto done = [](const core::Result<void>& result) -> core::Result<bool> {
+    if (!result) return result.error();
+    return true;
+  };
+  const VsdId v =
+      entry([](Map& map, uint64_t) { return map.create_vsd("v", kChunks * kChunk, 2); });
+  entry([&](Map& map, uint64_t) { return map.grant_lease(v, kNode, kLife); });
+  for (uint16_t i = 0; i < 4; i++) write(v, 1, 3, static_cast<uint16_t>(i * 8));
+  const auto one = entry([&](Map& map, uint64_t i) { return map.snapshot(v, "one", i, 5); });
+  write(v, 1, 3, 8);
+  write(v, 1, 1000, 0);
+  const auto two = entry([&](Map& map, uint64_t i) { return map.snapshot(v, "two", i, 6); });
+  const VsdId b = entry([&](Map& map, uint64_t) { return map.clone(one, "b", 2); });
+  entry([&](Map& map, uint64_t) { return map.grant_lease(b, kNode, kLife); });
+  write(b, 1, 3, 0);
+  const ExtentId to = reserve();
+  entry([&](Map& map, uint64_t index) -> core::Result<bool> {
+    const auto history = map.history(b, 0);
+    std::vector<meta::Piece> pieces;
+    for (const auto& chunk : history->chunks)
+      if (chunk.live)
+        for (const Segment& segment : chunk.segments)
+          pieces.push_back({chunk.row, chunk.chunk, segment, segment.start});
+    return done(map.gather(b, pieces, to, index));
+  });
+  entry([&](Map& map, uint64_t) { return done(map.revert(v, one)); });
+  entry([&](Map& map, uint64_t) { return done(map.delete_snapshot(two)); });
+  entry([&](Map& map, uint64_t) { return done(map.delete_vsd(v)); });
+  entry([&](Map& map, uint64_t) { return done(map.delete_snapshot(one)); });
+  entry([&](Map& map, uint64_t) { return done(map.delete_vsd(b)); });
+  while (entry([](Map& map, uint64_t index) { return map.reap(2, index); }) != 0) {
+  }
+}
 
 TEST(Map, PiecesOfAChunkThatChangedMeanwhileAreNotGathered) {
   Cluster c;

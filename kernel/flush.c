@@ -214,6 +214,22 @@ static void flush_leg_done(struct scribe_leg *leg)
 }
 
 /*
+ * What was flushed to a disk that has failed since is as good as not flushed: another copy that
+ * was merely out of reach must have it first.
+ */
+static void note_failed_disks(struct scribe_vsd *vsd)
+{
+	u32 id;
+
+	spin_lock_irq(&vsd->lock);
+	for_each_set_bit(id, vsd->closed->disks, SCRIBE_DISK_MAX_ID + 1) {
+		if (scribe_disk_view(id).state == SCRIBE_DISK_FAILED)
+			vsd->closed->written[id].failed = true;
+	}
+	spin_unlock_irq(&vsd->lock);
+}
+
+/*
  * Step 2: flush every disk that was written, each in the life in which it was written. Again: those
  * where that failed, in case they were only out of reach.
  */
@@ -242,6 +258,7 @@ static void flush_disks(struct scribe_vsd *vsd, bool again)
 	}
 	if (!atomic_dec_and_test(&run.pending))
 		wait_for_completion(&run.done);
+	note_failed_disks(vsd);
 }
 
 /*

@@ -491,6 +491,9 @@ Co<Done> Kernel::flush_written(Vsd& vsd, bool again) {
   co_await world_.scheduler.until([&legs] { return all_ended(legs); });
   for (const auto& one : legs)
     if (!one->ok) vsd.closed.disks.at(one->disk).failed = true;
+  // One that has failed since is as good as not flushed; of another node's nothing is known here.
+  for (auto& [id, written] : vsd.closed.disks)
+    if (world_.disk(id).failed && world_.disk(id).node == node_) written.failed = true;
   co_return Done{};
 }
 

@@ -310,6 +310,15 @@ static u32 stale_copies(const struct scribe_batch *batch, const struct scribe_ex
 	return whole ? lost | missed : lost;
 }
 
+/*
+ * Whether an extent of the closed batch needs a good copy. One that is about to be left out of the
+ * map does not, unless it was refused: then it is a later batch that leaves it out.
+ */
+static bool needs_copy(const struct scribe_vsd *vsd, const struct scribe_extent *extent)
+{
+	return vsd->refused || refcount_read(&extent->refs) > 1;
+}
+
 /* How many in the batch; false where an extent would be left without a good copy. */
 static bool count_stales(struct scribe_vsd *vsd, u32 *nr)
 {
@@ -322,8 +331,7 @@ static bool count_stales(struct scribe_vsd *vsd, u32 *nr)
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
 		stale = stale_copies(vsd->closed, dirty->extent, &good, &suspects);
 		*nr += hweight32(stale | suspects);
-		/* An extent that is about to be left out of the commit may lose all its copies. */
-		if (!good && refcount_read(&dirty->extent->refs) > 1)
+		if (!good && needs_copy(vsd, dirty->extent))
 			enough = false;
 	}
 	spin_unlock_irq(&vsd->lock);
@@ -335,7 +343,16 @@ static bool given_up(struct scribe_vsd *vsd)
 	return READ_ONCE(vsd->lease) == SCRIBE_LEASE_FAILED || READ_ONCE(vsd->dying);
 }
 
-/* Step 4: the daemon commits changes and stale copies as one log entry. */
+static bool answered(struct scribe_vsd *vsd)
+{
+	return READ_ONCE(vsd->batch_acked) == vsd->batch_seq ||
+	       READ_ONCE(vsd->batch_refused) == vsd->batch_seq;
+}
+
+/*
+ * Step 4: the daemon commits changes and stale copies as one log entry. -EAGAIN: a disk that was
+ * flushed has failed since, and with what is stale no good copy would be left.
+ */
 static int commit_batch(struct scribe_vsd *vsd)
 {
 	int err;
@@ -347,11 +364,14 @@ static int commit_batch(struct scribe_vsd *vsd)
 	spin_unlock_irq(&vsd->lock);
 	trace_scribe_commit(vsd->id, vsd->batch_seq, vsd->closed->nr_ops, -EINPROGRESS);
 	scribe_event();
-	wait_event(vsd->committed, READ_ONCE(vsd->batch_acked) == vsd->batch_seq || given_up(vsd));
+	wait_event(vsd->committed, answered(vsd) || given_up(vsd));
 	spin_lock_irq(&vsd->lock);
 	vsd->closed_ready = false;
 	spin_unlock_irq(&vsd->lock);
-	err = READ_ONCE(vsd->batch_acked) == vsd->batch_seq ? 0 : -EIO;
+	if (READ_ONCE(vsd->batch_acked) == vsd->batch_seq)
+		err = 0;
+	else
+		err = READ_ONCE(vsd->batch_refused) == vsd->batch_seq ? -EAGAIN : -EIO;
 	trace_scribe_commit(vsd->id, vsd->batch_seq, vsd->closed->nr_ops, err);
 	return err;
 }
@@ -377,25 +397,57 @@ static void mark_stales(struct scribe_vsd *vsd)
 	spin_unlock_irq(&vsd->lock);
 }
 
+static void set_stuck(struct scribe_vsd *vsd, bool stuck)
+{
+	spin_lock_irq(&vsd->lock);
+	vsd->stuck = stuck;
+	spin_unlock_irq(&vsd->lock);
+	if (stuck)
+		scribe_event();
+}
+
+/* A disk may come back; where none of them can, the daemon knows, and fails the lease. */
+static int await_good_copy(struct scribe_vsd *vsd, u32 *nr_stales)
+{
+	int err = 0;
+
+	if (count_stales(vsd, nr_stales))
+		return 0;
+	pr_err("vsd %llu: unflushed data has no good copy left, flush waits\n", vsd->id);
+	do {
+		set_stuck(vsd, true);
+		if (wait_event_timeout(vsd->committed, given_up(vsd), HZ))
+			err = -EIO;
+		else
+			flush_disks(vsd, true);
+	} while (!err && !count_stales(vsd, nr_stales));
+	set_stuck(vsd, false);
+	return err;
+}
+
 static int flush_closed(struct scribe_vsd *vsd)
 {
-	bool warned = false;
 	u32 nr_stales;
 	int err;
 
+	vsd->refused = false;
 	flush_disks(vsd, false);
-	while (!count_stales(vsd, &nr_stales)) {
-		if (!warned)
-			pr_err("vsd %llu: unflushed data has no good copy left, flush waits\n",
-			       vsd->id);
-		warned = true;
+	for (;;) {
+		err = await_good_copy(vsd, &nr_stales);
+		if (err)
+			return err;
+		if (!vsd->closed->nr_ops && !nr_stales)
+			return 0; /* in place only, all disks flushed: nothing to commit */
+		err = commit_batch(vsd);
+		if (err != -EAGAIN)
+			break;
+		vsd->refused = true;
 		if (wait_event_timeout(vsd->committed, given_up(vsd), HZ))
 			return -EIO;
+		/* All of them: the one that failed may not know it yet. */
+		flush_disks(vsd, false);
 		flush_disks(vsd, true);
 	}
-	if (!vsd->closed->nr_ops && !nr_stales)
-		return 0; /* written in place only, all disks flushed: nothing to commit */
-	err = commit_batch(vsd);
 	if (!err)
 		mark_stales(vsd);
 	return err;
@@ -406,7 +458,7 @@ void scribe_flush_work(struct work_struct *work)
 	struct scribe_vsd *vsd = container_of(to_delayed_work(work), struct scribe_vsd, flush);
 	struct scribe_flush_waiter *waiter, *next;
 	LIST_HEAD(waiters);
-	bool something;
+	bool something, lost = false;
 	int err = 0;
 	u64 gen;
 
@@ -421,10 +473,14 @@ void scribe_flush_work(struct work_struct *work)
 	/* Batches are closed here alone, so this is the generation that began at the closing. */
 	if (!err)
 		vsd->flushed_gen = gen;
+	list_for_each_entry(waiter, &waiters, node)
+		lost |= waiter->user && vsd->lost;
+	if (lost)
+		vsd->lost = false;
 	spin_unlock_irq(&vsd->lock);
 	list_for_each_entry_safe(waiter, next, &waiters, node) {
 		list_del_init(&waiter->node);
-		waiter->done(waiter, err ? BLK_STS_IOERR : BLK_STS_OK);
+		waiter->done(waiter, err || (waiter->user && lost) ? BLK_STS_IOERR : BLK_STS_OK);
 	}
 	spin_lock_irq(&vsd->lock);
 	if (!list_empty(&vsd->flush_waiters))
@@ -570,7 +626,37 @@ int scribe_batch_fill(struct scribe_vsd *vsd, struct sk_buff *skb)
 	return err;
 }
 
-int scribe_batch_done(struct scribe_vsd *vsd, u64 epoch, u64 seq)
+u32 scribe_batch_collect_stuck(struct scribe_vsd *vsd, struct scribe_work_rec *recs, u32 max)
+{
+	struct scribe_work_rec rec = { .type = SCRIBE_WORK_FLUSH_STUCK, .vsd = vsd->id };
+	struct scribe_dirty *dirty;
+	u32 suspects, nr = 0, i;
+	bool good = true;
+
+	lockdep_assert_held(&vsd->lock);
+	if (max < SCRIBE_MAX_COPIES)
+		return 0; /* all or none of them */
+	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
+		stale_copies(vsd->closed, dirty->extent, &good, &suspects);
+		if (!good && needs_copy(vsd, dirty->extent))
+			break;
+		good = true;
+	}
+	if (good)
+		return 0; /* just now */
+	for (i = 0; i < dirty->extent->nr_copies; i++) {
+		rec.id = dirty->extent->copy[i].disk;
+		rec.arg = vsd->closed->written[rec.id].life;
+		if (dirty->extent->closed.written & ~dirty->extent->closed.skipped & BIT(i) &&
+		    !(dirty->extent->copy[i].flags & SCRIBE_COPY_STALE))
+			recs[nr++] = rec;
+	}
+	if (!nr)
+		recs[nr++] = (struct scribe_work_rec){ .type = rec.type, .vsd = vsd->id };
+	return nr;
+}
+
+int scribe_batch_done(struct scribe_vsd *vsd, u64 epoch, u64 seq, bool refused)
 {
 	int err = 0;
 
@@ -581,6 +667,8 @@ int scribe_batch_done(struct scribe_vsd *vsd, u64 epoch, u64 seq)
 		goto out; /* said twice */
 	else if (!vsd->closed_ready || vsd->batch_seq != seq)
 		err = -ENOENT;
+	else if (refused)
+		WRITE_ONCE(vsd->batch_refused, seq);
 	else
 		WRITE_ONCE(vsd->batch_acked, seq);
 	/*

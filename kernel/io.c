@@ -74,6 +74,7 @@ static void flush_done(struct scribe_flush_waiter *waiter, blk_status_t status)
 static void complete_io(struct scribe_io *io, blk_status_t status)
 {
 	if (!status && io->bio->bi_opf & REQ_FUA) {
+		io->flush.user = true;
 		io->flush.done = flush_done;
 		scribe_flush_join(io->vsd, &io->flush);
 		return;
@@ -197,6 +198,8 @@ u32 scribe_io_collect_wants(struct scribe_vsd *vsd, struct scribe_work_rec *recs
 			.vsd = vsd->id,
 			.arg = vsd->batch_seq,
 		};
+	if (vsd->stuck)
+		nr += scribe_batch_collect_stuck(vsd, recs + nr, max - nr);
 	spin_unlock_irq(&vsd->lock);
 	return nr;
 }
@@ -576,7 +579,7 @@ static void start_io(struct scribe_io *io)
 	io->attempts = 0;
 	io->lock_start = io->alone ? 0 : io->start;
 	io->lock_len = io->alone ? SCRIBE_CHUNK_SECTORS : io->len;
-	if (vsd->lease == SCRIBE_LEASE_FAILED) {
+	if (vsd->lease == SCRIBE_LEASE_FAILED && !vsd->relet) {
 		fail = true;
 	} else if (vsd->lease != SCRIBE_LEASE_OWNED || scribe_node_expired()) {
 		park_locked(io, SCRIBE_PARK_LEASE);
@@ -616,6 +619,7 @@ int scribe_io_map(struct scribe_vsd *vsd, struct bio *bio)
 	INIT_WORK(&io->work, io_worker);
 
 	if (bio->bi_opf & REQ_PREFLUSH) {
+		io->flush.user = true;
 		io->flush.done = flush_done;
 		scribe_flush_join(vsd, &io->flush);
 		return DM_MAPIO_SUBMITTED;

@@ -76,6 +76,11 @@ static u32 get_u32(struct genl_info *info, int attr)
 	return nla_get_u32(info->attrs[attr]);
 }
 
+static u32 get_flags(struct genl_info *info)
+{
+	return info->attrs[SCRIBE_A_FLAGS] ? get_u32(info, SCRIBE_A_FLAGS) : 0;
+}
+
 static u64 get_u64(struct genl_info *info, int attr)
 {
 	return nla_get_u64(info->attrs[attr]);
@@ -245,7 +250,7 @@ static int cmd_peer_fence(struct sk_buff *skb, struct genl_info *info)
 
 static int cmd_socket_add(struct sk_buff *skb, struct genl_info *info)
 {
-	u32 flags = info->attrs[SCRIBE_A_FLAGS] ? get_u32(info, SCRIBE_A_FLAGS) : 0;
+	u32 flags = get_flags(info);
 	const char *why = NULL;
 	int err;
 
@@ -299,8 +304,9 @@ static int cmd_lease_release(struct sk_buff *skb, struct genl_info *info)
 static int fail_lease(struct scribe_vsd *vsd, struct genl_info *info)
 {
 	u64 epoch = info->attrs[SCRIBE_A_EPOCH] ? get_u64(info, SCRIBE_A_EPOCH) : 0;
+	bool relet = get_flags(info) & SCRIBE_F_RELET;
 
-	return complain(info, scribe_vsd_fail(vsd, epoch), "another epoch holds the lease");
+	return complain(info, scribe_vsd_fail(vsd, epoch, relet), "another epoch holds the lease");
 }
 
 static int cmd_lease_fail(struct sk_buff *skb, struct genl_info *info)
@@ -332,7 +338,7 @@ static int cmd_leaf_put(struct sk_buff *skb, struct genl_info *info)
 
 static int cmd_reserve_add(struct sk_buff *skb, struct genl_info *info)
 {
-	u32 flags = info->attrs[SCRIBE_A_FLAGS] ? get_u32(info, SCRIBE_A_FLAGS) : 0;
+	u32 flags = get_flags(info);
 	const struct scribe_extent_rec *recs;
 	const void *data;
 	u32 nr, i;
@@ -408,7 +414,8 @@ static int batch_done(struct scribe_vsd *vsd, struct genl_info *info)
 {
 	return complain(info,
 			scribe_batch_done(vsd, get_u64(info, SCRIBE_A_EPOCH),
-					  get_u64(info, SCRIBE_A_BATCH)),
+					  get_u64(info, SCRIBE_A_BATCH),
+					  get_flags(info) & SCRIBE_F_REFUSED),
 			"no such batch waits");
 }
 

@@ -19,7 +19,8 @@ static const u32 lease_moves[] = {
 	[SCRIBE_LEASE_OWNED] = BIT(SCRIBE_LEASE_RELEASING) | BIT(SCRIBE_LEASE_FAILED),
 	[SCRIBE_LEASE_RELEASING] = BIT(SCRIBE_LEASE_NONE) | BIT(SCRIBE_LEASE_OWNED) |
 				   BIT(SCRIBE_LEASE_FAILED),
-	[SCRIBE_LEASE_FAILED] = BIT(SCRIBE_LEASE_OWNED) | BIT(SCRIBE_LEASE_FAILED),
+	[SCRIBE_LEASE_FAILED] = BIT(SCRIBE_LEASE_OWNED) | BIT(SCRIBE_LEASE_FAILED) |
+				BIT(SCRIBE_LEASE_NONE),
 };
 static_assert(ARRAY_SIZE(lease_moves) == SCRIBE_LEASE_NR_STATES);
 
@@ -331,9 +332,11 @@ int scribe_vsd_grant(struct scribe_vsd *vsd, u64 epoch, u32 copies)
 	err = move_lease(vsd, SCRIBE_LEASE_OWNED);
 	if (!err) {
 		vsd->epoch = epoch;
+		vsd->dropped = false;
 		WRITE_ONCE(vsd->copies, copies);
 		vsd->batch_seq = 0;
 		vsd->batch_acked = 0;
+		vsd->batch_refused = 0;
 	}
 out:
 	spin_unlock_irq(&vsd->lock);
@@ -348,8 +351,9 @@ int scribe_vsd_release(struct scribe_vsd *vsd, u64 epoch)
 
 	spin_lock_irq(&vsd->lock);
 	if (vsd->lease == SCRIBE_LEASE_NONE) {
+		err = vsd->dropped ? -EIO : 0;
 		spin_unlock_irq(&vsd->lock);
-		return 0;
+		return err;
 	}
 	err = vsd->epoch != epoch ? -ESTALE : move_lease(vsd, SCRIBE_LEASE_RELEASING);
 	spin_unlock_irq(&vsd->lock);
@@ -372,7 +376,7 @@ int scribe_vsd_release(struct scribe_vsd *vsd, u64 epoch)
 	return err;
 }
 
-int scribe_vsd_fail(struct scribe_vsd *vsd, u64 epoch)
+int scribe_vsd_fail(struct scribe_vsd *vsd, u64 epoch, bool relet)
 {
 	spin_lock_irq(&vsd->lock);
 	if (epoch && !scribe_vsd_in_epoch(vsd, epoch)) {
@@ -380,6 +384,7 @@ int scribe_vsd_fail(struct scribe_vsd *vsd, u64 epoch)
 		return -ESTALE;
 	}
 	move_lease(vsd, SCRIBE_LEASE_FAILED);
+	vsd->relet = relet;
 	spin_unlock_irq(&vsd->lock);
 	wake_up_all(&vsd->committed);
 	queue_work(scribe_wq, &vsd->kick);
@@ -391,6 +396,18 @@ int scribe_vsd_fail(struct scribe_vsd *vsd, u64 epoch)
 	drop_map(vsd);
 	/* Flushes that waited get their error from the worker. */
 	scribe_flush_sync(vsd, 0);
+	if (!relet)
+		return 0;
+	spin_lock_irq(&vsd->lock);
+	/* Also where a flush said so just now: a write that it did not wait for may be lost. */
+	if (vsd->relet && vsd->lease == SCRIBE_LEASE_FAILED) {
+		vsd->dropped = true;
+		vsd->lost = true;
+		move_lease(vsd, SCRIBE_LEASE_NONE);
+	}
+	vsd->relet = false;
+	spin_unlock_irq(&vsd->lock);
+	queue_work(scribe_wq, &vsd->kick);
 	return 0;
 }
 

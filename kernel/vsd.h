@@ -8,6 +8,7 @@
  *   owned -> releasing -> none  LEASE_RELEASE: in-flight I/O ends, all is flushed and committed
  *   releasing -> owned          the caller was killed while it waited
  *   any -> failed -> owned      LEASE_FAIL: what was not committed is lost, as in a power cut
+ *   failed -> none              the same, where the lease is to be taken anew: I/O waits for it
  *
  * Map: leaves of SCRIBE_LEAF_CHUNKS chunks in an xarray, loaded on first touch, evicted by the
  * shrinker while no uncommitted change pins them.
@@ -83,6 +84,7 @@ struct scribe_batch {
 
 struct scribe_flush_waiter {
 	struct list_head node;
+	bool user; /* to be told of what was lost before */
 	void (*done)(struct scribe_flush_waiter *waiter, blk_status_t status);
 };
 
@@ -102,6 +104,9 @@ struct scribe_vsd {
 	enum scribe_lease lease;
 	u64 epoch;
 	bool dying; /* its dm device is gone */
+	bool relet; /* failed, and to be taken anew */
+	bool dropped; /* the last epoch ended that way: not all was flushed */
+	bool lost; /* acknowledged writes were, since a user's last flush */
 	struct xarray leaves;
 	unsigned long nr_leaves;
 	struct list_head lru;
@@ -129,6 +134,9 @@ struct scribe_vsd {
 	bool closed_ready; /* the daemon may fetch it */
 	u64 batch_seq; /* of the closed batch */
 	u64 batch_acked;
+	u64 batch_refused;
+	bool refused; /* the closed one was, once */
+	bool stuck; /* its data has no good copy */
 	wait_queue_head_t committed;
 	struct list_head flush_waiters; /* for the next closing */
 	struct delayed_work flush;
@@ -166,8 +174,11 @@ void scribe_vsd_kick_all(void);
 /* Said again in the same epoch, it changes how many copies new data has. */
 int scribe_vsd_grant(struct scribe_vsd *vsd, u64 epoch, u32 copies);
 int scribe_vsd_release(struct scribe_vsd *vsd, u64 epoch);
-/* The lease is lost; with an epoch only where it is held in that one, else -ESTALE. */
-int scribe_vsd_fail(struct scribe_vsd *vsd, u64 epoch);
+/*
+ * The lease is lost; with an epoch only where it is held in that one, else -ESTALE. @relet: I/O
+ * waits for the next one, and the next flush of a user's says what was lost.
+ */
+int scribe_vsd_fail(struct scribe_vsd *vsd, u64 epoch, bool relet);
 
 /**
  * scribe_vsd_put_leaf() - install a leaf of the map as the daemon read it
@@ -323,6 +334,9 @@ void scribe_flush_schedule(struct scribe_vsd *vsd, bool now);
 struct sk_buff;
 int scribe_batch_fill(struct scribe_vsd *vsd, struct sk_buff *skb);
 u32 scribe_batch_bytes(struct scribe_vsd *vsd);
-int scribe_batch_done(struct scribe_vsd *vsd, u64 epoch, u64 seq);
+/* @refused: its stale copies would leave an extent without a good one; it is flushed again. */
+int scribe_batch_done(struct scribe_vsd *vsd, u64 epoch, u64 seq, bool refused);
+/* Under vsd->lock: what a flush that waits for a good copy waits for, for WORK_GET. */
+u32 scribe_batch_collect_stuck(struct scribe_vsd *vsd, struct scribe_work_rec *recs, u32 max);
 
 #endif

@@ -78,11 +78,12 @@ enum scribe_cmd {
 	/*
 	 * LEASE_RELEASE: VSD, EPOCH. Holds new I/O, waits for what is in flight, flushes, waits
 	 * until that is committed, drops the map and the lease. The daemon must go on serving
-	 * batches.
+	 * batches. -EIO: the lease failed, and not all was flushed.
 	 */
 	SCRIBE_CMD_LEASE_RELEASE,
 	/*
-	 * LEASE_FAIL: VSD, [EPOCH]. The lease is lost: held and new I/O fails until the next grant.
+	 * LEASE_FAIL: VSD, [EPOCH], [FLAGS & RELET]. The lease is lost: held and new I/O fails
+	 * until the next grant; with RELET it waits for that, and the next flush of a user's fails.
 	 * -ESTALE where it is not held in that epoch any more.
 	 */
 	SCRIBE_CMD_LEASE_FAIL,
@@ -100,7 +101,11 @@ enum scribe_cmd {
 	SCRIBE_CMD_RESERVE_TAKE_BACK,
 	/* BATCH_GET: VSD -> EPOCH, BATCH, [OPS], [STALES]... -ENOENT where none is ready. */
 	SCRIBE_CMD_BATCH_GET,
-	/* BATCH_DONE: VSD, EPOCH, BATCH. The batch is committed and applied. */
+	/*
+	 * BATCH_DONE: VSD, EPOCH, BATCH, [FLAGS & REFUSED]. The batch is committed and applied;
+	 * with REFUSED it is not, for its stale copies would leave an extent without a good one: it
+	 * is flushed and offered again.
+	 */
 	SCRIBE_CMD_BATCH_DONE,
 	/* WORK_GET -> [WORK]: everything that the module waits for. */
 	SCRIBE_CMD_WORK_GET,
@@ -210,6 +215,8 @@ enum scribe_role { SCRIBE_ROLE_INITIATOR, SCRIBE_ROLE_TARGET, SCRIBE_NR_ROLES };
 
 #define SCRIBE_F_DATA_CRC	0x1	/* SOCKET_ADD: the stream has no integrity of its own */
 #define SCRIBE_F_NOSPACE	0x2	/* RESERVE_ADD: the pool is full, there will be no more */
+#define SCRIBE_F_REFUSED	0x4	/* BATCH_DONE: it is not, flush again */
+#define SCRIBE_F_RELET		0x8	/* LEASE_FAIL: it is to be taken anew */
 
 #define SCRIBE_EXTENT_EXCLUSIVE	0x1	/* filled by this VSD and not shared since */
 #define SCRIBE_EXTENT_FROZEN	0x2	/* EXTENTS_SET: not written in place */
@@ -302,6 +309,11 @@ enum scribe_work {
 	SCRIBE_WORK_FROZEN,		/* vsd, arg: extent that was frozen and not set since */
 	SCRIBE_WORK_INTENT_WANTED,	/* vsd, arg: leaf that is to be written in place */
 	SCRIBE_WORK_INTENT_IDLE,	/* vsd, arg: leaf whose intent may be dropped */
+	/*
+	 * vsd, id: disk, arg: its life. What was written and not flushed has no good copy; a flush
+	 * waits for one of those of one extent, so many records. Disk 0: there is none to wait for.
+	 */
+	SCRIBE_WORK_FLUSH_STUCK,
 };
 
 struct scribe_work_rec {

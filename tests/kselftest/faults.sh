@@ -111,9 +111,11 @@ check "a VSD appears" make_vsd v3 3 64
 fill /run/new 8
 check "it is filled" dd if=/run/old of=/dev/mapper/v3 bs=1M oflag=direct conv=fsync,notrunc status=none
 check "one disk fails" break_disk f1
+touch "$state-2/refuse"
 check "what is mapped is overwritten all the same" dd if=/run/new of=/dev/mapper/v3 bs=64k oflag=direct conv=fsync,notrunc status=none
 check "in place, on the copies that are left" test "$(status_field v3 18)" -gt 0
 check "the missing ones are stale" test "$(status_field v3 17)" -gt 0
+check "a batch that the daemon refused was flushed and offered again" refuse test -e "$state-2/refuse"
 check "what is not mapped finds no space, and says so" sh -c \
 	'! dd if=/run/new of=/dev/mapper/v3 bs=1M seek=40 count=1 oflag=direct conv=notrunc 2> /run/err && grep -q "No space left" /run/err'
 check "the new data reads back" cmp -n $((8 << 20)) /run/new /dev/mapper/v3
@@ -189,6 +191,36 @@ check "the VSD appears" make_vsd v3 3 64
 check "it is used" dd if=/dev/mapper/v3 of=/dev/null bs=1M count=32 iflag=direct status=none
 touch "$state-2/heal"
 check "the other is made equal to it" wait_until test -e "$state-2/healed"
+check "so they are" python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
+check "all end" tear_down v3
+
+# Both disks of what was written and not flushed are gone: then there is only what was flushed.
+rm -f "$state-2/heal" "$state-2/healed"
+check "the module loads again" load_module
+check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
+check "the VSD appears" make_vsd v3 3 64
+check "part of it is read" dd if=/dev/mapper/v3 of=/run/first bs=1M skip=16 count=16 iflag=direct status=none
+dd if=/run/new of=/dev/mapper/v3 bs=4k oflag=direct conv=notrunc status=none 2> /run/err &
+writer=$!
+check "data is written and not flushed" wait_until sh -c "dmsetup status v3 | cut -d' ' -f8 | grep -qv '^0$'"
+check "one disk fails" break_disk f1
+check "and the other at once" break_disk f2
+check "the daemon hears that nothing can flush it" wait_until test -e "$state-2/relet"
+wait $writer
+check "who goes on writing finds no space, in the end" test $? -ne 0
+check "the next flush says what was lost" wait_until refuse sync /dev/mapper/v3
+check "the one behind it has nothing to say" sync /dev/mapper/v3
+check "who reads waits for the disks" python3 -c 'import scribe_nl; scribe_nl.Family().call("LEASE_FAIL", VSD=3)'
+check "all end" wait_until tear_down v3
+check "the first disk works again" mend_disk f1 /dev/sda
+check "and the second" mend_disk f2 /dev/sdb
+check "the module loads again" load_module
+check "the agent opens both" start_agent owner 1 "$state-2" "${disks[@]}"
+check "the VSD appears" make_vsd v3 3 64
+check "what was flushed is there" cmp -n $((16 << 20)) -i 0:$((16 << 20)) /run/first /dev/mapper/v3
+check "the rest is read" dd if=/dev/mapper/v3 of=/dev/null bs=1M count=16 iflag=direct status=none
+touch "$state-2/heal"
+check "copies are made equal" wait_until test -e "$state-2/healed"
 check "so they are" python3 scribe_agent.py compare 0 "$state-2" "${disks[@]}"
 check "all end" tear_down v3
 

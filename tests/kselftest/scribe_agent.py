@@ -593,6 +593,10 @@ class Owner(Node):
             self.put_leaf(vsd, arg)
         elif kind == nl.BATCH_READY:
             batch = self.call("BATCH_GET", VSD=vsd)
+            if batch.get("STALES") and os.path.exists(f"{self.state}/refuse"):
+                os.remove(f"{self.state}/refuse")
+                self.call("BATCH_DONE", VSD=vsd, EPOCH=batch["EPOCH"], BATCH=batch["BATCH"], FLAGS=nl.F_REFUSED)
+                return
             self.apply(vsd, batch.get("OPS", b""), batch.get("STALES", []))
             self.call("BATCH_DONE", VSD=vsd, EPOCH=batch["EPOCH"], BATCH=batch["BATCH"])
             self.check_gone(vsd, batch)
@@ -601,6 +605,17 @@ class Owner(Node):
             self.call("RESERVE_ADD", EXTENTS=b"".join(extents), FLAGS=0 if extents else nl.F_NOSPACE)
         elif kind == nl.DISK_FAILED:
             self.disks[number]["failed"] = True
+
+    def drop_lost_writes(self, records):
+        """Flushes wait for a good copy: where its disks have all failed, the VSD goes on from what was flushed."""
+        waits = {}
+        for kind, number, vsd, _ in records:
+            if kind == nl.FLUSH_STUCK:
+                waits.setdefault(vsd, []).append(number == 0 or self.disks[number].get("failed", False))
+        for vsd, gone in waits.items():
+            if all(gone):
+                self.call("LEASE_FAIL", VSD=vsd, EPOCH=self.epochs[vsd], FLAGS=nl.F_RELET)
+                open(f"{self.state}/relet", "w", encoding="utf-8").close()
 
     def serve(self):
         threading.Thread(target=self.keep_alive, daemon=True).start()
@@ -621,6 +636,7 @@ class Owner(Node):
                         self.serve_record(kind, number, vsd, arg, lost)
                 except nl.NetlinkError as err:
                     print(f"owner: record {kind}: {err}", flush=True)
+            self.drop_lost_writes(records)
 
 
 def read_direct(path, offset, length):

@@ -31,8 +31,19 @@ TEST_F(Moves, FromACopyThatBecameStaleNothingIsMadeGood) {
   EXPECT_FALSE(moved(b, b, since(b)));
   EXPECT_TRUE(moved(a, b, since(b)));
   commit({a}).value();
-  commit({b}).value();
-  EXPECT_FALSE(moved(a, b, since(b)));
+  EXPECT_FALSE(moved(a, a, since(a)));
+  EXPECT_TRUE(moved(b, a, since(a)));
+}
+
+TEST_F(Moves, ABatchThatGivesUpTheLastGoodCopyIsRefusedAndChangesNothing) {
+  const uint64_t a = copies()[0].disk.value;
+  const uint64_t b = copies()[1].disk.value;
+  fail(a).value();
+  EXPECT_EQ(commit({b}).error().code, Code::conflict) << "what a had flushed is gone with it";
+  EXPECT_EQ(since(b), 0U);
+  EXPECT_EQ(commit({a, b}).error().code, Code::conflict);
+  commit({a}).value();
+  EXPECT_EQ(since(b), 0U);
 }
 
 TEST_F(Moves, OnlyTheHolderOfTheLeaseInItsEpochMayMove) {
@@ -256,15 +267,16 @@ TEST_F(Moves, ACommitMakesACopySuspectButNotOneThatLacksData) {
   };
   const uint64_t a = copies()[0].disk.value;
   const uint64_t b = copies()[1].disk.value;
-  commit_suspect(a);
-  EXPECT_TRUE(copies()[0].suspect);
-  fail(b).value();
-  EXPECT_TRUE(moved(0, a, since(a))) << "the other one is gone";
   commit({a}).value();
   EXPECT_FALSE(copies()[0].suspect);
   commit_suspect(a);
   EXPECT_FALSE(copies()[0].suspect);
   EXPECT_NE(since(a), 0U);
+  EXPECT_TRUE(moved(b, a, since(a)));
+  commit_suspect(a);
+  EXPECT_TRUE(copies()[0].suspect);
+  fail(b).value();
+  EXPECT_TRUE(moved(0, a, since(a))) << "the other one is gone";
 }
 
 TEST_F(Moves, MoreThanFitsIntoOneEntryIsRecoveredInSeveral) {

@@ -249,6 +249,7 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
       if (batch) batches.push_back(std::move(*batch));
     }
   }
+  drop_lost_writes(database, *work);
   const std::vector<IntentChange> intents = collect_intents(kernel, database, *work);
   bodies.reserve(work->size());
   for (const auto& batch : batches) bodies.push_back(commit_body(batch, config_.node, life_));
@@ -297,6 +298,58 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
                    answer ? told.error().text : answer.error().text);
   }
   for (const uint64_t copies : reserves) add_reservations(kernel, copies, answers[at++]);
+}
+
+// A flush waits for a copy of what was written before it. Where none of them can come back, its VSD
+// goes on from what was flushed, as after a power cut, and who writes it is told.
+void Agent::drop_lost_writes(meta::Database& database, const std::vector<Work>& work) {
+  std::map<VsdId, bool> gone;
+  meta::Cluster cluster(database);
+  for (const Work& item : work) {
+    if (item.type != SCRIBE_WORK_FLUSH_STUCK) continue;
+    auto disks = cluster.disks();
+    if (!disks) return;
+    const auto disk = std::find_if(disks->begin(), disks->end(),
+                                   [&](const meta::Disk& one) { return one.id.value == item.id; });
+    gone.try_emplace({item.vsd}, true).first->second &=
+        disk == disks->end() || disk->state == "failed" || disk->state == "removed" ||
+        (disk->state == "ok" && disk->life != item.arg);
+  }
+  for (const auto& [vsd, lost] : gone) {
+    auto row = cluster.vsd(vsd);
+    if (lost && row && *row && (*row)->lease_node == config_.node && (*row)->lease_life == life_)
+      relet(vsd, (*row)->epoch);
+  }
+}
+
+// I/O under way ends first, and one of the disks may be slow: not in the service thread. A release
+// may be under way, and waits for the flush; what the mover proposes in that epoch is refused.
+void Agent::relet(VsdId vsd, uint64_t epoch) {
+  const std::lock_guard lock(mutex_);
+  if (!recovering_.insert(vsd).second) return;
+  spdlog::critical(
+      "VSD {}: all disks with what was not flushed have failed or restarted: it goes on from what "
+      "was "
+      "flushed, and the next flush fails",
+      vsd.value);
+  // Joins the one before, which has nothing left to do.
+  granters_[vsd] = std::jthread([this, vsd, epoch] {
+    auto kernel = Kernel::open();
+    auto done = kernel ? (*kernel)->fail_lease(vsd, epoch, true) : Result<void>(kernel.error());
+    const json::object drop{{"op", "lease_drop"},
+                            {"vsd", vsd.value},
+                            {"node", config_.node.value},
+                            {"epoch", epoch},
+                            {"clean", false}};
+    if (done)
+      if (auto dropped = propose(drop); !dropped) done = dropped.error();
+    if (!done) spdlog::warn("VSD {}: epoch {}: {}", vsd.value, epoch, done.error().text);
+    {
+      const std::lock_guard inner(mutex_);
+      recovering_.erase(vsd);
+    }
+    wake_service();
+  });
 }
 
 // What is dropped is dropped in the module first: it never writes in place where the metadata does
@@ -527,6 +580,11 @@ void Agent::commit(Kernel& kernel, const control::ClosedBatch& closed,
     return;
   }
   spdlog::error("VSD {}: batch {}: {}", vsd.value, closed.number, answer.error().text);
+  if (answer.error().code == Code::conflict) {
+    if (auto done = kernel.batch_refused(vsd, closed.batch.epoch, closed.number); !done)
+      spdlog::warn("VSD {}: batch {}: {}", vsd.value, closed.number, done.error().text);
+    return;
+  }
   // An outcome that is not known is asked for again; a lease that is over fails what is held.
   if (answer.error().code != Code::stale) return;
   if (auto done = kernel.fail_lease(vsd, closed.batch.epoch); !done)

@@ -125,6 +125,8 @@ class Agent {
   void give_up_hold(core::VsdId vsd);
   void keep_holds();
   Result<void> give_back(control::Kernel& kernel, core::VsdId vsd, uint64_t epoch);
+  void drop_lost_writes(meta::Database& database, const std::vector<control::Work>& work);
+  void relet(core::VsdId vsd, uint64_t epoch);
   std::vector<IntentChange> collect_intents(control::Kernel& kernel, meta::Database& database,
                                             const std::vector<control::Work>& work);
   void commit(control::Kernel& kernel, const control::ClosedBatch& batch,

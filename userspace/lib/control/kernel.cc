@@ -314,9 +314,10 @@ Result<void> Kernel::release_lease(core::VsdId vsd, uint64_t epoch) {
   return {};
 }
 
-Result<void> Kernel::fail_lease(core::VsdId vsd, uint64_t epoch) {
+Result<void> Kernel::fail_lease(core::VsdId vsd, uint64_t epoch, bool relet) {
   KERNEL_MESSAGE(LEASE_FAIL);
   KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) |
+             nla_put_u32(msg, SCRIBE_A_FLAGS, relet ? SCRIBE_F_RELET : 0) |
              (epoch != 0 ? nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) : 0));
   KERNEL_CALL();
   return {};
@@ -375,6 +376,15 @@ Result<void> Kernel::batch_done(core::VsdId vsd, uint64_t epoch, uint64_t number
   KERNEL_MESSAGE(BATCH_DONE);
   KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) |
              nla_put_u64(msg, SCRIBE_A_BATCH, number));
+  KERNEL_CALL();
+  return {};
+}
+
+Result<void> Kernel::batch_refused(core::VsdId vsd, uint64_t epoch, uint64_t number) {
+  KERNEL_MESSAGE(BATCH_DONE);
+  KERNEL_PUT(nla_put_u64(msg, SCRIBE_A_VSD, vsd.value) | nla_put_u64(msg, SCRIBE_A_EPOCH, epoch) |
+             nla_put_u64(msg, SCRIBE_A_BATCH, number) |
+             nla_put_u32(msg, SCRIBE_A_FLAGS, SCRIBE_F_REFUSED));
   KERNEL_CALL();
   return {};
 }

@@ -109,7 +109,9 @@ class Kernel {
   /// Blocks until the VSD's last batch is committed, by other calls to another Kernel.
   Result<void> release_lease(core::VsdId vsd, uint64_t epoch);
   /// `epoch` 0: whatever it is. Code::stale where it is not held in that one any more.
-  Result<void> fail_lease(core::VsdId vsd, uint64_t epoch);
+  /// `relet`: it is to be taken anew, for unflushed data is gone; I/O waits, and a user is told.
+  /// Blocks until I/O has ended.
+  Result<void> fail_lease(core::VsdId vsd, uint64_t epoch, bool relet = false);
 
   Result<void> put_leaf(core::VsdId vsd, uint64_t epoch, uint64_t index, const meta::Leaf& leaf);
   /// `no_space`: there are no more of so many copies.
@@ -121,6 +123,8 @@ class Kernel {
   /// Code::not_found where none is ready.
   Result<ClosedBatch> get_batch(core::VsdId vsd);
   Result<void> batch_done(core::VsdId vsd, uint64_t epoch, uint64_t number);
+  /// It would leave an extent without a good copy: the module flushes again, and offers another.
+  Result<void> batch_refused(core::VsdId vsd, uint64_t epoch, uint64_t number);
 
   /// These leaves may be written in place from now on.
   Result<void> add_intent(core::VsdId vsd, uint64_t epoch, std::span<const uint64_t> leaves);

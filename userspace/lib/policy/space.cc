@@ -47,6 +47,23 @@ void keep_emptier(const std::vector<meta::CopyRow>& copies, std::vector<Candidat
   }
 }
 
+// A disk that was flushed may have failed since: where the batch gives up another copy because that
+// one had all, none would be left. It is flushed again then, and finds out.
+Result<void> keep_good_copies(Context& c, const meta::Batch& batch) {
+  std::set<core::ExtentId> looked;
+  for (const meta::Stale& stale : batch.stales) {
+    if (!looked.insert(stale.extent).second) continue;
+    if (ask(c,
+            "SELECT EXISTS(SELECT 1 FROM extent WHERE id = ?1) AND NOT EXISTS (SELECT 1 FROM copy "
+            "c JOIN disk d ON d.id = c.disk WHERE c.extent = ?1 AND c.stale <= 0 AND d.state NOT "
+            "IN ('failed', 'removed'))",
+            s64(stale.extent.value)) != 0)
+      return Error{Code::conflict, "extent " + std::to_string(stale.extent.value) +
+                                       " would have no good copy left: flush again"};
+  }
+  return {};
+}
+
 // What was written while there was no space for all copies gets the others later; what was reserved
 // when more were wanted loses some.
 void note_wanting(Context& c, const meta::Batch& batch, uint32_t replicas) {
@@ -185,6 +202,7 @@ Outcome commit(Context& c, const json::object& args) {
                             stale.size() > 2 && stale.at(2).as_bool()});
   }
   CORE_TRY(c.map.commit(batch, c.index));
+  CORE_TRY(keep_good_copies(c, batch));
   note_wanting(c, batch, vsd->replicas);
   return json::object{};
 }

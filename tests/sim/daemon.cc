@@ -306,7 +306,9 @@ Co<Done> Daemon::serve_work() {
     for (const VsdId id : world_.vsds) {
       Vsd& vsd = node_.kernel->vsd(id);
       if (vsd.ready) co_await commit(id);
-      if (vsd.lease == Vsd::Lease::none && vsd.wanted && !retiring_ && !changing_.contains(id))
+      if (lost_writes(vsd)) world_.scheduler.spawn(this, relet(id, vsd.epoch));
+      if (vsd.lease == Vsd::Lease::none && vsd.wanted && !retiring_ && !changing_.contains(id) &&
+          !reletting_.contains(id))
         co_await take_lease(id);
       if (vsd.lease != Vsd::Lease::none && vsd.lease != Vsd::Lease::failed && !vsd.loaded) {
         // A lease in a new epoch may be here before the entry that began it: what is shared since
@@ -332,6 +334,39 @@ Co<Done> Daemon::serve_work() {
         node_.kernel->vsd(row.id).copies = row.replicas;
     co_await world_.scheduler.pause(kTick);
   }
+}
+
+// None of the copies that a flush waits for can come back.
+bool Daemon::lost_writes(const Vsd& vsd) {
+  if (!vsd.stuck || vsd.relet || reletting_.contains(vsd.id)) return false;
+  const auto row = cluster_.vsd(vsd.id).value();
+  if (row->lease_node.value != node_.id || row->lease_life != life_ || row->epoch != vsd.epoch)
+    return false;
+  const auto disks = cluster_.disks().value();
+  return std::all_of(vsd.stuck->begin(), vsd.stuck->end(), [&](const auto& waits) {
+    const auto disk = std::find_if(disks.begin(), disks.end(),
+                                   [&](const meta::Disk& one) { return one.id == waits.first; });
+    return disk == disks.end() || disk->state == "failed" || disk->state == "removed" ||
+           (disk->state == "ok" && disk->life != waits.second);
+  });
+}
+
+Co<Done> Daemon::relet(VsdId id, uint64_t epoch) {
+  const Named reletting(reletting_, id);
+  world_.say("n" + std::to_string(node_.id) + " drops what VSD " + std::to_string(id.value) +
+             " had not flushed");
+  node_.kernel->relet(id, epoch);
+  const Vsd& vsd = node_.kernel->vsd(id);
+  co_await world_.scheduler.until([&vsd] { return !vsd.relet; });
+  if (vsd.lease != Vsd::Lease::none) co_return Done{};
+  world_.dropped++;
+  json::object body{{"op", "lease_drop"},
+                    {"vsd", id.value},
+                    {"node", node_.id},
+                    {"epoch", epoch},
+                    {"clean", false}};
+  auto dropped = co_await propose(std::move(body));
+  co_return Done{};
 }
 
 Co<Done> Daemon::take_lease(VsdId id) {
@@ -524,10 +559,15 @@ Co<Done> Daemon::commit(VsdId id) {
   body["stales"] = std::move(stales);
   auto done = co_await propose(std::move(body));
   if (done) {
-    node_.kernel->batch_done(id, epoch, batch);
+    node_.kernel->batch_done(id, epoch, batch, false);
     co_return Done{};
   }
   if (done.error().code == Code::unknown) co_return Done{};
+  if (done.error().code == Code::conflict) {
+    world_.refused++;
+    node_.kernel->batch_done(id, epoch, batch, true);
+    co_return Done{};
+  }
   // Only a life that is over loses its lease; then nothing of it counts.
   if (done.error().code == Code::stale) {
     auto nodes = cluster_.nodes().value();

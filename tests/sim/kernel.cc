@@ -24,6 +24,9 @@ bool holds(const std::vector<meta::Copy>& copies, DiskId disk) {
 
 uint16_t sectors(uint32_t cells) { return static_cast<uint16_t>(cells * kCellSectors); }
 
+// For good: nobody takes that lease anew.
+bool given_up(const Vsd& vsd) { return vsd.lease == Vsd::Lease::failed && !vsd.relet; }
+
 }  // namespace
 
 /// I/O under way, for barriers and for those that wait until a VSD is idle.
@@ -358,15 +361,15 @@ Co<bool> Kernel::write(VsdId id, uint64_t chunk, uint32_t cell, uint32_t count, 
   for (;;) {
     vsd.wanted = true;
     co_await world_.scheduler.until([&] { return ready(vsd, chunk, cell, count); });
-    if (vsd.lease == Vsd::Lease::failed) co_return false;
+    if (given_up(vsd)) co_return false;
     if (co_await write_once(vsd, chunk, cell, count, zero)) co_return true;
     co_await world_.scheduler.pause(kParked);
   }
 }
 
 bool Kernel::ready(const Vsd& vsd, uint64_t chunk, uint32_t cell, uint32_t count) const {
-  return vsd.lease == Vsd::Lease::failed || (vsd.lease == Vsd::Lease::owned && !expired() &&
-                                             vsd.loaded && Range::free(vsd, chunk, cell, count));
+  return given_up(vsd) || (vsd.lease == Vsd::Lease::owned && !expired() && vsd.loaded &&
+                           Range::free(vsd, chunk, cell, count));
 }
 
 // One cell. False where no copy can be read now.
@@ -408,7 +411,7 @@ Co<bool> Kernel::read(VsdId id, uint64_t chunk, uint32_t cell) {
   for (;;) {
     vsd.wanted = true;
     co_await world_.scheduler.until([&] { return ready(vsd, chunk, cell, 1); });
-    if (vsd.lease == Vsd::Lease::failed) co_return false;
+    if (given_up(vsd)) co_return false;
     if (co_await read_once(vsd, chunk, cell)) co_return true;
     co_await world_.scheduler.pause(kParked);
   }
@@ -469,15 +472,14 @@ std::vector<meta::Stale> Kernel::stales(Vsd& vsd) const {
   return out;
 }
 
-// No extent that a map leads to would be left without a good copy.
-bool Kernel::enough(const Vsd& vsd) const {
-  return std::all_of(vsd.closed.dirty.begin(), vsd.closed.dirty.end(), [&](ExtentId id) {
-    const bool good = marks(vsd, *vsd.extents.at(id)).good;
-    const bool used =
-        mapped(vsd, id) || std::any_of(vsd.closed.ops.begin(), vsd.closed.ops.end(),
-                                       [&](const meta::Op& op) { return op.segment.extent == id; });
-    return good || !used;
+std::optional<ExtentId> Kernel::without_copy(const Vsd& vsd) const {
+  const auto at = std::find_if(vsd.closed.dirty.begin(), vsd.closed.dirty.end(), [&](ExtentId id) {
+    const bool used = vsd.strict || mapped(vsd, id) ||
+                      std::any_of(vsd.closed.ops.begin(), vsd.closed.ops.end(),
+                                  [&](const meta::Op& op) { return op.segment.extent == id; });
+    return used && !marks(vsd, *vsd.extents.at(id)).good;
   });
+  return at == vsd.closed.dirty.end() ? std::nullopt : std::optional(*at);
 }
 
 Co<Done> Kernel::flush_written(Vsd& vsd, bool again) {
@@ -497,21 +499,45 @@ Co<Done> Kernel::flush_written(Vsd& vsd, bool again) {
   co_return Done{};
 }
 
-// The closed batch; false where the lease failed meanwhile.
-Co<bool> Kernel::flush_closed(Vsd& vsd) {
-  co_await flush_written(vsd, false);
-  while (!enough(vsd)) {
+// A disk may come back; where none of them can, the daemon knows, and fails the lease.
+Co<bool> Kernel::await_good_copy(Vsd& vsd) {
+  while (const auto id = without_copy(vsd)) {
+    const Extent& extent = *vsd.extents.at(*id);
+    vsd.stuck.emplace();
+    for (const meta::Copy& copy : extent.copies)
+      if (!copy.stale && extent.closed.written.contains(copy.disk) &&
+          !extent.closed.skipped.contains(copy.disk))
+        vsd.stuck->emplace(copy.disk, vsd.closed.disks.at(copy.disk).life);
     co_await world_.scheduler.pause(kParked);
-    if (vsd.lease == Vsd::Lease::failed) co_return false;
+    if (vsd.lease == Vsd::Lease::failed) break;
     co_await flush_written(vsd, true);
   }
-  if (vsd.closed.ops.empty() && stales(vsd).empty()) co_return true;
-  vsd.batch++;
-  vsd.ready = true;
-  co_await world_.scheduler.until(
-      [&] { return vsd.acked == vsd.batch || vsd.lease == Vsd::Lease::failed; });
-  vsd.ready = false;
-  if (vsd.acked != vsd.batch) co_return false;
+  vsd.stuck.reset();
+  co_return vsd.lease != Vsd::Lease::failed;
+}
+
+// The closed batch; false where the lease failed meanwhile.
+Co<bool> Kernel::flush_closed(Vsd& vsd) {
+  vsd.strict = false;
+  co_await flush_written(vsd, false);
+  for (;;) {
+    if (!co_await await_good_copy(vsd)) co_return false;
+    if (vsd.closed.ops.empty() && stales(vsd).empty()) co_return true;
+    vsd.batch++;
+    vsd.ready = true;
+    co_await world_.scheduler.until([&] {
+      return vsd.acked == vsd.batch || vsd.refused == vsd.batch || vsd.lease == Vsd::Lease::failed;
+    });
+    vsd.ready = false;
+    if (vsd.acked == vsd.batch) break;
+    if (vsd.refused != vsd.batch) co_return false;
+    vsd.strict = true;
+    co_await world_.scheduler.pause(kParked);
+    if (vsd.lease == Vsd::Lease::failed) co_return false;
+    // All of them: the one that failed may not know it yet.
+    co_await flush_written(vsd, false);
+    co_await flush_written(vsd, true);
+  }
   for (const meta::Stale& one : stales(vsd))
     for (meta::Copy& copy : vsd.extents.at(one.extent)->copies)
       if (copy.disk == one.disk) copy.stale = true;
@@ -537,7 +563,10 @@ Co<Done> Kernel::flusher(VsdId id) {
              (world_.scheduler.now() > again && !(vsd.open.ops.empty() && vsd.open.dirty.empty()));
     });
     vsd.closing = vsd.asked;
-    const auto promised = world_.oracle.acknowledged(id, vsd.epoch);
+    // Of an epoch that was dropped nothing is promised: its next flush fails, which is not
+    // modelled.
+    const auto promised = vsd.dropped ? std::map<Oracle::Place, uint64_t>{}
+                                      : world_.oracle.acknowledged(id, vsd.epoch);
     std::swap(vsd.open, vsd.closed);
     const uint64_t gen = ++vsd.gen;
     bool unsettled = false;
@@ -590,14 +619,37 @@ void Kernel::grant(VsdId id, uint64_t epoch, uint32_t copies) {
   if (epoch <= vsd.epoch || vsd.lease == Vsd::Lease::releasing) return;
   vsd.lease = Vsd::Lease::owned;
   vsd.epoch = epoch;
+  vsd.dropped = false;
   vsd.batch = 0;
   vsd.acked = 0;
+  vsd.refused = 0;
   vsd.wanted = false;
 }
 
 // What was not committed is lost, as in a power cut; whoever waits is told by the lease.
 void Kernel::fail(VsdId id, uint64_t epoch) {
   if (in_epoch(id, epoch)) vsd(id).lease = Vsd::Lease::failed;
+}
+
+void Kernel::relet(VsdId id, uint64_t epoch) {
+  if (!in_epoch(id, epoch)) return;
+  vsd(id).relet = true;
+  vsd(id).lease = Vsd::Lease::failed;
+  // The caller may be killed meanwhile.
+  world_.scheduler.spawn(&world_.node(node_), drop_unflushed(id));
+}
+
+Co<Done> Kernel::drop_unflushed(VsdId id) {
+  Vsd& vsd = this->vsd(id);
+  co_await world_.scheduler.until([&vsd] { return vsd.active == 0; });
+  // The worker drops what is closed.
+  co_await flush(id);
+  drop_batch(vsd, vsd.open);
+  drop_map(vsd);
+  vsd.relet = false;
+  vsd.dropped = true;
+  vsd.lease = Vsd::Lease::none;
+  co_return Done{};
 }
 
 void Kernel::put_leaf(VsdId id, uint64_t epoch, const meta::Leaf& leaf) {
@@ -626,7 +678,7 @@ void Kernel::drop_map(Vsd& vsd) {
 
 Co<bool> Kernel::release(VsdId id, uint64_t epoch) {
   Vsd& vsd = this->vsd(id);
-  if (vsd.lease == Vsd::Lease::none) co_return true;
+  if (vsd.lease == Vsd::Lease::none) co_return !vsd.dropped;
   if (vsd.epoch != epoch || vsd.lease != Vsd::Lease::owned) co_return false;
   const Releasing releasing(vsd);
   co_await world_.scheduler.until([&vsd] { return vsd.active == 0; });
@@ -637,10 +689,10 @@ Co<bool> Kernel::release(VsdId id, uint64_t epoch) {
   co_return flushed;
 }
 
-void Kernel::batch_done(VsdId id, uint64_t epoch, uint64_t batch) {
+void Kernel::batch_done(VsdId id, uint64_t epoch, uint64_t batch, bool refused) {
   Vsd& vsd = this->vsd(id);
   if (vsd.epoch != epoch || !vsd.ready || vsd.batch != batch) return;
-  vsd.acked = batch;
+  (refused ? vsd.refused : vsd.acked) = batch;
   vsd.ready = false;
 }
 

@@ -27,6 +27,8 @@ struct Totals {
   uint64_t snapshots = 0;
   uint64_t injected = 0;
   uint64_t gathered = 0;
+  uint64_t refused = 0;
+  uint64_t dropped = 0;
 };
 
 // False where a promise was broken.
@@ -49,6 +51,8 @@ bool run_one(const sim::Options& how, Totals& totals) {
   totals.snapshots += world.oracle.snapshots;
   totals.injected += world.injected;
   totals.gathered += world.gathered;
+  totals.refused += world.refused;
+  totals.dropped += world.dropped;
   return true;
 }
 
@@ -65,8 +69,9 @@ int main(int argc, char** argv) {
                                       "the first schedule; the others count up")(
       "count", options::value(&count)->default_value(0), "so many, at most; 0: no limit")(
       "seconds", options::value(&seconds)->default_value(0), "for so long; 0: no limit")(
-      "trace", "say what happens")("without", options::value(&without),
-                                   "leave a rule out; with the name 'list' say which there are");
+      "trace", "say what happens")("dense", "short ones, with faults one upon another")(
+      "without", options::value(&without),
+      "leave a rule out; with the name 'list' say which there are");
   options::variables_map words;
   try {
     options::store(options::parse_command_line(argc, argv, known), words);
@@ -95,13 +100,15 @@ int main(int argc, char** argv) {
   for (uint64_t i = 0; count == 0 || i < count; i++) {
     if (seconds != 0 && elapsed() > static_cast<double>(seconds)) break;
     const sim::Options how{seed + i, words.contains("trace"),
-                           without.empty() ? sim::Rule::none : rule->second};
+                           without.empty() ? sim::Rule::none : rule->second,
+                           words.contains("dense")};
     if (!run_one(how, totals)) return 1;
   }
   std::cout << totals.schedules << " schedules in " << static_cast<uint64_t>(elapsed())
             << " s: " << totals.injected << " faults, " << totals.entries << " entries, "
             << totals.writes << " writes, " << totals.promises << " flushes, " << totals.snapshots
-            << " snapshots, " << totals.gathered << " chunks gathered, " << totals.reads
+            << " snapshots, " << totals.refused << " batches refused, " << totals.dropped
+            << " times all copies gone, " << totals.gathered << " chunks gathered, " << totals.reads
             << " reads, " << totals.steps << " steps\n";
   return 0;
 }

@@ -76,6 +76,12 @@ struct Vsd {
   bool ready = false;
   uint64_t batch = 0;
   uint64_t acked = 0;
+  uint64_t refused = 0;
+  bool relet = false;    ///< failed, and to be taken anew
+  bool dropped = false;  ///< the last epoch ended that way
+  bool strict = false;   ///< the closed batch was refused once
+  /// Copies that the closed batch waits for, and the lives in which they were written.
+  std::optional<std::map<DiskId, uint64_t>> stuck;
   uint64_t active = 0;
   uint64_t pins = 0;
   uint64_t asked = 0;    ///< flushes
@@ -125,9 +131,11 @@ class Kernel {
   void move_pieces(const meta::Moved& moved);
 
   void fail(VsdId id, uint64_t epoch);
+  /// The same, and the lease is to be taken anew; when that may be, `relet` is false again.
+  void relet(VsdId id, uint64_t epoch);
   void grant(VsdId id, uint64_t epoch, uint32_t copies);
   void put_leaf(VsdId id, uint64_t epoch, const meta::Leaf& leaf);
-  void batch_done(VsdId id, uint64_t epoch, uint64_t batch);
+  void batch_done(VsdId id, uint64_t epoch, uint64_t batch, bool refused);
   [[nodiscard]] std::vector<meta::Stale> stales(Vsd& vsd) const;
   /// kernel/freeze.c: a frozen state, or, with `thaw`, as the metadata says; false for "not now".
   bool set_extent(VsdId id, uint64_t epoch, const meta::MappedExtent& as, bool frozen,
@@ -161,7 +169,10 @@ class Kernel {
   static Extent::Marks marks(const Vsd& vsd, const Extent& extent);
   void give_up(Vsd& vsd, const std::shared_ptr<Extent>& left) const;
   static const core::Segment* cover(const Vsd& vsd, uint64_t chunk, uint32_t cell, uint32_t count);
-  [[nodiscard]] bool enough(const Vsd& vsd) const;
+  /// An extent of the closed batch that would be left without a good copy.
+  [[nodiscard]] std::optional<ExtentId> without_copy(const Vsd& vsd) const;
+  Co<bool> await_good_copy(Vsd& vsd);
+  Co<Done> drop_unflushed(VsdId id);
   [[nodiscard]] bool ready(const Vsd& vsd, uint64_t chunk, uint32_t cell, uint32_t count) const;
   Co<bool> write_once(Vsd& vsd, uint64_t chunk, uint32_t cell, uint32_t count, bool zero);
   Co<bool> read_once(Vsd& vsd, uint64_t chunk, uint32_t cell);
@@ -264,6 +275,8 @@ class Daemon {
   Co<Done> serve_work();
   Co<Done> take_lease(VsdId vsd);
   Co<Done> commit(VsdId vsd);
+  bool lost_writes(const Vsd& vsd);
+  Co<Done> relet(VsdId vsd, uint64_t epoch);
   Co<Done> intents(VsdId vsd);
   Co<Done> reserve(uint64_t copies);
   Co<Done> keep_house();
@@ -309,6 +322,7 @@ class Daemon {
   uint64_t life_ = 0;
   std::map<VsdId, uint64_t> granted_;
   std::set<VsdId> changing_;  // leases that are taken or given back
+  std::set<VsdId> reletting_;
   std::map<VsdId, uint64_t> minded_;
   bool retiring_ = false;
   bool moving_ = false;

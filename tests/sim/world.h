@@ -177,6 +177,7 @@ struct Options {
   uint64_t seed = 0;
   bool trace = false;
   Rule without = Rule::none;
+  bool dense = false;  ///< short, with faults one upon another
 };
 
 class World {
@@ -225,6 +226,8 @@ class World {
   uint64_t entries = 0;
   uint64_t injected = 0;
   uint64_t gathered = 0;
+  uint64_t refused = 0;  ///< batches that would have left no good copy
+  uint64_t dropped = 0;  ///< times that nothing could flush what was written
   std::vector<VsdId> vsds;
 
  private:
@@ -245,7 +248,7 @@ class World {
   void pass(Request& request);
   void deliver(Request& request);
   void power_cut(uint64_t node, uint64_t keep_percent);
-  void cut_all();
+  void cut_all(uint64_t spared = 0);
   [[nodiscard]] const Request* under_way() const;
   Disk& add_disk(DiskId id, uint64_t node, uint64_t slots);
   void order(json::object body);
@@ -254,6 +257,7 @@ class World {
   [[nodiscard]] meta::Database& newest();
   /// One more thing may break: nothing is away, and no copy lacks what the metadata does not know.
   [[nodiscard]] bool calm() const;
+  [[nodiscard]] bool may_break() const;
   [[nodiscard]] bool all_whole();
   [[nodiscard]] bool settled();
   void calm_down();

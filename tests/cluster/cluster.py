@@ -928,6 +928,36 @@ def all_die():
     same_metadata(lab, (1, 2, 3))
 
 
+def nothing_left_to_flush():
+    """What node 1 wrote and did not flush was on the two others alone; what it had flushed is there."""
+    own = {name: disk_of(lab, 1, f"n1-{name}")["id"] for name in ("ssd0", "hdd0")}
+    for task in [ask(lab, 1, f"disk evacuate {disk}")["task"] for disk in own.values()]:
+        wait_until("it is empty", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")  # pylint: disable=cell-var-from-loop
+    lab.run(1, "scalectl vsd create lost 1GiB && scalectl vsd open lost")
+    device = vsd("lost")
+    lab.run(1, f"head -c 16M /dev/urandom > /root/kept && dd if=/root/kept of={device} bs=1M oflag=direct conv=fsync status=none")
+    writer = lab.start(1, f"while dd if=/dev/urandom of={device} bs=1M seek=16 count=32 oflag=direct status=none; do :; done")
+    wait_until("something is written", lambda: ask(lab, 1, "vsd show lost")["extents"] > 20)
+    for node in (2, 3):
+        lab.kill(node)
+    for node in (2, 3):
+        lab.lab("start", node)
+    wait_up(lab, 1, (1, 2, 3))
+    wait_disks(lab, 1, 7)
+    lab.wait(1, "journalctl -u scaled | grep 'it goes on from what was'")
+    lab.run(1, "pkill -x dd || true")
+    writer.kill()
+    writer.wait()
+    lab.fails(1, f"sync {device}", 1, "Input/output error")
+    lab.run(1, f"sync {device}")
+    wait_until("every copy is made good", lambda: whole(lab, 1))
+    for copy in (1, 2):
+        lab.run(1, f"dmsetup message scribe-lost 0 copy {copy} && blockdev --flushbufs {device} && cmp -n {16 << 20} /root/kept {device}")
+    lab.run(1, "dmsetup message scribe-lost 0 copy 0 && scalectl vsd close lost && scalectl vsd delete lost --yes")
+    for name, disk in own.items():
+        come_back(lab, 1, name, disk)
+
+
 def space_comes_back():
     for name, nodes in (("w", (1, 2)), ("v", (1,))):
         for node in nodes:
@@ -990,6 +1020,8 @@ def main():
     lab.case("the owner's whole machine is frozen for a while, and does no harm when it goes on", machine_freezes,
              slow=True)
     lab.case("a node is emptied under a writer, leaves the cluster and joins again", node_leaves, slow=True)
+    lab.case("nothing is left of what was not flushed: who wrote it is told, and goes on from what was", nothing_left_to_flush,
+             slow=True)
     lab.case("all nodes lose power at once: everything acknowledged is there", all_die)
     lab.case("deleted disks give their space back", space_comes_back)
     lab.finish((1, 2, 3))

@@ -3,6 +3,8 @@
 
 #include <SQLiteCpp/VariadicBind.h>
 
+#include <sstream>
+
 namespace meta {
 
 namespace {
@@ -131,6 +133,63 @@ Result<std::vector<Schedule>> Cluster::schedules() {
   return out;
 }
 
+Result<std::vector<Vm>> Cluster::vms() {
+  auto out =
+      rows(database_,
+           "SELECT id, name, uuid, description, tags, vcpus, memory_mib, machine, cpu, priority, "
+           "wanted, "
+           "how, node, life, run, state, reason, since, failures, retry_at FROM vm ORDER BY name",
+           [](SQLite::Statement& row) {
+             Vm vm;
+             int at = 0;
+             vm.id = u64(row.getColumn(at++));
+             vm.name = row.getColumn(at++).getString();
+             vm.uuid = row.getColumn(at++).getString();
+             vm.description = row.getColumn(at++).getString();
+             std::istringstream tags(row.getColumn(at++).getString());
+             for (std::string tag; tags >> tag;) vm.tags.push_back(tag);
+             vm.vcpus = u64(row.getColumn(at++));
+             vm.memory_mib = u64(row.getColumn(at++));
+             vm.machine = row.getColumn(at++).getString();
+             vm.cpu = row.getColumn(at++).getString();
+             vm.priority = u64(row.getColumn(at++));
+             vm.wanted = row.getColumn(at++).getString();
+             vm.how = row.getColumn(at++).getString();
+             vm.node = {u64(row.getColumn(at++))};
+             vm.life = u64(row.getColumn(at++));
+             vm.run = u64(row.getColumn(at++));
+             vm.state = row.getColumn(at++).getString();
+             vm.reason = row.getColumn(at++).getString();
+             vm.since = row.getColumn(at++).getInt64();
+             vm.failures = u64(row.getColumn(at++));
+             vm.retry_at = row.getColumn(at++).getInt64();
+             return vm;
+           });
+  if (!out) return out;
+  for (Vm& vm : *out) {
+    auto disks =
+        rows(database_,
+             "SELECT vsd, bus FROM vm_disk WHERE vm = " + std::to_string(vm.id) + " ORDER BY slot",
+             [](SQLite::Statement& row) {
+               return VmDisk{{u64(row.getColumn(0))}, row.getColumn(1).getString()};
+             });
+    if (!disks) return disks.error();
+    vm.disks = std::move(*disks);
+  }
+  return out;
+}
+
+Result<std::vector<Capacity>> Cluster::capacities() {
+  return rows(database_, "SELECT node, life, memory_mib, cpus, problem FROM capacity ORDER BY node",
+              [](SQLite::Statement& row) {
+                return Capacity{{u64(row.getColumn(0))},
+                                u64(row.getColumn(1)),
+                                u64(row.getColumn(2)),
+                                u64(row.getColumn(3)),
+                                row.getColumn(4).getString()};
+              });
+}
+
 Result<std::string> Cluster::label(core::SnapshotId id) {
   auto row = snapshot(id);
   if (!row) return row.error();
@@ -179,6 +238,7 @@ Result<std::vector<Life>> Cluster::unfenced(core::NodeId witness) {
         database_,
         "SELECT node, life FROM (SELECT lease_node AS node, lease_life AS life FROM vsd "
         "WHERE lease_node <> 0 UNION SELECT node, life FROM reservation "
+        "UNION SELECT node, life FROM vm WHERE node <> 0 "
         "UNION SELECT id, life FROM node WHERE state IN ('down', 'removed') AND life <> 0) l "
         "WHERE NOT EXISTS (SELECT 1 FROM node WHERE id = l.node AND life = l.life AND state = "
         "'up') "

@@ -125,6 +125,46 @@ struct Schedule {
   std::vector<core::VsdId> vsds;
 };
 
+struct VmDisk {
+  core::VsdId vsd;
+  std::string bus;  ///< virtio, scsi or sata
+};
+
+/// A virtual machine: what it is, what it should do and what it does. Times are in seconds since
+/// 1970.
+struct Vm {
+  uint64_t id = 0;
+  std::string name;
+  std::string uuid;
+  std::string description;
+  std::vector<std::string> tags;
+  uint64_t vcpus = 1;
+  uint64_t memory_mib = 0;
+  std::string machine;    ///< of QEMU's, as long as it lives
+  std::string cpu;        ///< "host", or "baseline", which every node can run
+  uint64_t priority = 0;  ///< the higher it is the earlier it is restarted
+  std::string wanted;     ///< off, running, paused
+  std::string how;        ///< where it is to be off: "shutdown" asks the guest, "stop" does not
+  core::NodeId node;      ///< that runs it; 0: none
+  uint64_t life = 0;      ///< of that node
+  uint64_t run = 0;       ///< grows with each start: at most one of them may run
+  std::string state;      ///< off, starting, running, paused, waiting
+  std::string reason;     ///< why it is in that state, where that is not plain
+  int64_t since = 0;
+  uint64_t failures = 0;  ///< starts and crashes, one after the other
+  int64_t retry_at = 0;   ///< where it waits
+  std::vector<VmDisk> disks;
+};
+
+/// What a node has for VMs.
+struct Capacity {
+  core::NodeId node;
+  uint64_t life = 0;
+  uint64_t memory_mib = 0;  ///< without what the node itself needs
+  uint64_t cpus = 0;
+  std::string problem;  ///< why it can run none
+};
+
 /// How far the comparing of a VSD's copies has got. Times are in seconds since 1970.
 struct Scrub {
   core::VsdId vsd;
@@ -201,6 +241,9 @@ class Cluster {
   Result<std::vector<Snapshot>> snapshots();
   Result<std::optional<Snapshot>> snapshot(core::SnapshotId id);
   Result<std::vector<Schedule>> schedules();
+  /// By name.
+  Result<std::vector<Vm>> vms();
+  Result<std::vector<Capacity>> capacities();
   /// VSD@NAME
   Result<std::string> label(core::SnapshotId id);
   /// What a VSD's device is called: by its name, or as the snapshot whose view it is.
@@ -210,7 +253,7 @@ class Cluster {
   Result<std::vector<Task>> tasks();
   Result<std::vector<Fence>> fences();
   /// Lives that are over and that `witness` has not fenced yet: of nodes that are down, or that
-  /// still hold leases or reservations.
+  /// still hold leases or reservations, or run VMs.
   Result<std::vector<Life>> unfenced(core::NodeId witness);
   /// Whether slots were freed, or copies of shared extents moved, behind that index.
   Result<bool> quarantine_behind(uint64_t seen);

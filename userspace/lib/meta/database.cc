@@ -42,6 +42,16 @@ constexpr std::array kReplicated = {
          keep_seconds INTEGER NOT NULL, done INTEGER NOT NULL))",
     R"(CREATE TABLE scheduled(schedule INTEGER NOT NULL, vsd INTEGER NOT NULL,
          PRIMARY KEY(schedule, vsd)) WITHOUT ROWID)",
+    R"(CREATE TABLE vm(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL UNIQUE,
+         description TEXT NOT NULL, tags TEXT NOT NULL, vcpus INTEGER NOT NULL,
+         memory_mib INTEGER NOT NULL, machine TEXT NOT NULL, cpu TEXT NOT NULL,
+         priority INTEGER NOT NULL, wanted TEXT NOT NULL, how TEXT NOT NULL, node INTEGER NOT NULL,
+         life INTEGER NOT NULL, run INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
+         since INTEGER NOT NULL, failures INTEGER NOT NULL, retry_at INTEGER NOT NULL))",
+    R"(CREATE TABLE vm_disk(vm INTEGER NOT NULL, slot INTEGER NOT NULL, vsd INTEGER NOT NULL UNIQUE,
+         bus TEXT NOT NULL, PRIMARY KEY(vm, slot)) WITHOUT ROWID)",
+    R"(CREATE TABLE capacity(node INTEGER PRIMARY KEY, life INTEGER NOT NULL,
+         memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, problem TEXT NOT NULL))",
     R"(CREATE TABLE tree(id INTEGER PRIMARY KEY, level INTEGER NOT NULL, refs INTEGER NOT NULL,
          body BLOB NOT NULL))",
     R"(CREATE TABLE extent(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, born INTEGER NOT NULL,
@@ -74,9 +84,10 @@ constexpr std::array kTables = {
     "counter",     "cluster",     "node",     "disk",      "setting",  "fence",     "token",
     "answer",      "opened",      "vsd",      "snapshot",  "tree",     "extent",    "copy",
     "reservation", "garbage",     "intent",   "task",      "scrub",    "damage",    "quarantine",
-    "wanting",     "rebalancing", "widening", "relocated", "schedule", "scheduled", "gathered"};
+    "wanting",     "rebalancing", "widening", "relocated", "schedule", "scheduled", "gathered",
+    "vm",          "vm_disk",     "capacity"};
 static_assert(kReplicated.size() == kTables.size());
-constexpr int kSchemaVersion = 4;
+constexpr int kSchemaVersion = 5;
 constexpr int kReaderBusyMs = 10'000;
 
 bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }

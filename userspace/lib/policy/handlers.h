@@ -74,6 +74,20 @@ Outcome schedule_delete(Context& c, const json::object& args);
 Result<void> may_take(Context& c, const json::object& args);
 void note_taken(Context& c, const json::object& args, const json::array& taken);
 
+// vms.cc
+Outcome vm_create(Context& c, const json::object& args);
+Outcome vm_edit(Context& c, const json::object& args);
+Outcome vm_delete(Context& c, const json::object& args);
+Outcome vm_start(Context& c, const json::object& args);
+Outcome vm_want(Context& c, const json::object& args);
+Outcome vm_state(Context& c, const json::object& args);
+Outcome vm_ended(Context& c, const json::object& args);
+Outcome vm_recover(Context& c, const json::object& args);
+Outcome capacity(Context& c, const json::object& args);
+/// Whether a VSD may be closed on a node, or deleted: not where a VM has it.
+Result<void> may_close(Context& c, const meta::Vsd& vsd, uint64_t node);
+Result<void> may_delete(Context& c, const meta::Vsd& vsd);
+
 // snapshots.cc
 Outcome snapshot(Context& c, const json::object& args);
 Outcome snapshot_delete(Context& c, const json::object& args);

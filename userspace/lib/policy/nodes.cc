@@ -59,6 +59,12 @@ Result<void> may_leave(Context& c, const meta::Node& node) {
   auto disks = c.cluster.disks();
   if (!opened || !nodes || !others || !disks)
     return Error{Code::storage, "the metadata is unreadable"};
+  auto vms = c.cluster.vms();
+  if (!vms) return vms.error();
+  for (const meta::Vm& vm : *vms)
+    if (vm.node == node.id)
+      return Error{Code::conflict,
+                   "VM " + vm.name + " runs on it; stop it first: scalectl vm shutdown " + vm.name};
   for (const meta::Opened& row : *opened) {
     if (row.node != node.id) continue;
     const auto vsd = c.cluster.vsd(row.vsd);

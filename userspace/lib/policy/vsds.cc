@@ -100,6 +100,7 @@ Outcome vsd_delete(Context& c, const json::object& args) {
   const uint64_t vsd = number(args, "vsd");
   const auto row = living_vsd(c, args);
   if (!row) return row.error();
+  CORE_TRY(may_delete(c, *row));
   if (ask(c, "SELECT count(*) FROM opened WHERE vsd = ?", s64(vsd)) != 0)
     return Error{Code::conflict, "the VSD is open; close it first"};
   // Its device would have another name after a restart of the node.
@@ -233,6 +234,7 @@ Outcome close(Context& c, const json::object& args) {
   const uint64_t node = number(args, "node");
   const auto row = living_vsd(c, args);
   if (!row) return row.error();
+  CORE_TRY(may_close(c, *row, node));
   return close_device(c, row->id, row->name, node);
 }
 

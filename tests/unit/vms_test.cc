@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: GPL-2.0
+// Virtual machines: what the metadata says of them, where they run, what a node does about them.
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include "policy/hosts.h"
+#include "policy_leader.h"
+#include "vm/domain.h"
+#include "vm/lifecycle.h"
+
+namespace {
+
+namespace json = boost::json;
+using core::Code;
+using policy::Guest;
+using policy::Host;
+using policy_tests::Leader;
+using vm::Act;
+using vm::Seen;
+using vm::View;
+
+// Three nodes with 4096 MiB and 4 CPUs each, and VM "a" with a disk of its own.
+class Vms : public ::testing::Test {
+ protected:
+  Vms() {
+    leader.found(3);
+    for (uint64_t node = 1; node <= 3; node++) say_capacity(node, 4096, 4);
+    id = create("a", 1024).value();
+  }
+  void say_capacity(uint64_t node, uint64_t memory, uint64_t cpus, const std::string& problem = "",
+                    uint64_t life = 0) {
+    leader
+        .say({{"op", "capacity"},
+              {"node", node},
+              {"life", life == 0 ? node * 100 : life},
+              {"memory_mib", memory},
+              {"cpus", cpus},
+              {"problem", problem}})
+        .value();
+  }
+  core::Result<uint64_t> create(const std::string& name, uint64_t memory,
+                                json::array disks = {json::object{
+                                    {"bus", "virtio"}, {"sectors", 2048}, {"replicas", 2}}}) {
+    auto made = leader.say({{"op", "vm_create"},
+                            {"name", name},
+                            {"uuid", "uuid-of-" + name},
+                            {"machine", vm::kMachine},
+                            {"vcpus", 1},
+                            {"memory_mib", memory},
+                            {"disks", std::move(disks)}});
+    if (!made) return made.error();
+    return made->at("vm").to_number<uint64_t>();
+  }
+  meta::Vm row(uint64_t vm = 0) {
+    const auto vms = leader.cluster().vms().value();
+    for (const meta::Vm& one : vms)
+      if (one.id == (vm == 0 ? id : vm)) return one;
+    return {};
+  }
+  core::Result<json::object> start(uint64_t on = 0, uint64_t vm = 0) {
+    return leader.say({{"op", "vm_start"}, {"vm", vm == 0 ? id : vm}, {"on", on}});
+  }
+  core::Result<json::object> want(const std::string& wanted, const std::string& how = "") {
+    return leader.say({{"op", "vm_want"}, {"vm", id}, {"wanted", wanted}, {"how", how}});
+  }
+  json::object of_run(const char* op) {
+    const meta::Vm now = row();
+    return {{"op", op}, {"vm", id}, {"node", now.node.value}, {"life", now.life}, {"run", now.run}};
+  }
+  core::Result<json::object> runs() {
+    json::object body = of_run("vm_state");
+    body["state"] = "running";
+    return leader.say(std::move(body));
+  }
+  core::Result<json::object> ended(const std::string& how) {
+    json::object body = of_run("vm_ended");
+    body["how"] = how;
+    body["reason"] = "because";
+    return leader.say(std::move(body));
+  }
+  core::Result<json::object> recover() { return leader.say({{"op", "vm_recover"}, {"vm", id}}); }
+  void lose(uint64_t node) {
+    leader.say({{"op", "node_down"}, {"node", node}, {"life", node * 100}}).value();
+  }
+  void fence(uint64_t node) {
+    for (uint64_t witness = 1; witness <= 3; witness++)
+      if (witness != node) leader.fenced(node, node * 100, witness).value();
+  }
+  size_t opened_on(uint64_t node) {
+    size_t count = 0;
+    const auto opened = leader.cluster().opened().value();
+    for (const meta::Opened& one : opened)
+      count += one.node.value == node && one.state != "closing";
+    return count;
+  }
+
+  Leader leader;
+  uint64_t id = 0;
+};
+
+TEST_F(Vms, AVmIsMadeWithItsDisksAndGoesWithThem) {
+  EXPECT_EQ(row().state, "off");
+  ASSERT_EQ(row().disks.size(), 1U);
+  EXPECT_EQ(leader.cluster().vsd(row().disks[0].vsd).value()->name, "a-0");
+  EXPECT_EQ(create("a", 1024).error().code, Code::conflict);
+  EXPECT_EQ(leader.cluster().vsds()->size(), 1U) << "nothing is left of what was refused";
+  leader.say({{"op", "vm_delete"}, {"vm", id}, {"keep_disks", false}}).value();
+  EXPECT_TRUE(leader.cluster().vms()->empty());
+  EXPECT_TRUE(leader.cluster().vsds()->empty());
+}
+
+TEST_F(Vms, ADiskOfAVmIsNotDeletedAndNotAnothersToo) {
+  const uint64_t vsd = row().disks[0].vsd.value;
+  EXPECT_EQ(leader.refusal({{"op", "vsd_delete"}, {"vsd", vsd}}), Code::conflict);
+  EXPECT_EQ(create("b", 1024, {json::object{{"bus", "scsi"}, {"vsd", vsd}}}).error().code,
+            Code::conflict);
+  leader.say({{"op", "vm_delete"}, {"vm", id}, {"keep_disks", true}}).value();
+  EXPECT_TRUE(create("b", 1024, {json::object{{"bus", "scsi"}, {"vsd", vsd}}}));
+}
+
+TEST_F(Vms, WhatNoVmCanBeIsRefusedInWords) {
+  EXPECT_EQ(create("a b", 1024).error().code, Code::invalid);
+  EXPECT_EQ(create("../a", 1024).error().code, Code::invalid);
+  EXPECT_EQ(create(std::string(60, 'a'), 1024).error().code, Code::invalid);
+  EXPECT_EQ(create("b", 1).error().code, Code::invalid);
+  EXPECT_EQ(create("b", vm::kMaxMemoryMib + 1).error().code, Code::invalid);
+  EXPECT_EQ(create("b", 1024, {json::object{{"bus", "ide"}, {"sectors", 2048}, {"replicas", 2}}})
+                .error()
+                .code,
+            Code::invalid);
+  for (const auto& [name, value] : std::initializer_list<std::pair<const char*, json::value>>{
+           {"vcpus", 0},
+           {"vcpus", vm::kMaxVcpus + 1},
+           {"cpu", "best"},
+           {"tags", json::array{"two words"}},
+           {"tags", json::array{""}},
+           {"description", "a\tb"},
+           {"name", ""}})
+    EXPECT_EQ(leader.refusal({{"op", "vm_edit"}, {"vm", id}, {name, value}}), Code::invalid)
+        << name;
+  EXPECT_EQ(row().vcpus, 1U);
+}
+
+TEST_F(Vms, WhatTheDomainIsMadeOfChangesWhileItIsOff) {
+  leader.say({{"op", "vm_edit"}, {"vm", id}, {"memory_mib", 2048}, {"name", "mail"}}).value();
+  EXPECT_EQ(row().memory_mib, 2048U);
+  start().value();
+  EXPECT_EQ(leader.refusal({{"op", "vm_edit"}, {"vm", id}, {"vcpus", 2}}), Code::conflict);
+  leader.say({{"op", "vm_edit"}, {"vm", id}, {"tags", json::array{"web", "x"}}}).value();
+  EXPECT_EQ(row().tags, (std::vector<std::string>{"web", "x"}));
+}
+
+TEST_F(Vms, AVmRunsWhereMostMemoryIsFreeWithItsDisksOpenThere) {
+  say_capacity(2, 8192, 4);
+  EXPECT_EQ(start()->at("node").to_number<uint64_t>(), 2U);
+  EXPECT_EQ(row().state, "starting");
+  EXPECT_EQ(opened_on(2), 1U);
+  EXPECT_EQ(start().error().code, Code::conflict);
+  EXPECT_EQ(leader.refusal({{"op", "close"}, {"vsd", row().disks[0].vsd.value}, {"node", 2}}),
+            Code::conflict);
+  runs().value();
+  EXPECT_EQ(row().state, "running");
+  want("off", "shutdown").value();
+  ended("shutdown").value();
+  EXPECT_EQ(row().state, "off");
+  EXPECT_EQ(opened_on(2), 0U);
+  EXPECT_EQ(row().node.value, 0U);
+}
+
+TEST_F(Vms, AVmThatFitsNowhereIsRefusedWithTheReasonOfEachNode) {
+  say_capacity(1, 512, 4);
+  say_capacity(2, 4096, 4, "has no libvirt");
+  leader.say({{"op", "node_down"}, {"node", 3}, {"life", 300}}).value();
+  const auto refused = start();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::no_space);
+  for (const char* part : {"n1 has 512 MiB of memory left", "n2 has no libvirt", "n3 is down"})
+    EXPECT_NE(refused.error().text.find(part), std::string::npos) << refused.error().text;
+  EXPECT_EQ(row().state, "off");
+}
+
+TEST_F(Vms, ALostNodesVmBeginsAnewElsewhereWhenThatIsFenced) {
+  start(2).value();
+  runs().value();
+  const uint64_t run = row().run;
+  EXPECT_EQ(recover().error().code, Code::conflict) << "its node is up";
+  lose(2);
+  EXPECT_EQ(recover().error().code, Code::conflict) << "it may still run there";
+  fence(2);
+  recover().value();
+  EXPECT_NE(row().node.value, 2U);
+  EXPECT_EQ(row().run, run + 1);
+  EXPECT_EQ(row().state, "starting");
+  EXPECT_EQ(opened_on(2), 0U) << "when it comes back it opens nothing";
+  EXPECT_EQ(opened_on(row().node.value), 1U);
+}
+
+TEST_F(Vms, AFastRebootIsALossToo) {
+  start(2).value();
+  runs().value();
+  leader.up(2, 201).value();
+  recover().value();
+  EXPECT_EQ(row().state, "starting");
+  EXPECT_NE(row().node.value, 2U) << "it has not said yet what it can run";
+}
+
+TEST_F(Vms, ANodeThatRunsAVmDoesNotLeave) {
+  start(2).value();
+  const auto refused = leader.say({{"op", "node_leave"}, {"node", 2}, {"leaving", true}});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().text.find("VM a runs on it"), std::string::npos)
+      << refused.error().text;
+}
+
+TEST_F(Vms, WhatAnEarlierRunSaysCountsForNothing) {
+  start(2).value();
+  runs().value();
+  json::object late = of_run("vm_ended");
+  late["how"] = "failed";
+  late["reason"] = "late";
+  lose(2);
+  fence(2);
+  recover().value();
+  EXPECT_EQ(leader.refusal(late), Code::stale);
+  EXPECT_EQ(row().state, "starting");
+}
+
+TEST_F(Vms, AVmThatWasToBeStoppedDoesNotBeginAnewWhenItsNodeIsLost) {
+  start(2).value();
+  runs().value();
+  want("off", "shutdown").value();
+  lose(2);
+  fence(2);
+  recover().value();
+  EXPECT_EQ(row().state, "off");
+}
+
+TEST_F(Vms, AVmThatKeepsFailingIsTriedAgainLaterAndLater) {
+  start().value();
+  int64_t before = 0;
+  for (int i = 0; i < 9; i++) {
+    ended("failed").value();
+    EXPECT_EQ(row().state, "waiting");
+    EXPECT_EQ(row().reason, "because");
+    const int64_t pause = row().retry_at - leader.now;
+    EXPECT_GE(pause, before);
+    before = pause;
+    EXPECT_EQ(recover().error().code, Code::conflict) << "it is not time yet";
+    leader.now = row().retry_at;
+    recover().value();
+    EXPECT_EQ(row().state, "starting");
+  }
+  EXPECT_EQ(before, 600);
+  runs().value();
+  leader.now += 3600;
+  ended("crashed").value();
+  EXPECT_EQ(row().retry_at - leader.now, 10) << "it ran well for an hour";
+}
+
+TEST_F(Vms, AGuestThatPowersOffStaysOff) {
+  start().value();
+  runs().value();
+  ended("shutdown").value();
+  EXPECT_EQ(row().state, "off");
+  EXPECT_EQ(row().wanted, "off");
+  EXPECT_TRUE(start());
+}
+
+TEST_F(Vms, AVmThatWaitsForANodeSaysWhyAndRunsWhenThereIsOne) {
+  for (uint64_t node = 1; node <= 3; node++) say_capacity(node, node == 2 ? 4096 : 512, 4);
+  start().value();
+  runs().value();
+  lose(2);
+  fence(2);
+  recover().value();
+  EXPECT_EQ(row().state, "waiting");
+  EXPECT_NE(row().reason.find("n2 is down"), std::string::npos) << row().reason;
+  say_capacity(1, 4096, 4);
+  leader.now = row().retry_at;
+  recover().value();
+  EXPECT_EQ(row().node.value, 1U);
+}
+
+TEST_F(Vms, AVmThatWaitsIsOffAtOnceWhenItIsStopped) {
+  start().value();
+  ended("failed").value();
+  want("off", "stop").value();
+  EXPECT_EQ(row().state, "off");
+  EXPECT_EQ(recover().error().code, Code::conflict);
+}
+
+// Where it runs
+
+Host host(uint64_t node, uint64_t memory, uint64_t cpus) {
+  return {{node}, "n" + std::to_string(node), "", memory, cpus, 0, 0};
+}
+
+RC_GTEST_PROP(Hosts, MemoryIsNeverGivenTwice, ()) {
+  std::vector<Host> hosts;
+  for (uint64_t node = 1; node <= 3; node++)
+    hosts.push_back(host(node, *rc::gen::inRange<uint64_t>(0, 8192), *rc::gen::inRange(1, 9)));
+  for (int i = 0; i < 20; i++) {
+    const Guest guest{
+        1, "g", *rc::gen::inRange<uint64_t>(1, 4096), *rc::gen::inRange<uint64_t>(1, 9), 0, {}};
+    const auto chosen = policy::choose_host(hosts, guest);
+    const bool fits = std::any_of(hosts.begin(), hosts.end(), [&](const Host& one) {
+      return one.memory_mib >= one.used_memory_mib + guest.memory_mib && one.cpus >= guest.vcpus;
+    });
+    RC_ASSERT(chosen.has_value() == fits);
+    if (!chosen) continue;
+    for (Host& one : hosts) {
+      if (one.node != *chosen) continue;
+      one.used_memory_mib += guest.memory_mib;
+      one.used_vcpus += guest.vcpus;
+      RC_ASSERT(one.used_memory_mib <= one.memory_mib);
+    }
+  }
+}
+
+TEST(Hosts, OfNodesWithEqualMemoryTheOneWithFewerVcpusInUseIsChosen) {
+  std::vector<Host> hosts = {host(1, 4096, 4), host(2, 4096, 4)};
+  hosts[0].used_vcpus = 2;
+  EXPECT_EQ(policy::choose_host(hosts, {1, "g", 1024, 1, 0, {}}).value().value, 2U);
+}
+
+TEST(Hosts, WhatWouldNotFitWereANodeLostIsSaid) {
+  std::vector<Host> hosts = {host(1, 4096, 4), host(2, 3600, 4)};
+  std::vector<Guest> guests = {{1, "a", 3072, 1, 4, {1}}, {2, "b", 400, 1, 4, {2}}};
+  hosts[0].used_memory_mib = 3072;
+  hosts[1].used_memory_mib = 400;
+  EXPECT_TRUE(policy::without_headroom(hosts, guests).empty());
+  guests.push_back({3, "c", 600, 1, 9, {1}});
+  hosts[0].used_memory_mib += 600;
+  const auto wrong = policy::without_headroom(hosts, guests);
+  ASSERT_EQ(wrong.size(), 1U);
+  EXPECT_EQ(wrong[0], "were node n1 lost, there would be no room for a")
+      << "c is the one that is restarted first";
+}
+
+// What a node does
+
+TEST(Lifecycle, EachWishAndSightHasItsAct) {
+  struct Case {
+    const char* wanted;
+    const char* how;
+    const char* state;
+    View view;
+    Act act;
+  };
+  const auto at = [](Seen seen, bool open = true) {
+    return View{true, seen != Seen::absent, false, open, seen};
+  };
+  const std::vector<Case> cases = {
+      {"running", "", "starting", at(Seen::absent, false), Act::nothing},
+      {"running", "", "starting", at(Seen::absent), Act::create},
+      {"running", "", "starting", at(Seen::running), Act::say},
+      {"running", "", "running", at(Seen::running), Act::nothing},
+      {"running", "", "running", at(Seen::absent), Act::say_ended},
+      {"running", "", "paused", at(Seen::absent), Act::say_ended},
+      {"running", "", "running", at(Seen::no_space), Act::resume},
+      {"running", "", "paused", at(Seen::paused), Act::resume},
+      {"running", "", "running", at(Seen::ending), Act::nothing},
+      {"paused", "", "running", at(Seen::running), Act::suspend},
+      {"paused", "", "running", at(Seen::paused), Act::say},
+      {"paused", "", "paused", at(Seen::paused), Act::nothing},
+      {"paused", "", "paused", at(Seen::no_space), Act::nothing},
+      {"paused", "", "starting", at(Seen::absent), Act::create},
+      {"off", "shutdown", "running", at(Seen::running), Act::shutdown},
+      {"off", "shutdown", "paused", at(Seen::paused), Act::resume},
+      {"off", "shutdown", "running", at(Seen::ending), Act::nothing},
+      {"off", "stop", "running", at(Seen::running), Act::destroy},
+      {"off", "stop", "paused", at(Seen::paused), Act::destroy},
+      {"off", "stop", "running", at(Seen::absent), Act::say_ended},
+      {"off", "shutdown", "starting", at(Seen::absent), Act::say_ended},
+      {"running", "", "running", {false, true, false, false, Seen::running}, Act::destroy},
+      {"running", "", "running", {true, false, false, false, Seen::running}, Act::destroy},
+      {"running", "", "running", {false, false, false, false, Seen::paused}, Act::destroy},
+      {"running", "", "running", {false, false, false, false, Seen::absent}, Act::nothing},
+      {"running", "", "running", {true, true, true, true, Seen::running}, Act::suspend},
+      {"running", "", "running", {true, true, true, true, Seen::paused}, Act::nothing},
+      {"running", "", "starting", {true, false, true, true, Seen::absent}, Act::nothing},
+      {"off", "stop", "running", {true, true, true, true, Seen::paused}, Act::nothing},
+      {"running", "", "running", {false, true, true, true, Seen::running}, Act::destroy},
+  };
+  for (const Case& one : cases) {
+    meta::Vm vm;
+    vm.wanted = one.wanted;
+    vm.how = one.how;
+    vm.state = one.state;
+    EXPECT_EQ(vm::next_act(vm, one.view), one.act)
+        << one.wanted << " " << one.how << " " << one.state << " seen "
+        << static_cast<int>(one.view.seen);
+  }
+}
+
+// Its domain
+
+meta::Vm some_vm() {
+  meta::Vm vm;
+  vm.id = 7;
+  vm.run = 3;
+  vm.name = "mail";
+  vm.uuid = "00000000-0000-0000-0000-000000000007";
+  vm.vcpus = 2;
+  vm.memory_mib = 512;
+  vm.machine = vm::kMachine;
+  vm.cpu = "host";
+  return vm;
+}
+
+TEST(Domain, ItSaysWhichRunOfWhichVmItIs) {
+  const std::string xml =
+      vm::domain_xml(some_vm(), {{"/dev/mapper/scribe-mail-0", "virtio", "vsd-1"}});
+  const auto of = vm::domain_of(xml);
+  ASSERT_TRUE(of);
+  EXPECT_EQ(of->vm, 7U);
+  EXPECT_EQ(of->run, 3U);
+}
+
+TEST(Domain, WhatPeopleWriteStaysText) {
+  meta::Vm vm = some_vm();
+  vm.description = "</description><devices><disk type='file'/></devices> & \"x\"";
+  const std::string xml = vm::domain_xml(vm, {});
+  EXPECT_EQ(xml.find("<disk"), std::string::npos);
+  EXPECT_TRUE(vm::domain_of(xml));
+}
+
+TEST(Domain, AStrangersDomainIsNoneOfOurs) {
+  for (const char* xml :
+       {"", "<domain/>", "<domain><metadata/></domain>", "no xml",
+        "<domain><metadata><scribe:vm xmlns:scribe='http://else' id='1' "
+        "run='1'/></metadata></domain>",
+        "<domain><metadata><scribe:vm xmlns:scribe='https://scribe.invalid/domain/1' id='x' "
+        "run='1'/></metadata></domain>",
+        "<domain><metadata><scribe:vm xmlns:scribe='https://scribe.invalid/domain/1' "
+        "id='1'/></metadata></domain>"})
+    EXPECT_EQ(vm::domain_of(xml).error().code, Code::not_found) << xml;
+}
+
+TEST(Domain, DisksAreBlockDevicesInTheirOrderPastThePageCache) {
+  const std::string xml = vm::domain_xml(some_vm(), {{"/dev/mapper/scribe-a", "virtio", "vsd-1"},
+                                                     {"/dev/mapper/scribe-b", "scsi", "vsd-2"},
+                                                     {"/dev/mapper/scribe-c", "virtio", "vsd-3"},
+                                                     {"/dev/mapper/scribe-d", "sata", "vsd-4"}});
+  for (const char* part :
+       {"dev=\"vda\" bus=\"virtio\"", "dev=\"sda\" bus=\"scsi\"", "dev=\"vdb\" bus=\"virtio\"",
+        "dev=\"sdb\" bus=\"sata\"", "cache=\"none\"", "io=\"native\"", "discard=\"unmap\"",
+        "error_policy=\"enospace\"", "model=\"virtio-scsi\"", "<boot order=\"1\" />"})
+    EXPECT_NE(xml.find(part), std::string::npos) << part << "\n" << xml;
+  EXPECT_EQ(xml.find("type=\"file\""), std::string::npos);
+}
+
+}  // namespace

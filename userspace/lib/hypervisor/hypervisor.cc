@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "hypervisor/hypervisor.h"
+
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+
+#include <array>
+#include <thread>
+
+namespace hypervisor {
+
+namespace {
+
+struct FreeDomain {
+  void operator()(virDomainPtr domain) const { virDomainFree(domain); }
+};
+using DomainHandle = std::unique_ptr<virDomain, FreeDomain>;
+
+struct FreeText {
+  void operator()(char* text) const { free(text); }
+};
+
+Error last_error(Code code) {
+  const virError* err = virGetLastError();
+  return {code, std::string("libvirt: ") +
+                    (err != nullptr && err->message != nullptr ? err->message : "no reason given")};
+}
+
+// Its errors are in what calls return; it would print them, too.
+void ignore_error(void*, virErrorPtr) {}
+
+// libvirt's events come to a loop of which there is one for all connections.
+void run_events() {
+  static const bool once = [] {
+    virSetErrorFunc(nullptr, ignore_error);
+    virEventRegisterDefaultImpl();
+    std::thread([] {
+      for (;;) virEventRunDefaultImpl();
+    }).detach();
+    return true;
+  }();
+  (void)once;
+}
+
+std::string uuid_of(virDomainPtr domain) {
+  std::array<char, VIR_UUID_STRING_BUFLEN> text{};
+  virDomainGetUUIDString(domain, text.data());
+  return text.data();
+}
+
+State state_of(int state, int reason) {
+  switch (state) {
+    case VIR_DOMAIN_PAUSED:
+      return reason == VIR_DOMAIN_PAUSED_IOERROR ? State::io_error : State::paused;
+    case VIR_DOMAIN_RUNNING:
+    case VIR_DOMAIN_BLOCKED:
+    case VIR_DOMAIN_SHUTDOWN:  // asked to, or about to be gone: the latter is over in a moment
+      return State::running;
+    default:
+      return State::ending;
+  }
+}
+
+constexpr int kKeepAliveSeconds = 5;
+constexpr unsigned kKeepAliveCount = 3;
+
+}  // namespace
+
+Result<std::unique_ptr<Hypervisor>> Hypervisor::open(const std::string& uri) {
+  run_events();
+  virConnectPtr connection = virConnectOpen(uri.c_str());
+  if (connection == nullptr) return last_error(Code::unknown);
+  std::unique_ptr<Hypervisor> out(new Hypervisor(connection));
+  virConnectSetKeepAlive(connection, kKeepAliveSeconds, kKeepAliveCount);
+  out->callback_ = virConnectDomainEventRegisterAny(
+      connection, nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE, VIR_DOMAIN_EVENT_CALLBACK(&note),
+      new std::shared_ptr<Ended>(out->ended_),
+      [](void* ended) { delete static_cast<std::shared_ptr<Ended>*>(ended); });
+  if (out->callback_ < 0) return last_error(Code::unknown);
+  return out;
+}
+
+Hypervisor::~Hypervisor() {
+  if (callback_ >= 0) virConnectDomainEventDeregisterAny(connection_, callback_);
+  virConnectClose(connection_);
+}
+
+bool Hypervisor::alive() const { return virConnectIsAlive(connection_) == 1; }
+
+int Hypervisor::note(virConnectPtr, virDomainPtr domain, int event, int detail, void* ended) {
+  if (event != VIR_DOMAIN_EVENT_STOPPED) return 0;
+  const char* how = "failed";
+  if (detail == VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN) how = "shutdown";
+  if (detail == VIR_DOMAIN_EVENT_STOPPED_CRASHED) how = "crashed";
+  auto& all = **static_cast<std::shared_ptr<Ended>*>(ended);
+  const std::lock_guard lock(all.mutex);
+  all.how[uuid_of(domain)] = how;
+  return 0;
+}
+
+std::string Hypervisor::ended(const std::string& uuid) {
+  const std::lock_guard lock(ended_->mutex);
+  const auto at = ended_->how.find(uuid);
+  return at == ended_->how.end() ? "" : ended_->how.extract(at).mapped();
+}
+
+Result<std::vector<Domain>> Hypervisor::domains() {
+  virDomainPtr* list = nullptr;
+  const int count = virConnectListAllDomains(connection_, &list, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+  if (count < 0) return last_error(Code::unknown);
+  std::vector<Domain> out;
+  for (int i = 0; i < count; i++) {
+    const DomainHandle domain(list[i]);
+    int state = 0;
+    int reason = 0;
+    // One that ended just now.
+    if (virDomainGetState(domain.get(), &state, &reason, 0) != 0) continue;
+    out.push_back({uuid_of(domain.get()), static_cast<int>(virDomainGetID(domain.get())),
+                   state_of(state, reason)});
+  }
+  free(list);
+  return out;
+}
+
+Result<std::string> Hypervisor::xml(const std::string& uuid) {
+  const DomainHandle domain(virDomainLookupByUUIDString(connection_, uuid.c_str()));
+  if (!domain) return last_error(Code::not_found);
+  const std::unique_ptr<char, FreeText> text(virDomainGetXMLDesc(domain.get(), 0));
+  if (!text) return last_error(Code::unknown);
+  return std::string(text.get());
+}
+
+Result<void> Hypervisor::create(const std::string& xml) {
+  const DomainHandle domain(
+      virDomainCreateXML(connection_, xml.c_str(), VIR_DOMAIN_START_VALIDATE));
+  if (!domain) return last_error(Code::conflict);
+  return {};
+}
+
+template <class Call>
+Result<void> Hypervisor::on(const std::string& uuid, Call call) {
+  const DomainHandle domain(virDomainLookupByUUIDString(connection_, uuid.c_str()));
+  if (!domain) return last_error(Code::not_found);
+  if (call(domain.get()) != 0) return last_error(Code::conflict);
+  return {};
+}
+
+Result<void> Hypervisor::resume(const std::string& uuid) { return on(uuid, virDomainResume); }
+
+Result<void> Hypervisor::suspend(const std::string& uuid) { return on(uuid, virDomainSuspend); }
+
+Result<void> Hypervisor::shutdown(const std::string& uuid) { return on(uuid, virDomainShutdown); }
+
+Result<void> Hypervisor::destroy(const std::string& uuid) { return on(uuid, virDomainDestroy); }
+
+Result<void> Hypervisor::reset(const std::string& uuid) {
+  return on(uuid, [](virDomainPtr domain) { return virDomainReset(domain, 0); });
+}
+
+}  // namespace hypervisor

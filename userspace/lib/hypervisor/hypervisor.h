@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+
+extern "C" {
+struct _virConnect;
+struct _virDomain;
+}
+
+namespace hypervisor {
+
+using core::Code;
+using core::Error;
+using core::Result;
+
+enum class State : uint8_t { running, paused, io_error, ending };
+
+/// An active domain. `id` is another one after each of its starts.
+struct Domain {
+  std::string uuid;
+  int id = 0;
+  State state = State::running;
+};
+
+/// libvirt on this machine. One call at a time on one object; errors carry libvirt's own text.
+class Hypervisor {
+ public:
+  /// Code::unknown where nobody answers there.
+  [[nodiscard]] static Result<std::unique_ptr<Hypervisor>> open(const std::string& uri);
+  ~Hypervisor();
+  Hypervisor(const Hypervisor&) = delete;
+  Hypervisor& operator=(const Hypervisor&) = delete;
+
+  /// Whether it still answers; else it is opened anew.
+  [[nodiscard]] bool alive() const;
+
+  Result<std::vector<Domain>> domains();
+  Result<std::string> xml(const std::string& uuid);
+  /// Runs a domain that is gone when it has ended.
+  Result<void> create(const std::string& xml);
+  Result<void> resume(const std::string& uuid);
+  Result<void> suspend(const std::string& uuid);
+  /// Asks the guest; whether it does so is its own.
+  Result<void> shutdown(const std::string& uuid);
+  Result<void> destroy(const std::string& uuid);
+  Result<void> reset(const std::string& uuid);
+
+  /// How a domain ended since it was asked last: "shutdown" by its guest, "crashed", "failed";
+  /// "" where nobody saw it.
+  std::string ended(const std::string& uuid);
+
+ private:
+  explicit Hypervisor(_virConnect* connection) : connection_(connection) {}
+  template <class Call>
+  Result<void> on(const std::string& uuid, Call call);
+  /// What libvirt's events said; an event may come while this object goes.
+  struct Ended {
+    std::mutex mutex;
+    std::map<std::string, std::string> how;  // by UUID
+  };
+  static int note(_virConnect*, _virDomain* domain, int event, int detail, void* ended);
+
+  _virConnect* const connection_;
+  int callback_ = -1;
+  const std::shared_ptr<Ended> ended_ = std::make_shared<Ended>();
+};
+
+}  // namespace hypervisor

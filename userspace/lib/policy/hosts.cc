@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "policy/hosts.h"
+
+#include <algorithm>
+
+namespace policy {
+
+namespace {
+
+uint64_t free_memory(const Host& host) {
+  return host.memory_mib - std::min(host.memory_mib, host.used_memory_mib);
+}
+
+// Why a host does not take a guest; empty where it does.
+std::string refusal(const Host& host, const Guest& guest) {
+  if (!host.problem.empty()) return host.problem;
+  if (guest.vcpus > host.cpus) return "has " + std::to_string(host.cpus) + " CPUs";
+  if (guest.memory_mib > free_memory(host))
+    return "has " + std::to_string(free_memory(host)) + " MiB of memory left";
+  return "";
+}
+
+bool is_better(const Host& a, const Host& b) {
+  if (free_memory(a) != free_memory(b)) return free_memory(a) > free_memory(b);
+  if (a.used_vcpus * b.cpus != b.used_vcpus * a.cpus)
+    return a.used_vcpus * b.cpus < b.used_vcpus * a.cpus;
+  return a.node < b.node;
+}
+
+// In the order in which they are restarted: by priority, then the large ones, which fit less
+// easily.
+std::vector<Guest> in_order(std::vector<Guest> guests) {
+  std::sort(guests.begin(), guests.end(), [](const Guest& a, const Guest& b) {
+    if (a.priority != b.priority) return a.priority > b.priority;
+    if (a.memory_mib != b.memory_mib) return a.memory_mib > b.memory_mib;
+    return a.id < b.id;
+  });
+  return guests;
+}
+
+}  // namespace
+
+Guest guest_of(const meta::Vm& vm) {
+  return {vm.id, vm.name, vm.memory_mib, vm.vcpus, vm.priority, vm.node};
+}
+
+std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
+                           const std::vector<meta::Capacity>& capacities,
+                           const std::vector<meta::Vm>& vms, uint64_t without_vm) {
+  std::vector<Host> out;
+  for (const meta::Node& node : nodes) {
+    if (node.state == "removed" || node.state == "new") continue;
+    Host host{node.id, node.name, "", 0, 0, 0, 0};
+    const auto has = std::find_if(capacities.begin(), capacities.end(),
+                                  [&](const auto& one) { return one.node == node.id; });
+    if (node.state != "up") {
+      host.problem = "is down";
+    } else if (node.leaving) {
+      host.problem = "leaves the cluster";
+    } else if (has == capacities.end() || has->life != node.life) {
+      host.problem = "has not said yet what it can run";
+    } else {
+      host.problem = has->problem;
+      host.memory_mib = has->memory_mib;
+      host.cpus = has->cpus;
+    }
+    for (const meta::Vm& vm : vms) {
+      if (vm.node != node.id || vm.id == without_vm) continue;
+      host.used_memory_mib += vm.memory_mib;
+      host.used_vcpus += vm.vcpus;
+    }
+    out.push_back(std::move(host));
+  }
+  return out;
+}
+
+core::Result<core::NodeId> choose_host(const std::vector<Host>& hosts, const Guest& guest) {
+  const Host* best = nullptr;
+  std::string why;
+  for (const Host& host : hosts) {
+    const std::string no = refusal(host, guest);
+    if (!no.empty()) {
+      why += (why.empty() ? "" : "; ") + host.name + " " + no;
+    } else if (best == nullptr || is_better(host, *best)) {
+      best = &host;
+    }
+  }
+  if (best != nullptr) return best->node;
+  return core::Error{core::Code::no_space, "no node has room for VM " + guest.name + " (" +
+                                               std::to_string(guest.memory_mib) + " MiB, " +
+                                               std::to_string(guest.vcpus) +
+                                               " vCPUs): " + (why.empty() ? "there is none" : why)};
+}
+
+std::vector<std::string> without_headroom(const std::vector<Host>& hosts,
+                                          const std::vector<Guest>& guests) {
+  std::vector<std::string> out;
+  for (const Host& lost : hosts) {
+    std::vector<Host> rest = hosts;
+    std::erase_if(rest, [&](const Host& one) { return one.node == lost.node; });
+    std::vector<Guest> homeless = guests;
+    std::erase_if(homeless, [&](const Guest& one) { return one.node != lost.node; });
+    std::string names;
+    for (const Guest& guest : in_order(homeless)) {
+      const auto chosen = choose_host(rest, guest);
+      if (!chosen) {
+        names += (names.empty() ? "" : ", ") + guest.name;
+        continue;
+      }
+      for (Host& host : rest) {
+        if (host.node != *chosen) continue;
+        host.used_memory_mib += guest.memory_mib;
+        host.used_vcpus += guest.vcpus;
+      }
+    }
+    if (!names.empty())
+      out.push_back("were node " + lost.name + " lost, there would be no room for " + names);
+  }
+  return out;
+}
+
+}  // namespace policy

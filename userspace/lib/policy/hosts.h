@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/id.h"
+#include "core/result.h"
+#include "meta/cluster.h"
+
+namespace policy {
+
+/// A node as VMs see it.
+struct Host {
+  core::NodeId node;
+  std::string name;
+  std::string problem;      ///< why it takes no VM now; empty: it does
+  uint64_t memory_mib = 0;  ///< for VMs
+  uint64_t cpus = 0;
+  uint64_t used_memory_mib = 0;
+  uint64_t used_vcpus = 0;
+};
+
+/// What a VM needs of the node that runs it.
+struct Guest {
+  uint64_t id = 0;
+  std::string name;
+  uint64_t memory_mib = 0;
+  uint64_t vcpus = 0;
+  uint64_t priority = 0;
+  core::NodeId node;  ///< where it runs; 0: nowhere
+};
+
+[[nodiscard]] Guest guest_of(const meta::Vm& vm);
+
+/// All nodes of the cluster, with what runs on them; but for one VM, 0: none.
+[[nodiscard]] std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
+                                         const std::vector<meta::Capacity>& capacities,
+                                         const std::vector<meta::Vm>& vms, uint64_t without_vm);
+
+/// The node with most free memory that has room for a guest, of equal ones that with the fewest
+/// vCPUs for each CPU. Memory is never given twice; no guest has more vCPUs than its node CPUs.
+/// Code::no_space, with the reason of each node, where there is none.
+[[nodiscard]] core::Result<core::NodeId> choose_host(const std::vector<Host>& hosts,
+                                                     const Guest& guest);
+
+/// What would not fit on the others, were a node lost: each node for which that is so, in words.
+/// The guests of each are placed as they would be restarted, by their priority.
+[[nodiscard]] std::vector<std::string> without_headroom(const std::vector<Host>& hosts,
+                                                        const std::vector<Guest>& guests);
+
+}  // namespace policy

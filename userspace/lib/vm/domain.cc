@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "vm/domain.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <map>
+#include <pugixml.hpp>
+#include <sstream>
+
+namespace vm {
+
+namespace {
+
+constexpr const char* kNamespace = "https://scribe.invalid/domain/1";
+constexpr size_t kLongestName = 48;  // a disk's number is put behind it, for a VSD's
+constexpr size_t kLongestText = 4096;
+constexpr size_t kLongestTag = 48;
+constexpr size_t kMostTags = 32;
+constexpr std::array<const char*, 3> kBuses = {"virtio", "scsi", "sata"};
+constexpr std::array<const char*, 2> kCpus = {"host", "baseline"};
+
+void put(pugi::xml_node at, const char* name, const std::string& text) {
+  at.append_child(name).text().set(text.c_str());
+}
+
+// What any node of the last ten years has: a guest with it runs on each.
+constexpr const char* kBaseline = "Nehalem-IBRS";
+
+void put_cpu(pugi::xml_node domain, const meta::Vm& vm) {
+  pugi::xml_node cpu = domain.append_child("cpu");
+  if (vm.cpu == "host") {
+    cpu.append_attribute("mode") = "host-passthrough";
+    cpu.append_attribute("check") = "none";
+    return;
+  }
+  cpu.append_attribute("mode") = "custom";
+  cpu.append_attribute("match") = "exact";
+  cpu.append_attribute("check") = "partial";
+  cpu.append_child("model").text().set(kBaseline);
+}
+
+// vda, sda: by the order on their kind of bus.
+std::string target(const std::string& bus, std::map<std::string, int>& used) {
+  const std::string prefix = bus == "virtio" ? "vd" : "sd";
+  return prefix + static_cast<char>('a' + used[prefix]++);
+}
+
+// Raw, past the node's page cache; a full pool stops the guest instead of breaking its file system.
+void put_disk(pugi::xml_node devices, const DomainDisk& disk, int order,
+              std::map<std::string, int>& used) {
+  pugi::xml_node out = devices.append_child("disk");
+  out.append_attribute("type") = "block";
+  out.append_attribute("device") = "disk";
+  pugi::xml_node driver = out.append_child("driver");
+  driver.append_attribute("name") = "qemu";
+  driver.append_attribute("type") = "raw";
+  driver.append_attribute("cache") = "none";
+  driver.append_attribute("io") = "native";
+  driver.append_attribute("discard") = "unmap";
+  driver.append_attribute("error_policy") = "enospace";
+  driver.append_attribute("rerror_policy") = "report";
+  out.append_child("source").append_attribute("dev") = disk.path.c_str();
+  pugi::xml_node where = out.append_child("target");
+  where.append_attribute("dev") = target(disk.bus, used).c_str();
+  where.append_attribute("bus") = disk.bus.c_str();
+  put(out, "serial", disk.serial);
+  out.append_child("boot").append_attribute("order") = order;
+}
+
+bool is_word(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  });
+}
+
+template <size_t N>
+std::string one_of(const std::array<const char*, N>& words) {
+  std::string out;
+  for (const char* word : words)
+    out += (out.empty() ? "" : word == words.back() ? " or " : ", ") + std::string(word);
+  return out;
+}
+
+template <size_t N>
+bool contains(const std::array<const char*, N>& words, const std::string& word) {
+  return std::any_of(words.begin(), words.end(), [&](const char* one) { return word == one; });
+}
+
+Result<void> check_texts(const meta::Vm& vm) {
+  if (!meta::valid_name(vm.name) || vm.name.size() > kLongestName)
+    return Error{Code::invalid, "'" + vm.name + "' is no name for a VM: 1 to " +
+                                    std::to_string(kLongestName) +
+                                    " letters, digits, '-', '_' and '.'"};
+  if (vm.description.size() > kLongestText)
+    return Error{Code::invalid,
+                 "a description has at most " + std::to_string(kLongestText) + " characters"};
+  if (std::any_of(vm.description.begin(), vm.description.end(),
+                  [](char c) { return static_cast<unsigned char>(c) < ' ' && c != '\n'; }))
+    return Error{Code::invalid, "a description has no control characters"};
+  if (vm.tags.size() > kMostTags)
+    return Error{Code::invalid, "a VM has at most " + std::to_string(kMostTags) + " tags"};
+  for (const std::string& tag : vm.tags)
+    if (!is_word(tag) || tag.size() > kLongestTag)
+      return Error{Code::invalid, "'" + tag + "' is no tag: 1 to " + std::to_string(kLongestTag) +
+                                      " letters, digits, '-', '_' and '.'"};
+  return {};
+}
+
+}  // namespace
+
+Result<void> check(const meta::Vm& vm) {
+  CORE_TRY(check_texts(vm));
+  if (vm.vcpus < 1 || vm.vcpus > kMaxVcpus)
+    return Error{Code::invalid, "a VM has 1 to " + std::to_string(kMaxVcpus) + " vCPUs"};
+  if (vm.memory_mib < kMinMemoryMib || vm.memory_mib > kMaxMemoryMib)
+    return Error{Code::invalid, "a VM has " + std::to_string(kMinMemoryMib) + " MiB to " +
+                                    std::to_string(kMaxMemoryMib >> 20) + " TiB of memory"};
+  if (!contains(kCpus, vm.cpu))
+    return Error{Code::invalid, "'" + vm.cpu + "' is no kind of CPU: " + one_of(kCpus)};
+  if (vm.disks.size() > kMaxDisks)
+    return Error{Code::invalid, "a VM has at most " + std::to_string(kMaxDisks) + " disks"};
+  for (const meta::VmDisk& disk : vm.disks)
+    if (!contains(kBuses, disk.bus))
+      return Error{Code::invalid, "'" + disk.bus + "' is no bus of a disk: " + one_of(kBuses)};
+  return {};
+}
+
+std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks) {
+  pugi::xml_document document;
+  pugi::xml_node domain = document.append_child("domain");
+  domain.append_attribute("type") = "kvm";
+  put(domain, "name", vm.name);
+  put(domain, "uuid", vm.uuid);
+  pugi::xml_node ours = domain.append_child("metadata").append_child("scribe:vm");
+  ours.append_attribute("xmlns:scribe") = kNamespace;
+  ours.append_attribute("id") = std::to_string(vm.id).c_str();
+  ours.append_attribute("run") = std::to_string(vm.run).c_str();
+  if (!vm.description.empty()) put(domain, "description", vm.description);
+  pugi::xml_node memory = domain.append_child("memory");
+  memory.append_attribute("unit") = "MiB";
+  memory.text().set(std::to_string(vm.memory_mib).c_str());
+  pugi::xml_node vcpu = domain.append_child("vcpu");
+  vcpu.append_attribute("placement") = "static";
+  vcpu.text().set(std::to_string(vm.vcpus).c_str());
+  pugi::xml_node type = domain.append_child("os").append_child("type");
+  type.append_attribute("arch") = "x86_64";
+  type.append_attribute("machine") = vm.machine.c_str();
+  type.text().set("hvm");
+  pugi::xml_node features = domain.append_child("features");
+  features.append_child("acpi");
+  features.append_child("apic");
+  put_cpu(domain, vm);
+  pugi::xml_node clock = domain.append_child("clock");
+  clock.append_attribute("offset") = "utc";
+  put(domain, "on_poweroff", "destroy");
+  put(domain, "on_reboot", "restart");
+  put(domain, "on_crash", "destroy");
+  pugi::xml_node devices = domain.append_child("devices");
+  std::map<std::string, int> used;
+  int order = 0;
+  for (const DomainDisk& disk : disks) put_disk(devices, disk, ++order, used);
+  if (std::any_of(disks.begin(), disks.end(), [](const auto& one) { return one.bus == "scsi"; })) {
+    pugi::xml_node controller = devices.append_child("controller");
+    controller.append_attribute("type") = "scsi";
+    controller.append_attribute("model") = "virtio-scsi";
+  }
+  devices.append_child("serial").append_attribute("type") = "pty";
+  devices.append_child("console").append_attribute("type") = "pty";
+  pugi::xml_node rng = devices.append_child("rng");
+  rng.append_attribute("model") = "virtio";
+  pugi::xml_node backend = rng.append_child("backend");
+  backend.append_attribute("model") = "random";
+  backend.text().set("/dev/urandom");
+  devices.append_child("panic").append_attribute("model") = "isa";
+  devices.append_child("memballoon").append_attribute("model") = "virtio";
+  std::ostringstream out;
+  document.save(out, "  ", pugi::format_default | pugi::format_no_declaration);
+  return out.str();
+}
+
+Result<DomainOf> domain_of(const std::string& xml) {
+  pugi::xml_document document;
+  const Error none{Code::not_found, "no domain of this cluster's"};
+  // What a stranger's domain says is of no interest, and entities are not looked up.
+  if (!document.load_string(xml.c_str(), pugi::parse_minimal)) return none;
+  const pugi::xml_node ours = document.child("domain").child("metadata").child("scribe:vm");
+  if (std::string(ours.attribute("xmlns:scribe").value()) != kNamespace) return none;
+  DomainOf out;
+  for (const auto& [name, value] : {std::pair{"id", &out.vm}, std::pair{"run", &out.run}}) {
+    const std::string text = ours.attribute(name).value();
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), *value);
+    if (read.ec != std::errc() || read.ptr != text.data() + text.size() || text.empty())
+      return none;
+  }
+  return out;
+}
+
+}  // namespace vm

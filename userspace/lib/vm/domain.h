@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+#include "meta/cluster.h"
+
+namespace vm {
+
+using core::Code;
+using core::Error;
+using core::Result;
+
+/// A disk as the domain has it.
+struct DomainDisk {
+  std::string path;    ///< of the block device
+  std::string bus;     ///< virtio, scsi or sata
+  std::string serial;  ///< that the guest sees
+};
+
+/// What libvirt is to run: the domain's XML. `disks` are those of the VM, in order.
+[[nodiscard]] std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks);
+
+/// Of which run of which VM a domain is, by what domain_xml() wrote into it; Code::not_found where
+/// it is none of ours.
+struct DomainOf {
+  uint64_t vm = 0;
+  uint64_t run = 0;
+};
+[[nodiscard]] Result<DomainOf> domain_of(const std::string& xml);
+
+/// Whether a VM may be like this, in words for people where not.
+[[nodiscard]] Result<void> check(const meta::Vm& vm);
+
+/// The machine type that new VMs get; one that exists keeps its own.
+inline constexpr const char* kMachine = "pc-q35-7.2";
+inline constexpr uint64_t kMaxVcpus = 128;
+inline constexpr uint64_t kMinMemoryMib = 16;
+inline constexpr uint64_t kMaxMemoryMib = uint64_t{4} << 20;
+inline constexpr size_t kMaxDisks = 24;
+
+}  // namespace vm

@@ -7,51 +7,20 @@
 
 #include "show.h"
 #include "table.h"
+#include "words.h"
 
 namespace scalectl {
 
 namespace {
 
-constexpr const char* kRoot = "/rest/v1/";
 constexpr uint64_t kDaySeconds = 86'400;
 constexpr uint64_t kMostDays = 36'500;
-
-// A name in a path: only what names may have, so that nothing needs quoting.
-std::string path_word(const std::string& word, const std::string& more = "") {
-  const std::string marks = "-_." + more;
-  for (const char c : word)
-    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && marks.find(c) == std::string::npos)
-      throw UsageError{"'" + word + "' is no name: letters, digits, '-', '_' and '.'"};
-  if (word.empty()) throw UsageError{"a name is empty"};
-  return word;
-}
-
-std::vector<std::string> split_at_commas(const std::string& word) {
-  std::vector<std::string> out;
-  std::istringstream in(word);
-  for (std::string part; std::getline(in, part, ',');) out.push_back(part);
-  return out;
-}
 
 // VSD@NAME, checked; deleted:ID:VSD@NAME where the VSD is deleted.
 std::string snapshot_word(const std::string& word) {
   const size_t at = word.find('@');
   if (at == std::string::npos) throw UsageError{"'" + word + "' is no snapshot; write VSD@NAME"};
   return path_word(word.substr(0, at), ":") + "@" + path_word(word.substr(at + 1));
-}
-
-uint64_t size_of(const std::string& word) {
-  uint64_t out = 0;
-  if (!parse_bytes(word, out) || out == 0)
-    throw UsageError{"'" + word + "' is no size; write 4GiB, 512MiB or a number of bytes"};
-  return out;
-}
-
-uint64_t count_of(const std::string& word, const char* option) {
-  uint64_t out = 0;
-  const bool digits = word.find_first_not_of("0123456789") == std::string::npos;
-  if (!digits || !parse_bytes(word, out)) throw UsageError{std::string(option) + " takes a number"};
-  return out;
 }
 
 // "2026-12-01T02:00:00", in UTC.
@@ -62,14 +31,6 @@ int64_t time_of(const std::string& word, const char* option) {
     throw UsageError{std::string(option) + " takes a time in UTC, as 2026-12-01T02:00:00"};
   return timegm(&parts);
 }
-
-void take(json::object& body, const Words& words, std::initializer_list<const char*> names) {
-  for (const char* name : names)
-    if (const auto at = words.options.find(name); at != words.options.end())
-      body[name] = at->second;
-}
-
-Call get(const std::string& path) { return {"GET", kRoot + path, {}}; }
 
 std::vector<Option> schedule_options(bool create) {
   return {{"vsds", "VSD[,VSD...]", "of these virtual disks, all at one instant", create},
@@ -628,7 +589,11 @@ std::vector<Command> make_commands() {
 }  // namespace
 
 const std::vector<Command>& commands() {
-  static const std::vector<Command> all = make_commands();
+  static const std::vector<Command> all = [] {
+    std::vector<Command> out = make_commands();
+    for (Command& one : vm_commands()) out.push_back(std::move(one));
+    return out;
+  }();
   return all;
 }
 

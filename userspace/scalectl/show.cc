@@ -12,6 +12,7 @@ namespace scalectl {
 namespace {
 
 constexpr uint64_t kDaySeconds = 86'400;
+constexpr uint64_t kMib = uint64_t{1} << 20;
 
 std::string text(const json::object& object, const char* name) {
   return json::value_to<std::string>(object.at(name));
@@ -294,6 +295,39 @@ std::string show_diff(const json::object& o) {
 
 std::string show_weight(const json::object& o) {
   return "deleting them would free " + bytes(o, "freed_bytes") + " of data, times its copies\n";
+}
+
+std::string show_vms(const json::object& o) {
+  Table table({"VM", "STATE", "NODE:", "VCPUS:", "MEMORY:", "TAGS"});
+  std::string why;
+  for (const json::value& value : list(o, "vms")) {
+    const json::object& vm = value.as_object();
+    std::string tags;
+    for (const json::value& tag : list(vm, "tags"))
+      tags += (tags.empty() ? "" : " ") + std::string(tag.as_string());
+    table.add({text(vm, "name"), text(vm, "state"),
+               number(vm, "node") == 0 ? "-" : count(vm, "node"), count(vm, "vcpus"),
+               human_bytes(number(vm, "memory_mib") * kMib), tags});
+    if (text(vm, "state") == "waiting")
+      why += "! " + text(vm, "name") + ": " + text(vm, "reason") + "\n";
+  }
+  return table.text() + why;
+}
+
+std::string show_vm(const json::object& o) {
+  std::string out = show_vms({{"vms", json::array{o}}});
+  if (text(o, "state") == "off" && !text(o, "reason").empty()) out += text(o, "reason") + "\n";
+  if (!text(o, "description").empty()) out += text(o, "description") + "\n";
+  Table table({"DISK", "SIZE:", "BUS"});
+  for (const json::value& value : list(o, "disks")) {
+    const json::object& disk = value.as_object();
+    table.add({text(disk, "vsd"), bytes(disk, "size_bytes"), text(disk, "bus")});
+  }
+  if (!list(o, "disks").empty()) out += table.text();
+  out += text(o, "machine") + ", CPU " + text(o, "cpu") + ", priority " + count(o, "priority") +
+         ", UUID " + text(o, "uuid") + "\n";
+  if (o.contains("task") && number(o, "task") != 0) out += "task " + count(o, "task") + "\n";
+  return out;
 }
 
 std::string show_begun(const json::object& o) {

@@ -163,6 +163,16 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST vsd/*/clone") return clone_vsd(call, name);
   if (key == "POST vsd/*/open") return open_or_close(call, name, "open");
   if (key == "POST vsd/*/close") return open_or_close(call, name, "close");
+  if (key == "GET vm") return list_vms(call);
+  if (key == "POST vm") return create_vm(call);
+  if (key == "GET vm/*") return show_vm(call, name);
+  if (key == "PATCH vm/*") return change_vm(call, name);
+  if (key == "DELETE vm/*") return delete_vm(call, name);
+  if (key == "POST vm/*/start") return start_vm(call, name);
+  if (key == "POST vm/*/shutdown") return want_vm(call, name, "off", "shutdown");
+  if (key == "POST vm/*/stop") return want_vm(call, name, "off", "stop");
+  if (key == "POST vm/*/pause") return want_vm(call, name, "paused", "");
+  if (key == "POST vm/*/resume") return want_vm(call, name, "running", "");
   if (key == "GET snapshot") return list_snapshots(call);
   if (key == "POST snapshot") return create_snapshot(call);
   if (key == "POST snapshot/*" && name == "space") return weigh_snapshots(call);

@@ -60,6 +60,8 @@ class Fields {
     }
     return out;
   }
+  /// It is read elsewhere.
+  void skip(const char* name) { known_.insert(name); }
   /// After all fields were read: what was wrong, if anything.
   Result<void> check() const {
     if (!problem_.empty()) return Error{Code::invalid, problem_};
@@ -202,6 +204,16 @@ Outcome show_schedule(Call& call, const std::string& name);
 Outcome create_schedule(Call& call);
 Outcome change_schedule(Call& call, const std::string& name);
 Outcome delete_schedule(Call& call, const std::string& name);
+
+// api_vms.cc
+Outcome list_vms(Call& call);
+Outcome show_vm(Call& call, const std::string& name);
+Outcome create_vm(Call& call);
+Outcome change_vm(Call& call, const std::string& name);
+Outcome delete_vm(Call& call, const std::string& name);
+Outcome start_vm(Call& call, const std::string& name);
+/// Off, running or paused; `how` says how it is to become off.
+Outcome want_vm(Call& call, const std::string& name, const char* wanted, const char* how);
 
 // api_vsds.cc: tasks
 Outcome list_tasks(Call& call);

@@ -68,6 +68,7 @@ Member::Member(const Paths& paths, Config config, host::Watchdog& watchdog)
 
 Member::~Member() {
   server_.reset();
+  vms_.reset();
   schedules_.reset();
   membership_.reset();
   liveness_.reset();
@@ -194,6 +195,7 @@ Result<void> Member::start(http::Handler handler) {
       failure_ = Error{Code::conflict, "etcd runs here from now on"};
     });
   schedules_ = std::make_unique<Schedules>(*this);
+  vms_ = std::make_unique<Vms>(*this);
   return {};
 }
 

@@ -21,6 +21,7 @@
 #include "peers.h"
 #include "replica/replica.h"
 #include "schedules.h"
+#include "vms.h"
 
 namespace scaled {
 
@@ -39,6 +40,8 @@ class Member {
   const Config& config() const { return config_; }
   replica::Replica& replica() { return *replica_; }
   Agent& agent() { return *agent_; }
+  /// Whether this node's time is over, so that others may go on without it.
+  bool expired() const { return liveness_->expired(); }
   Peers& peers() { return peers_; }
   Audit& audit() { return *audit_; }
   /// This node leads no more. Waits until that is so, for a while.
@@ -67,6 +70,7 @@ class Member {
   std::unique_ptr<Liveness> liveness_;
   std::unique_ptr<Membership> membership_;
   std::unique_ptr<Schedules> schedules_;
+  std::unique_ptr<Vms> vms_;
   journal::EtcdLog* etcd_log_ = nullptr;  // the replica's, where there is one
   std::unique_ptr<http::Server> server_;
   std::jthread metadata_;

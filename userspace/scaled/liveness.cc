@@ -111,9 +111,12 @@ void Liveness::beat(control::Kernel& kernel, uint64_t life) {
     spdlog::critical("this node was declared dead by the others and resets itself");
     host::reset_machine();
   }
-  if (auto set = kernel.set_deadline(life, began + ns(config_.lease)); !set)
+  deadline_ns_ = began + ns(config_.lease);
+  if (auto set = kernel.set_deadline(life, deadline_ns_); !set)
     spdlog::error("deadline: {}", set.error().text);
 }
+
+bool Liveness::expired() const { return boottime_ns() >= deadline_ns_; }
 
 void Liveness::watch() {
   const auto timeout =

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -31,6 +32,10 @@ class Liveness {
            host::Watchdog& watchdog, journal::Etcd::Endpoints endpoints);
   ~Liveness();
 
+  /// Whether this node's time is over: others may declare it dead, and go on without it. Any
+  /// thread.
+  [[nodiscard]] bool expired() const;
+
  private:
   using Clock = std::chrono::steady_clock;
   struct Seen {
@@ -53,7 +58,8 @@ class Liveness {
   host::Watchdog& watchdog_;
   journal::Etcd etcd_;
   std::map<core::NodeId, Seen> seen_;
-  Clock::time_point observed_;  // when the keys were last read
+  std::atomic<uint64_t> deadline_ns_{UINT64_MAX};  // of CLOCK_BOOTTIME; none before the first beat
+  Clock::time_point observed_;                     // when the keys were last read
   std::jthread thread_;
 };
 

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "show.h"
+#include "words.h"
+
+namespace scalectl {
+
+namespace {
+
+constexpr uint64_t kMib = uint64_t{1} << 20;
+
+uint64_t memory_of(const std::string& word) {
+  const uint64_t bytes = size_of(word);
+  if (bytes % kMib != 0) throw UsageError{"--memory is a multiple of 1 MiB"};
+  return bytes / kMib;
+}
+
+std::vector<Option> fields(bool create) {
+  std::vector<Option> out = {
+      {"memory", "SIZE", "that the guest has, as 4GiB", create},
+      {"vcpus", "N", "default: 1"},
+      {"cpu", "host|baseline", "all that the node's has, or what every node's has; default: host"},
+      {"priority", "0-11", "which are restarted first when a node is lost; default: 4"},
+      {"description", "TEXT", "for people"},
+      {"tags", "TAG[,TAG...]", "for people, to find it by"}};
+  if (!create) out.insert(out.begin(), {"name", "NAME", "another name"});
+  return out;
+}
+
+json::object fields_body(const Words& w) {
+  json::object body;
+  take(body, w, {"name", "cpu", "description"});
+  if (w.has("memory")) body["memory_mib"] = memory_of(w.options.at("memory"));
+  if (w.has("vcpus")) body["vcpus"] = count_of(w.options.at("vcpus"), "--vcpus");
+  if (w.has("priority")) body["priority"] = count_of(w.options.at("priority"), "--priority");
+  if (w.has("tags")) {
+    json::array tags;
+    for (const std::string& tag : split_at_commas(w.options.at("tags")))
+      tags.push_back(json::value(tag));
+    body["tags"] = std::move(tags);
+  }
+  return body;
+}
+
+// "20GiB,vsd:data": new ones by their size, others by their name.
+json::array disks_of(const Words& w) {
+  json::array out;
+  if (!w.has("disks")) return out;
+  for (const std::string& word : split_at_commas(w.options.at("disks"))) {
+    json::object disk;
+    if (word.starts_with("vsd:"))
+      disk["vsd"] = path_word(word.substr(4));
+    else
+      disk["size_bytes"] = size_of(word);
+    if (w.has("copies") && !disk.contains("vsd"))
+      disk["copies"] = count_of(w.options.at("copies"), "--copies");
+    if (w.has("bus")) disk["bus"] = w.options.at("bus");
+    out.push_back(std::move(disk));
+  }
+  return out;
+}
+
+Call action(const char* verb, const Words& w) {
+  Call call{"POST", kRoot + ("vm/" + path_word(w.arguments[0]) + "/" + verb), {}};
+  take(call.body, w, {"node"});
+  if (w.has("no-wait")) call.body["wait"] = false;
+  return call;
+}
+
+}  // namespace
+
+std::vector<Command> vm_commands() {
+  const Option no_wait{"no-wait", "", "do not wait until it is so; see: scalectl task list"};
+  std::vector<Option> create = fields(true);
+  create.push_back({"disks", "DISK[,DISK...]", "each a size, for a new one, or vsd:NAME"});
+  create.push_back({"copies", "2|3", "of new disks, on as many nodes; default: 2"});
+  create.push_back({"bus", "virtio|scsi|sata", "of its disks; default: virtio"});
+  return {
+      {"vm",
+       "create",
+       {"NAME"},
+       std::move(create),
+       "make a virtual machine; it is off",
+       "scalectl vm create mail --memory 4GiB --vcpus 2 --disks 20GiB,100GiB",
+       [](const Words& w) {
+         if (!w.has("memory")) throw UsageError{"with how much memory? say --memory"};
+         Call call{"POST", std::string(kRoot) + "vm", fields_body(w)};
+         call.body["name"] = path_word(w.arguments[0]);
+         call.body["disks"] = disks_of(w);
+         return call;
+       },
+       show_vm},
+      {"vm",
+       "list",
+       {},
+       {},
+       "all virtual machines, and where they run",
+       "scalectl vm list",
+       [](const Words&) { return get("vm"); },
+       show_vms},
+      {"vm",
+       "show",
+       {"NAME"},
+       {},
+       "a virtual machine",
+       "scalectl vm show mail",
+       [](const Words& w) { return get("vm/" + path_word(w.arguments[0])); },
+       show_vm},
+      {"vm",
+       "edit",
+       {"NAME"},
+       fields(false),
+       "change a virtual machine; description, tags and priority also while it runs",
+       "scalectl vm edit mail --memory 8GiB",
+       [](const Words& w) {
+         return Call{"PATCH", kRoot + ("vm/" + path_word(w.arguments[0])), fields_body(w)};
+       },
+       show_vm},
+      {"vm",
+       "start",
+       {"NAME"},
+       {{"node", "NODE", "name or number of a node; default: the one with most free memory"},
+        no_wait},
+       "run a virtual machine",
+       "scalectl vm start mail",
+       [](const Words& w) { return action("start", w); },
+       show_vm},
+      {"vm",
+       "shutdown",
+       {"NAME"},
+       {no_wait},
+       "ask the guest to power off",
+       "scalectl vm shutdown mail",
+       [](const Words& w) { return action("shutdown", w); },
+       show_vm},
+      {"vm",
+       "stop",
+       {"NAME"},
+       {no_wait},
+       "cut the guest's power",
+       "scalectl vm stop mail",
+       [](const Words& w) { return action("stop", w); },
+       show_vm},
+      {"vm",
+       "pause",
+       {"NAME"},
+       {no_wait},
+       "hold the guest where it is",
+       "scalectl vm pause mail",
+       [](const Words& w) { return action("pause", w); },
+       show_vm},
+      {"vm",
+       "resume",
+       {"NAME"},
+       {no_wait},
+       "let a guest that was paused go on",
+       "scalectl vm resume mail",
+       [](const Words& w) { return action("resume", w); },
+       show_vm},
+      {"vm",
+       "delete",
+       {"NAME"},
+       {{"yes", "", "yes, with all that is on its disks", true},
+        {"keep-disks", "", "they stay, as virtual disks of no machine"}},
+       "delete a virtual machine that is off, with its disks",
+       "scalectl vm delete mail --yes",
+       [](const Words& w) {
+         if (!w.has("yes")) throw UsageError{"VM " + w.arguments[0] + " would be lost; say --yes"};
+         Call call{"DELETE", kRoot + ("vm/" + path_word(w.arguments[0])), {}};
+         if (w.has("keep-disks")) call.body["keep_disks"] = true;
+         return call;
+       },
+       nothing},
+  };
+}
+
+}  // namespace scalectl

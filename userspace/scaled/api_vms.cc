@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <thread>
+
+#include "api_call.h"
+#include "host/disks.h"
+#include "vm/domain.h"
+
+namespace scaled {
+
+namespace json = boost::json;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+
+namespace {
+
+constexpr seconds kWaitFor{60};
+constexpr uint64_t kDefaultPriority = 4;
+constexpr uint64_t kMaxPriority = 11;
+
+Result<meta::Vm> find_vm(Call& call, const std::string& name) {
+  auto all = call.cluster().vms();
+  if (!all) return all.error();
+  for (meta::Vm& one : *all)
+    if (one.name == name) return std::move(one);
+  return Error{Code::not_found, "no VM named " + name};
+}
+
+json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
+  json::array disks;
+  for (const meta::VmDisk& disk : vm.disks)
+    for (const meta::Vsd& vsd : vsds)
+      if (vsd.id == disk.vsd)
+        disks.push_back(json::object{
+            {"vsd", vsd.name}, {"size_bytes", vsd.sectors * kSectorBytes}, {"bus", disk.bus}});
+  const bool stopping = vm.wanted == "off" && vm.state != "off";
+  return {{"id", vm.id},
+          {"name", vm.name},
+          {"uuid", vm.uuid},
+          {"description", vm.description},
+          {"tags", json::value_from(vm.tags)},
+          {"vcpus", vm.vcpus},
+          {"memory_mib", vm.memory_mib},
+          {"machine", vm.machine},
+          {"cpu", vm.cpu},
+          {"priority", vm.priority},
+          {"state", stopping ? "stopping" : vm.state},
+          {"reason", vm.reason},
+          {"since", vm.since},
+          {"node", vm.node.value},
+          {"disks", std::move(disks)}};
+}
+
+Outcome vms_json(Call& call, const std::string& only) {
+  auto vms = call.cluster().vms();
+  auto vsds = call.cluster().vsds();
+  if (!vms || !vsds) return Error{Code::storage, "the metadata is unreadable"};
+  json::array out;
+  for (const meta::Vm& one : *vms)
+    if (only.empty() || one.name == only) out.push_back(vm_json(one, *vsds));
+  if (only.empty()) return json::object{{"vms", std::move(out)}};
+  if (out.empty()) return Error{Code::not_found, "no VM named " + only};
+  return out.at(0).as_object();
+}
+
+// Those that a request names; the others stay as they are.
+json::object take_fields(Call& call, Fields& fields, bool create) {
+  json::object out;
+  const json::object& body = call.body();
+  for (const char* name : {"name", "description", "cpu"})
+    if (body.contains(name) || (create && std::string(name) == "name"))
+      out[name] = fields.text(name);
+  for (const char* name : {"vcpus", "memory_mib", "priority"})
+    if (body.contains(name) || (create && std::string(name) == "memory_mib"))
+      out[name] = fields.number(name);
+  // An empty list takes all away.
+  const json::value* tags = body.if_contains("tags");
+  if (tags != nullptr)
+    out["tags"] = tags->is_array() && tags->as_array().empty()
+                      ? (fields.skip("tags"), json::array{})
+                      : json::value_from(fields.texts("tags")).as_array();
+  return out;
+}
+
+// For proposal "vm_create".
+Outcome disk_of(Call& call, const json::object& asked) {
+  Fields fields(asked);
+  const std::string bus = fields.text("bus", "virtio");
+  json::object out{{"bus", bus}};
+  if (asked.contains("vsd")) {
+    const std::string name = fields.text("vsd");
+    CORE_TRY(fields.check());
+    const auto vsd = call.vsd(name);
+    if (!vsd) return vsd.error();
+    out["vsd"] = vsd->id.value;
+    return out;
+  }
+  const uint64_t bytes = fields.number("size_bytes");
+  out["replicas"] = fields.number("copies", 2);
+  CORE_TRY(fields.check());
+  if (bytes == 0 || bytes % kSlotBytes != 0)
+    return Error{Code::invalid, "the size of a disk is a multiple of 1 MiB, at least 1 MiB"};
+  out["sectors"] = bytes / kSectorBytes;
+  return out;
+}
+
+Result<void> check_priority(const json::object& body) {
+  if (body.contains("priority") && body.at("priority").to_number<uint64_t>() > kMaxPriority)
+    return Error{Code::invalid, "a priority is 0 to " + std::to_string(kMaxPriority)};
+  return {};
+}
+
+// Until it is what was asked for, or is not any more.
+Result<void> wait_for_task_of(Call& call, uint64_t task) {
+  const auto deadline = steady_clock::now() + kWaitFor;
+  while (task != 0 && steady_clock::now() < deadline) {
+    const auto tasks = call.cluster().tasks();
+    if (!tasks) return tasks.error();
+    for (const meta::Task& one : *tasks) {
+      if (one.id != task || one.state == "running") continue;
+      if (one.state == "failed") return Error{Code::conflict, one.error};
+      return {};
+    }
+    std::this_thread::sleep_for(kLook);
+  }
+  if (task == 0) return {};
+  return Error{Code::unknown, "it takes its time; see: scalectl task wait " + std::to_string(task)};
+}
+
+Outcome answer(Call& call, const std::string& name, const Outcome& done, bool wait) {
+  if (!done) return done;
+  const uint64_t task = done->at("task").to_number<uint64_t>();
+  if (wait) CORE_TRY(wait_for_task_of(call, task));
+  auto shown = vms_json(call, name);
+  if (shown) (*shown)["task"] = task;
+  return shown;
+}
+
+}  // namespace
+
+Outcome list_vms(Call& call) { return vms_json(call, ""); }
+
+Outcome show_vm(Call& call, const std::string& name) { return vms_json(call, name); }
+
+Outcome create_vm(Call& call) {
+  Fields fields = call.fields();
+  json::object body = take_fields(call, fields, true);
+  fields.skip("disks");
+  CORE_TRY(fields.check());
+  CORE_TRY(check_priority(body));
+  body["op"] = "vm_create";
+  body["uuid"] = host::to_string(host::make_uuid());
+  body["machine"] = vm::kMachine;
+  if (!body.contains("vcpus")) body["vcpus"] = 1;
+  if (!body.contains("priority")) body["priority"] = kDefaultPriority;
+  json::array disks;
+  if (const json::value* asked = call.body().if_contains("disks")) {
+    if (!asked->is_array()) return Error{Code::invalid, "field 'disks' must be a list"};
+    for (const json::value& one : asked->as_array()) {
+      if (!one.is_object()) return Error{Code::invalid, "a disk is an object"};
+      auto disk = disk_of(call, one.as_object());
+      if (!disk) return disk;
+      disks.push_back(std::move(*disk));
+    }
+  }
+  body["disks"] = std::move(disks);
+  const std::string name = json::value_to<std::string>(body.at("name"));
+  auto made = call.propose(std::move(body));
+  return made ? vms_json(call, name) : made;
+}
+
+Outcome change_vm(Call& call, const std::string& name) {
+  auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  json::object body = take_fields(call, fields, false);
+  CORE_TRY(fields.check());
+  CORE_TRY(check_priority(body));
+  const std::string after =
+      body.contains("name") ? json::value_to<std::string>(body.at("name")) : name;
+  body["op"] = "vm_edit";
+  body["vm"] = vm->id;
+  auto done = call.propose(std::move(body));
+  return done ? vms_json(call, after) : done;
+}
+
+Outcome delete_vm(Call& call, const std::string& name) {
+  auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  const bool keep = fields.flag("keep_disks", false);
+  CORE_TRY(fields.check());
+  return call.propose({{"op", "vm_delete"}, {"vm", vm->id}, {"keep_disks", keep}});
+}
+
+Outcome start_vm(Call& call, const std::string& name) {
+  auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  const std::string where = fields.text("node", "");
+  const bool wait = fields.flag("wait", true);
+  CORE_TRY(fields.check());
+  uint64_t on = 0;
+  if (!where.empty()) {
+    auto node = call.node(where);
+    if (!node) return node.error();
+    on = node->id.value;
+  }
+  return answer(call, name, call.propose({{"op", "vm_start"}, {"vm", vm->id}, {"on", on}}), wait);
+}
+
+Outcome want_vm(Call& call, const std::string& name, const char* wanted, const char* how) {
+  auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  const bool wait = fields.flag("wait", true);
+  CORE_TRY(fields.check());
+  return answer(call, name,
+                call.propose({{"op", "vm_want"}, {"vm", vm->id}, {"wanted", wanted}, {"how", how}}),
+                wait);
+}
+
+}  // namespace scaled

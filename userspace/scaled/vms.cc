@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "vms.h"
+
+#include <spdlog/spdlog.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+#include <filesystem>
+#include <set>
+
+#include "core/rest.h"
+#include "daemon.h"
+#include "host/dm.h"
+#include "policy/hosts.h"
+#include "vm/domain.h"
+
+namespace scaled {
+
+namespace json = boost::json;
+using core::Code;
+using core::Result;
+using std::chrono::seconds;
+using vm::Act;
+using vm::Seen;
+
+namespace {
+
+constexpr seconds kLookEvery{1};
+constexpr std::chrono::milliseconds kGuardEvery{250};
+constexpr seconds kProposeFor{10};
+// A guest that was asked to power off, or to go on with a full disk, is asked again.
+constexpr seconds kAskEvery{10};
+constexpr const char* kUri = "qemu:///system";
+constexpr const char* kSocket = "/run/libvirt/libvirt-sock";
+constexpr const char* kKvm = "/dev/kvm";
+constexpr uint64_t kMib = uint64_t{1} << 20;
+
+// What the node itself needs: an eighth, a GiB at least, of a small machine half.
+uint64_t memory_for_guests() {
+  struct sysinfo info {};
+  if (::sysinfo(&info) != 0) return 0;
+  const uint64_t total = uint64_t{info.totalram} * info.mem_unit / kMib;
+  return total - std::min(total / 2, std::max(total / 8, uint64_t{1024}));
+}
+
+std::string what_is_missing() {
+  std::error_code err;
+  if (!std::filesystem::exists(kKvm, err))
+    return "has no hardware virtualisation (" + std::string(kKvm) + ")";
+  if (!std::filesystem::exists(kSocket, err))
+    return "has no libvirt (packages libvirt-daemon-system and qemu-system-x86)";
+  return "";
+}
+
+Seen seen_of(hypervisor::State state) {
+  switch (state) {
+    case hypervisor::State::running:
+      return Seen::running;
+    case hypervisor::State::paused:
+      return Seen::paused;
+    case hypervisor::State::io_error:
+      return Seen::no_space;
+    default:
+      return Seen::ending;
+  }
+}
+
+std::string reason_of(const std::string& how) {
+  if (how == "crashed") return "the guest crashed";
+  if (how.empty()) return "it ended while nobody watched";
+  return "QEMU ended; see /var/log/libvirt/qemu on its node";
+}
+
+}  // namespace
+
+Vms::Vms(Member& member)
+    : member_(member),
+      thread_([this](const std::stop_token& stop) { run(stop); }),
+      guard_([this](const std::stop_token& stop) { guard(stop); }) {}
+
+Vms::~Vms() = default;
+
+Result<json::object> Vms::propose(json::object body) {
+  return member_.replica().propose(std::move(body), Clock::now() + kProposeFor);
+}
+
+void Vms::run(const std::stop_token& stop) {
+  while (!stop.stop_requested()) {
+    core::rest_until(stop, Clock::now() + kLookEvery);
+    if (stop.stop_requested()) return;
+    if (member_.agent().life() == 0) continue;
+    if (!database_) {
+      auto reader = meta::Database::open_reader(member_.paths().database());
+      if (!reader) continue;
+      database_ = std::move(*reader);
+    }
+    report_capacity();
+    const auto vms = meta::Cluster(*database_).vms();
+    if (!vms) continue;
+    if (connect(!vms->empty())) serve(*vms);
+    if (member_.replica().leading())
+      lead(*vms);
+    else
+      forget();
+  }
+}
+
+void Vms::report_capacity() {
+  const uint64_t life = member_.agent().life();
+  const std::string problem = what_is_missing();
+  if (told_life_ == life && told_problem_ == problem) return;
+  const auto cpus = static_cast<uint64_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
+  const auto said = propose({{"op", "capacity"},
+                             {"node", member_.config().node.value},
+                             {"life", life},
+                             {"memory_mib", memory_for_guests()},
+                             {"cpus", cpus},
+                             {"problem", problem}});
+  if (!said) return;
+  told_life_ = life;
+  told_problem_ = problem;
+}
+
+Result<void> Vms::Watch::open() {
+  if (hypervisor && hypervisor->alive()) return {};
+  known.clear();
+  hypervisor.reset();
+  auto opened = hypervisor::Hypervisor::open(kUri);
+  if (!opened) return opened.error();
+  hypervisor = std::move(*opened);
+  return {};
+}
+
+Result<std::vector<Vms::Ours>> Vms::Watch::ours() {
+  auto domains = hypervisor->domains();
+  if (!domains) return domains.error();
+  std::vector<Ours> out;
+  decltype(known) now;
+  for (const hypervisor::Domain& domain : *domains) {
+    const auto key = std::pair(domain.uuid, domain.id);
+    auto at = known.find(key);
+    if (at == known.end()) {
+      const auto xml = hypervisor->xml(domain.uuid);
+      if (!xml) continue;  // it ended just now
+      const auto of = vm::domain_of(*xml);
+      at = known.insert({key, of ? std::pair(of->vm, of->run) : std::pair<uint64_t, uint64_t>()})
+               .first;
+    }
+    now.insert(*at);
+    if (at->second.first != 0)
+      out.push_back({domain.uuid, at->second.first, at->second.second, domain.state});
+  }
+  known = std::move(now);
+  return out;
+}
+
+// Not needed where there is no VM: libvirt is started by whoever asks for it.
+bool Vms::connect(bool needed) {
+  if (!watch_.hypervisor && (!needed || !told_problem_.empty())) {
+    member_.agent().set_condition("hypervisor", "");
+    return false;
+  }
+  const auto opened = watch_.open();
+  member_.agent().set_condition("hypervisor", opened ? "" : opened.error().text);
+  return static_cast<bool>(opened);
+}
+
+// Others may declare this node dead now, and run its VMs: these stand still until it is renewed, or
+// the node resets itself. run() lets them go on.
+void Vms::guard(const std::stop_token& stop) {
+  Watch watch;
+  bool told = false;
+  while (!stop.stop_requested()) {
+    core::rest_until(stop, Clock::now() + kGuardEvery);
+    if (stop.stop_requested()) return;
+    if (!guests_ || !watch.open()) continue;
+    const bool expired = member_.expired();
+    if (!expired) {
+      told = false;
+      continue;
+    }
+    const auto domains = watch.ours();
+    if (!domains) continue;
+    for (const Ours& domain : *domains) {
+      if (domain.state != hypervisor::State::running) continue;
+      if (!told) spdlog::warn("this node's lease is over: its guests are held");
+      told = true;
+      if (auto done = watch.hypervisor->suspend(domain.uuid); !done)
+        spdlog::error("{}", done.error().text);
+    }
+  }
+}
+
+bool Vms::disks_open(const meta::Vm& vm) {
+  const auto opened = meta::Cluster(*database_).opened();
+  return opened && std::all_of(vm.disks.begin(), vm.disks.end(), [&](const auto& disk) {
+           return std::any_of(opened->begin(), opened->end(), [&](const meta::Opened& row) {
+             return row.vsd == disk.vsd && row.node == member_.config().node && row.state == "open";
+           });
+         });
+}
+
+void Vms::serve(const std::vector<meta::Vm>& vms) {
+  const bool assigned = std::any_of(vms.begin(), vms.end(), [&](const meta::Vm& vm) {
+    return vm.node == member_.config().node && vm.life == member_.agent().life();
+  });
+  if (assigned) guests_ = true;
+  const auto domains = watch_.ours();
+  if (!domains) {
+    spdlog::warn("{}", domains.error().text);
+    return;
+  }
+  guests_ = assigned || !domains->empty();
+  const bool held = member_.expired();
+  std::set<uint64_t> seen;
+  for (const Ours& domain : *domains) {
+    seen.insert(domain.vm);
+    const auto at =
+        std::find_if(vms.begin(), vms.end(), [&](const auto& one) { return one.id == domain.vm; });
+    meta::Vm vm = at == vms.end() ? meta::Vm{} : *at;
+    if (at == vms.end()) vm.uuid = domain.uuid;
+    const bool here =
+        at != vms.end() && vm.node == member_.config().node && vm.life == member_.agent().life();
+    act(vm, {here, vm.run == domain.run, held, false, seen_of(domain.state)});
+  }
+  for (const meta::Vm& vm : vms) {
+    if (vm.node != member_.config().node || vm.life != member_.agent().life() ||
+        seen.contains(vm.id))
+      continue;
+    act(vm, {true, false, held, disks_open(vm), Seen::absent});
+  }
+}
+
+void Vms::act(const meta::Vm& vm, const vm::View& view) {
+  const Act next = vm::next_act(vm, view);
+  // A guest is free to take its time, and a disk to be full for long.
+  const bool patient = next == Act::shutdown || view.seen == Seen::no_space;
+  if (!patient) asked_.erase(vm.uuid);
+  if (patient) {
+    Clock::time_point& asked = asked_[vm.uuid];
+    if (Clock::now() - asked < kAskEvery) return;
+    asked = Clock::now();
+  }
+  Result<void> done;
+  switch (next) {
+    case Act::nothing:
+      break;
+    case Act::create:
+      done = create(vm);
+      if (!done) say_ended(vm, "failed", done.error().text);
+      break;
+    case Act::resume:
+      done = watch_.hypervisor->resume(vm.uuid);
+      break;
+    case Act::suspend:
+      done = watch_.hypervisor->suspend(vm.uuid);
+      break;
+    case Act::shutdown:
+      done = watch_.hypervisor->shutdown(vm.uuid);
+      break;
+    case Act::destroy:
+      done = watch_.hypervisor->destroy(vm.uuid);
+      break;
+    case Act::say:
+      if (auto said = propose({{"op", "vm_state"},
+                               {"vm", vm.id},
+                               {"node", vm.node.value},
+                               {"life", vm.life},
+                               {"run", vm.run},
+                               {"state", vm::row_state(view.seen)}});
+          !said)
+        done = said.error();
+      break;
+    case Act::say_ended: {
+      const std::string how = watch_.hypervisor->ended(vm.uuid);
+      say_ended(vm, how, reason_of(how));
+      break;
+    }
+  }
+  if (!done) spdlog::warn("VM {}: {}", vm.name, done.error().text);
+}
+
+Result<void> Vms::create(const meta::Vm& vm) {
+  std::vector<vm::DomainDisk> disks;
+  meta::Cluster cluster(*database_);
+  for (const meta::VmDisk& disk : vm.disks) {
+    const auto vsd = cluster.vsd(disk.vsd);
+    if (!vsd) return vsd.error();
+    if (!*vsd) return core::Error{Code::not_found, "a disk is gone"};
+    const auto label = cluster.device_label(**vsd);
+    if (!label) return label.error();
+    disks.push_back({"/dev/mapper/" + host::device_name(*label), disk.bus,
+                     "vsd-" + std::to_string(disk.vsd.value)});
+  }
+  // What an earlier run ended with is not this one's end.
+  watch_.hypervisor->ended(vm.uuid);
+  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, disks)));
+  spdlog::info("VM {}: run {} began", vm.name, vm.run);
+  return {};
+}
+
+void Vms::say_ended(const meta::Vm& vm, const std::string& how, const std::string& reason) {
+  const auto said = propose({{"op", "vm_ended"},
+                             {"vm", vm.id},
+                             {"node", vm.node.value},
+                             {"life", vm.life},
+                             {"run", vm.run},
+                             {"how", how},
+                             {"reason", reason}});
+  if (!said && said.error().code != Code::stale)
+    spdlog::warn("VM {}: {}", vm.name, said.error().text);
+  if (said && vm.wanted != "off") spdlog::warn("VM {}: run {} ended: {}", vm.name, vm.run, reason);
+}
+
+// The leader's
+
+// Another node leads, and has the conditions.
+void Vms::forget() {
+  for (const auto& [subject, text] : noted_) member_.agent().set_condition(subject, "");
+  noted_.clear();
+}
+
+void Vms::note(const std::string& subject, const std::string& text) {
+  member_.agent().set_condition(subject, text);
+  if (text.empty())
+    noted_.erase(subject);
+  else
+    noted_[subject] = text;
+}
+
+void Vms::lead(const std::vector<meta::Vm>& vms) {
+  meta::Cluster cluster(*database_);
+  const auto nodes = cluster.nodes();
+  const auto capacities = cluster.capacities();
+  if (!nodes || !capacities) return;
+  std::vector<meta::Vm> ordered = vms;
+  std::stable_sort(ordered.begin(), ordered.end(),
+                   [](const auto& a, const auto& b) { return a.priority > b.priority; });
+  std::set<std::string> wrong;
+  for (const meta::Vm& vm : ordered) {
+    const bool lost = vm.node && std::none_of(nodes->begin(), nodes->end(), [&](const auto& one) {
+                        return one.id == vm.node && one.life == vm.life && one.state == "up";
+                      });
+    const bool due = vm.state == "waiting" && std::time(nullptr) >= vm.retry_at;
+    if (lost || due) {
+      const auto done = propose({{"op", "vm_recover"}, {"vm", vm.id}});
+      if (done && done->contains("node") && done->at("node").to_number<uint64_t>() != 0)
+        spdlog::info("VM {}: begins anew on node {}", vm.name,
+                     done->at("node").to_number<uint64_t>());
+    }
+    if (vm.state != "waiting") continue;
+    wrong.insert("vm " + vm.name);
+    note("vm " + vm.name, "it does not run: " + vm.reason);
+  }
+  std::vector<policy::Guest> guests;
+  guests.reserve(vms.size());
+  for (const meta::Vm& vm : vms) guests.push_back(policy::guest_of(vm));
+  std::string room;
+  const auto hosts = policy::hosts_of(*nodes, *capacities, vms, 0);
+  for (const std::string& one : policy::without_headroom(hosts, guests))
+    room += (room.empty() ? "" : "; ") + one;
+  if (!room.empty()) {
+    wrong.insert("headroom");
+    note("headroom", room);
+  }
+  for (auto at = noted_.begin(); at != noted_.end();) {
+    const std::string subject = (at++)->first;
+    if (!wrong.contains(subject)) note(subject, "");
+  }
+}
+
+}  // namespace scaled

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <atomic>
+#include <boost/json.hpp>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "hypervisor/hypervisor.h"
+#include "meta/cluster.h"
+#include "vm/lifecycle.h"
+
+namespace scaled {
+
+class Member;
+
+/// Makes the domains of this node what the metadata says of its VMs, and says what became of them.
+/// On the leader also: those whose node was lost, or which could not be started, begin anew.
+///
+/// libvirt is asked each second, and only where there are VMs at all. A thread of its own, which
+/// waits for nobody, holds all guests when this node's time is over, so that none of them runs
+/// twice.
+class Vms {
+ public:
+  explicit Vms(Member& member);
+  ~Vms();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  /// A domain here that is this cluster's.
+  struct Ours {
+    std::string uuid;
+    uint64_t vm = 0;
+    uint64_t run = 0;
+    hypervisor::State state = hypervisor::State::running;
+  };
+
+  /// A connection, and what is known of the domains there.
+  struct Watch {
+    std::unique_ptr<hypervisor::Hypervisor> hypervisor;
+    std::map<std::pair<std::string, int>, std::pair<uint64_t, uint64_t>> known;
+
+    core::Result<void> open();
+    core::Result<std::vector<Ours>> ours();
+  };
+
+  void run(const std::stop_token& stop);
+  void guard(const std::stop_token& stop);
+  void report_capacity();
+  bool connect(bool needed);
+  void serve(const std::vector<meta::Vm>& vms);
+  void act(const meta::Vm& vm, const vm::View& view);
+  void say_ended(const meta::Vm& vm, const std::string& how, const std::string& reason);
+  core::Result<void> create(const meta::Vm& vm);
+  bool disks_open(const meta::Vm& vm);
+  void lead(const std::vector<meta::Vm>& vms);
+  void note(const std::string& subject, const std::string& text);
+  void forget();
+  core::Result<boost::json::object> propose(boost::json::object body);
+
+  Member& member_;
+  std::unique_ptr<meta::Database> database_;
+  Watch watch_;
+  uint64_t told_life_ = 0;  // for which the capacity was said
+  std::string told_problem_;
+  std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID
+  std::map<std::string, std::string> noted_;        // conditions that are set here
+  std::atomic<bool> guests_{false};                 // some run here, or begin to
+  std::jthread thread_;
+  std::jthread guard_;  // last
+};
+
+}  // namespace scaled

@@ -289,6 +289,94 @@ TEST_F(Vms, AVmThatWaitsIsOffAtOnceWhenItIsStopped) {
   EXPECT_EQ(recover().error().code, Code::conflict);
 }
 
+// Snapshots
+
+class VmSnapshots : public Vms {
+ protected:
+  core::Result<json::object> snapshot(const std::string& name) {
+    json::array items;
+    const meta::Vm now = row();
+    for (const meta::VmDisk& disk : now.disks)
+      items.push_back(json::object{{"vsd", disk.vsd.value}});
+    return leader.say({{"op", "snapshot"}, {"name", name}, {"vm", id}, {"vsds", items}});
+  }
+  std::vector<meta::VmSnapshot> all() { return leader.cluster().vm_snapshots().value(); }
+  core::Result<json::object> clone(uint64_t of, const std::string& name, bool drop = false) {
+    return leader.say({{"op", "vm_clone"},
+                       {"vm_snapshot", of},
+                       {"name", name},
+                       {"uuid", "uuid-of-" + name},
+                       {"drop", drop}});
+  }
+};
+
+TEST_F(VmSnapshots, OneIsOfAllDisksAndOfWhatTheVmIsMadeOf) {
+  snapshot("s").value();
+  leader.say({{"op", "vm_edit"}, {"vm", id}, {"memory_mib", 2048}}).value();
+  ASSERT_EQ(all().size(), 1U);
+  EXPECT_EQ(all()[0].was.memory_mib, 1024U);
+  ASSERT_EQ(all()[0].disks.size(), 1U);
+  EXPECT_EQ(snapshot("s").error().code, Code::conflict);
+  EXPECT_EQ(leader.refusal({{"op", "snapshot"},
+                            {"name", "t"},
+                            {"vm", id},
+                            {"vsds", json::array{json::object{{"vsd", leader.make_vsd()}}}}}),
+            Code::conflict)
+      << "those are not its disks";
+  EXPECT_EQ(all().size(), 1U);
+}
+
+TEST_F(VmSnapshots, ItsPartsGoWithItAlone) {
+  snapshot("s").value();
+  EXPECT_EQ(
+      leader.refusal({{"op", "snapshot_delete"}, {"snapshot", all()[0].disks[0].snapshot.value}}),
+      Code::conflict);
+  EXPECT_EQ(leader.refusal({{"op", "vm_delete"}, {"vm", id}, {"keep_disks", true}}),
+            Code::conflict);
+  leader.say({{"op", "vm_snapshot_delete"}, {"vm_snapshot", all()[0].id}}).value();
+  EXPECT_TRUE(all().empty());
+  EXPECT_TRUE(leader.cluster().snapshots()->empty());
+  leader.say({{"op", "vm_delete"}, {"vm", id}, {"keep_disks", false}}).value();
+}
+
+TEST_F(VmSnapshots, ARevertedVmIsWhatItWasAndKeepsWhatItIs) {
+  snapshot("s").value();
+  leader.say({{"op", "vm_edit"}, {"vm", id}, {"memory_mib", 2048}, {"name", "b"}}).value();
+  const uint64_t s = all()[0].id;
+  start().value();
+  const json::object revert{{"op", "vm_revert"}, {"vm_snapshot", s}, {"keep", "before"}};
+  EXPECT_EQ(leader.refusal(revert), Code::conflict) << "it runs";
+  want("off", "stop").value();
+  ended("failed").value();
+  EXPECT_EQ(leader.refusal(revert), Code::conflict) << "its disks are being closed";
+  leader.say({{"op", "closed"}, {"vsd", row().disks[0].vsd.value}, {"node", 1}, {"error", ""}})
+      .value();
+  leader.say(revert).value();
+  EXPECT_EQ(row().memory_mib, 1024U);
+  EXPECT_EQ(row().name, "b") << "its name is not its state";
+  ASSERT_EQ(all().size(), 2U);
+  EXPECT_EQ(all()[1].name, "before");
+  EXPECT_EQ(all()[1].was.memory_mib, 2048U);
+  EXPECT_EQ(leader.refusal(revert), Code::conflict) << "there is one of that name";
+}
+
+TEST_F(VmSnapshots, ACloneIsAnotherMachineWithDisksOfItsOwn) {
+  snapshot("s").value();
+  const uint64_t s = all()[0].id;
+  const uint64_t made = clone(s, "c")->at("vm").to_number<uint64_t>();
+  EXPECT_NE(row(made).uuid, row().uuid);
+  EXPECT_EQ(row(made).memory_mib, 1024U);
+  ASSERT_EQ(row(made).disks.size(), 1U);
+  EXPECT_NE(row(made).disks[0].vsd, row().disks[0].vsd);
+  EXPECT_EQ(leader.cluster().vsd(row(made).disks[0].vsd).value()->name, "c-0");
+  EXPECT_EQ(clone(s, "c").error().code, Code::conflict);
+  EXPECT_EQ(clone(s, "no name").error().code, Code::invalid);
+  EXPECT_EQ(leader.cluster().vms()->size(), 2U);
+  clone(s, "d", true).value();
+  EXPECT_TRUE(all().empty()) << "it was taken for that";
+  EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
+}
+
 // Where it runs
 
 Host host(uint64_t node, uint64_t memory, uint64_t cpus) {

@@ -16,13 +16,6 @@ namespace {
 constexpr uint64_t kDaySeconds = 86'400;
 constexpr uint64_t kMostDays = 36'500;
 
-// VSD@NAME, checked; deleted:ID:VSD@NAME where the VSD is deleted.
-std::string snapshot_word(const std::string& word) {
-  const size_t at = word.find('@');
-  if (at == std::string::npos) throw UsageError{"'" + word + "' is no snapshot; write VSD@NAME"};
-  return path_word(word.substr(0, at), ":") + "@" + path_word(word.substr(at + 1));
-}
-
 // "2026-12-01T02:00:00", in UTC.
 int64_t time_of(const std::string& word, const char* option) {
   std::tm parts{};

@@ -330,6 +330,21 @@ std::string show_vm(const json::object& o) {
   return out;
 }
 
+std::string show_vm_snapshots(const json::object& o) {
+  Table table({"SNAPSHOT", "TAKEN", "VCPUS:", "MEMORY:", "DISKS"});
+  for (const json::value& value : list(o, "snapshots")) {
+    const json::object& s = value.as_object();
+    std::string disks;
+    for (const json::value& disk : list(s, "disks"))
+      disks += (disks.empty() ? "" : " ") + std::string(disk.as_string());
+    table.add({text(s, "vm") + "@" + text(s, "name"), clock_time(s, "created"), count(s, "vcpus"),
+               human_bytes(number(s, "memory_mib") * kMib), disks});
+  }
+  std::string out = table.text();
+  if (o.contains("paused_ms")) out += "writers waited for " + count(o, "paused_ms") + " ms\n";
+  return out;
+}
+
 std::string show_begun(const json::object& o) {
   if (number(o, "task") == 0) return "done\n";
   return "begun; wait for its end with: scalectl task wait " + count(o, "task") + "\n";

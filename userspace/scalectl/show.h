@@ -33,6 +33,7 @@ std::string show_diff(const json::object& answer);
 std::string show_weight(const json::object& answer);
 std::string show_begun(const json::object& answer);
 std::string show_vm(const json::object& answer);
+std::string show_vm_snapshots(const json::object& answer);
 std::string show_vms(const json::object& answer);
 std::string show_pool(const json::object& answer);
 std::string show_token(const json::object& answer);

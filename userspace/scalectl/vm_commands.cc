@@ -157,6 +157,73 @@ std::vector<Command> vm_commands() {
        [](const Words& w) { return action("resume", w); },
        show_vm},
       {"vm",
+       "clone",
+       {"VM[@SNAPSHOT]", "NAME"},
+       {},
+       "another virtual machine that begins as this one is, also while it runs, or was",
+       "scalectl vm clone mail mail-test",
+       [](const Words& w) {
+         const bool now = w.arguments[0].find('@') == std::string::npos;
+         return Call{"POST",
+                     kRoot +
+                         (now ? "vm/" + path_word(w.arguments[0])
+                              : "vm_snapshot/" + snapshot_word(w.arguments[0])) +
+                         "/clone",
+                     {{"name", path_word(w.arguments[1])}}};
+       },
+       show_vm},
+      {"vm",
+       "snapshot",
+       {"VM@SNAPSHOT"},
+       {},
+       "keep all disks as they are at this instant, with what the machine is made of",
+       "scalectl vm snapshot mail@monday",
+       [](const Words& w) {
+         const std::string word = snapshot_word(w.arguments[0]);
+         const size_t at = word.find('@');
+         return Call{"POST",
+                     std::string(kRoot) + "vm_snapshot",
+                     {{"vm", word.substr(0, at)}, {"name", word.substr(at + 1)}}};
+       },
+       show_vm_snapshots},
+      {"vm",
+       "snapshots",
+       {},
+       {},
+       "all snapshots of virtual machines",
+       "scalectl vm snapshots",
+       [](const Words&) { return get("vm_snapshot"); },
+       show_vm_snapshots},
+      {"vm",
+       "revert",
+       {"VM@SNAPSHOT"},
+       {{"keep", "NAME", "what to call the snapshot of what it was before", true},
+        {"yes", "", "yes, it becomes what it was then", true}},
+       "make a virtual machine that is off what it was",
+       "scalectl vm revert mail@monday --keep before --yes",
+       [](const Words& w) {
+         if (!w.has("yes"))
+           throw UsageError{"what " + w.arguments[0] + " is of is reverted; say --yes"};
+         if (!w.has("keep")) throw UsageError{"what is it now to be called? say --keep"};
+         Call call{
+             "POST", kRoot + ("vm_snapshot/" + snapshot_word(w.arguments[0]) + "/revert"), {}};
+         call.body["keep"] = path_word(w.options.at("keep"));
+         return call;
+       },
+       show_vm_snapshots},
+      {"vm",
+       "forget",
+       {"VM@SNAPSHOT"},
+       {{"yes", "", "yes", true}},
+       "delete a snapshot of a virtual machine",
+       "scalectl vm forget mail@monday --yes",
+       [](const Words& w) {
+         if (!w.has("yes"))
+           throw UsageError{"snapshot " + w.arguments[0] + " would be lost; say --yes"};
+         return Call{"DELETE", kRoot + ("vm_snapshot/" + snapshot_word(w.arguments[0])), {}};
+       },
+       nothing},
+      {"vm",
        "delete",
        {"NAME"},
        {{"yes", "", "yes, with all that is on its disks", true},

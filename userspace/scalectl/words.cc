@@ -16,6 +16,12 @@ std::string path_word(const std::string& word, const std::string& more) {
   return word;
 }
 
+std::string snapshot_word(const std::string& word) {
+  const size_t at = word.find('@');
+  if (at == std::string::npos) throw UsageError{"'" + word + "' is no snapshot; write VSD@NAME"};
+  return path_word(word.substr(0, at), ":") + "@" + path_word(word.substr(at + 1));
+}
+
 std::vector<std::string> split_at_commas(const std::string& word) {
   std::vector<std::string> out;
   std::istringstream in(word);

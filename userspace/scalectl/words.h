@@ -17,6 +17,8 @@ inline constexpr const char* kRoot = "/rest/v1/";
 
 /// A name in a path: only what names may have, and `more`, so that nothing needs quoting.
 std::string path_word(const std::string& word, const std::string& more = "");
+/// VSD@NAME or VM@NAME; deleted:ID:VSD@NAME where the VSD is deleted.
+std::string snapshot_word(const std::string& word);
 std::vector<std::string> split_at_commas(const std::string& word);
 /// In bytes, from "4GiB".
 uint64_t size_of(const std::string& word);

@@ -173,6 +173,12 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST vm/*/stop") return want_vm(call, name, "off", "stop");
   if (key == "POST vm/*/pause") return want_vm(call, name, "paused", "");
   if (key == "POST vm/*/resume") return want_vm(call, name, "running", "");
+  if (key == "POST vm/*/clone") return clone_vm(call, name);
+  if (key == "GET vm_snapshot") return list_vm_snapshots(call);
+  if (key == "POST vm_snapshot") return create_vm_snapshot(call);
+  if (key == "DELETE vm_snapshot/*") return delete_vm_snapshot(call, name);
+  if (key == "POST vm_snapshot/*/revert") return revert_vm(call, name);
+  if (key == "POST vm_snapshot/*/clone") return clone_vm(call, name);
   if (key == "GET snapshot") return list_snapshots(call);
   if (key == "POST snapshot") return create_snapshot(call);
   if (key == "POST snapshot/*" && name == "space") return weigh_snapshots(call);

@@ -212,6 +212,13 @@ Outcome create_vm(Call& call);
 Outcome change_vm(Call& call, const std::string& name);
 Outcome delete_vm(Call& call, const std::string& name);
 Outcome start_vm(Call& call, const std::string& name);
+// `name` is VM@NAME
+Outcome list_vm_snapshots(Call& call);
+Outcome create_vm_snapshot(Call& call);
+Outcome delete_vm_snapshot(Call& call, const std::string& name);
+Outcome revert_vm(Call& call, const std::string& name);
+/// `name` may be a VM's: then what it is now is cloned.
+Outcome clone_vm(Call& call, const std::string& name);
 /// Off, running or paused; `how` says how it is to become off.
 Outcome want_vm(Call& call, const std::string& name, const char* wanted, const char* how);
 

@@ -24,6 +24,13 @@ auto rows(Database& database, const std::string& text, Make make)
   });
 }
 
+std::vector<std::string> words(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> out;
+  for (std::string word; in >> word;) out.push_back(word);
+  return out;
+}
+
 Vsd vsd_of(SQLite::Statement& row) {
   return {{u64(row.getColumn(0))},    row.getColumn(1).getString(), u64(row.getColumn(2)),
           row.getColumn(3).getUInt(), u64(row.getColumn(4)),        {u64(row.getColumn(5))},
@@ -175,6 +182,42 @@ Result<std::vector<Vm>> Cluster::vms() {
              });
     if (!disks) return disks.error();
     vm.disks = std::move(*disks);
+  }
+  return out;
+}
+
+Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
+  auto out =
+      rows(database_,
+           "SELECT id, vm, name, created, description, tags, vcpus, memory_mib, machine, cpu, "
+           "priority FROM vm_snapshot ORDER BY created, id",
+           [](SQLite::Statement& row) {
+             VmSnapshot one;
+             int at = 0;
+             one.id = u64(row.getColumn(at++));
+             one.was.id = u64(row.getColumn(at++));
+             one.name = row.getColumn(at++).getString();
+             one.created = row.getColumn(at++).getInt64();
+             one.was.description = row.getColumn(at++).getString();
+             one.was.tags = words(row.getColumn(at++).getString());
+             one.was.vcpus = u64(row.getColumn(at++));
+             one.was.memory_mib = u64(row.getColumn(at++));
+             one.was.machine = row.getColumn(at++).getString();
+             one.was.cpu = row.getColumn(at++).getString();
+             one.was.priority = u64(row.getColumn(at++));
+             return one;
+           });
+  if (!out) return out;
+  for (VmSnapshot& one : *out) {
+    auto disks = rows(
+        database_,
+        "SELECT snapshot, bus FROM vm_snapshot_disk WHERE vm_snapshot = " + std::to_string(one.id) +
+            " ORDER BY slot",
+        [](SQLite::Statement& row) {
+          return VmSnapshot::Disk{{u64(row.getColumn(0))}, row.getColumn(1).getString()};
+        });
+    if (!disks) return disks.error();
+    one.disks = std::move(*disks);
   }
   return out;
 }

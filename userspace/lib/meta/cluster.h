@@ -156,6 +156,19 @@ struct Vm {
   std::vector<VmDisk> disks;
 };
 
+/// A VM as it was at an instant: its disks, each as a snapshot of its VSD, and its row.
+struct VmSnapshot {
+  struct Disk {
+    core::SnapshotId snapshot;
+    std::string bus;
+  };
+  uint64_t id = 0;
+  std::string name;
+  int64_t created = 0;  ///< in seconds since 1970
+  Vm was;               ///< `id` is the VM's; its name and what it did are not kept
+  std::vector<Disk> disks;
+};
+
 /// What a node has for VMs.
 struct Capacity {
   core::NodeId node;
@@ -243,6 +256,8 @@ class Cluster {
   Result<std::vector<Schedule>> schedules();
   /// By name.
   Result<std::vector<Vm>> vms();
+  /// Of all VMs, the oldest first.
+  Result<std::vector<VmSnapshot>> vm_snapshots();
   Result<std::vector<Capacity>> capacities();
   /// VSD@NAME
   Result<std::string> label(core::SnapshotId id);

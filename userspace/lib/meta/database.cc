@@ -50,6 +50,13 @@ constexpr std::array kReplicated = {
          since INTEGER NOT NULL, failures INTEGER NOT NULL, retry_at INTEGER NOT NULL))",
     R"(CREATE TABLE vm_disk(vm INTEGER NOT NULL, slot INTEGER NOT NULL, vsd INTEGER NOT NULL UNIQUE,
          bus TEXT NOT NULL, PRIMARY KEY(vm, slot)) WITHOUT ROWID)",
+    R"(CREATE TABLE vm_snapshot(id INTEGER PRIMARY KEY, vm INTEGER NOT NULL, name TEXT NOT NULL,
+         created INTEGER NOT NULL, description TEXT NOT NULL, tags TEXT NOT NULL,
+         vcpus INTEGER NOT NULL, memory_mib INTEGER NOT NULL, machine TEXT NOT NULL,
+         cpu TEXT NOT NULL, priority INTEGER NOT NULL, UNIQUE(vm, name)))",
+    R"(CREATE TABLE vm_snapshot_disk(vm_snapshot INTEGER NOT NULL, slot INTEGER NOT NULL,
+         snapshot INTEGER NOT NULL UNIQUE, bus TEXT NOT NULL, PRIMARY KEY(vm_snapshot, slot))
+         WITHOUT ROWID)",
     R"(CREATE TABLE capacity(node INTEGER PRIMARY KEY, life INTEGER NOT NULL,
          memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, problem TEXT NOT NULL))",
     R"(CREATE TABLE tree(id INTEGER PRIMARY KEY, level INTEGER NOT NULL, refs INTEGER NOT NULL,
@@ -80,12 +87,15 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE quarantine(disk INTEGER NOT NULL, slot INTEGER NOT NULL,
          freed_at INTEGER NOT NULL, PRIMARY KEY(disk, slot)) WITHOUT ROWID)",
 };
-constexpr std::array kTables = {
-    "counter",     "cluster",     "node",     "disk",      "setting",  "fence",     "token",
-    "answer",      "opened",      "vsd",      "snapshot",  "tree",     "extent",    "copy",
-    "reservation", "garbage",     "intent",   "task",      "scrub",    "damage",    "quarantine",
-    "wanting",     "rebalancing", "widening", "relocated", "schedule", "scheduled", "gathered",
-    "vm",          "vm_disk",     "capacity"};
+constexpr std::array kTables = {"counter",    "cluster",  "node",        "disk",
+                                "setting",    "fence",    "token",       "answer",
+                                "opened",     "vsd",      "snapshot",    "tree",
+                                "extent",     "copy",     "reservation", "garbage",
+                                "intent",     "task",     "scrub",       "damage",
+                                "quarantine", "wanting",  "rebalancing", "widening",
+                                "relocated",  "schedule", "scheduled",   "gathered",
+                                "vm",         "vm_disk",  "vm_snapshot", "vm_snapshot_disk",
+                                "capacity"};
 static_assert(kReplicated.size() == kTables.size());
 constexpr int kSchemaVersion = 5;
 constexpr int kReaderBusyMs = 10'000;

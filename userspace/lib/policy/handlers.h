@@ -84,6 +84,15 @@ Outcome vm_state(Context& c, const json::object& args);
 Outcome vm_ended(Context& c, const json::object& args);
 Outcome vm_recover(Context& c, const json::object& args);
 Outcome capacity(Context& c, const json::object& args);
+Outcome vm_snapshot_delete(Context& c, const json::object& args);
+Outcome vm_revert(Context& c, const json::object& args);
+Outcome vm_clone(Context& c, const json::object& args);
+/// What a call takes snapshots of is all disks of a VM that it names.
+Result<void> are_all_disks(Context& c, const json::object& args);
+/// The snapshots that were taken are those of a VM's disks.
+Result<void> note_vm_snapshot(Context& c, const json::object& args, const json::array& taken);
+/// What was written to a VSD that nobody has open is in the metadata; false: ask again.
+Result<bool> rests(Context& c, const meta::Vsd& vsd);
 /// Whether a VSD may be closed on a node, or deleted: not where a VM has it.
 Result<void> may_close(Context& c, const meta::Vsd& vsd, uint64_t node);
 Result<void> may_delete(Context& c, const meta::Vsd& vsd);

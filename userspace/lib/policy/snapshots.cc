@@ -57,6 +57,7 @@ Outcome snapshot(Context& c, const json::object& args) {
   if (items.size() > 1 && args.contains("clone"))
     return Error{Code::invalid, "one VSD can be cloned at a time"};
   CORE_TRY(may_take(c, args));
+  CORE_TRY(are_all_disks(c, args));
   std::map<core::VsdId, std::pair<meta::Vsd, const json::object*>> vsds;
   for (const json::value& item : items) {
     const auto vsd = living_vsd(c, item.as_object());
@@ -82,8 +83,11 @@ Outcome snapshot(Context& c, const json::object& args) {
     taken.push_back(std::move(*one));
   }
   note_taken(c, args, taken);
+  CORE_TRY(note_vm_snapshot(c, args, taken));
   return json::object{{"taken", std::move(taken)}};
 }
+
+Result<bool> rests(Context& c, const meta::Vsd& vsd) { return come_to_rest(c, vsd, {}); }
 
 Outcome snapshot_delete(Context& c, const json::object& args) {
   const uint64_t id = number(args, "snapshot");
@@ -94,6 +98,8 @@ Outcome snapshot_delete(Context& c, const json::object& args) {
   if (nodes != 0)
     return Error{Code::conflict, "the snapshot is open on " + std::to_string(nodes) +
                                      " nodes; close it first: scalectl snapshot list"};
+  if (ask(c, "SELECT count(*) FROM vm_snapshot_disk WHERE snapshot = ?", s64(id)) != 0)
+    return Error{Code::conflict, "the snapshot is part of one of a VM; see: scalectl vm snapshots"};
   const uint64_t task = c.tasks.begin("snapshot delete", id, (*row)->name, 0);
   CORE_TRY(c.map.delete_snapshot({id}));
   CORE_TRY(c.map.forget_deleted());

@@ -2,6 +2,7 @@
 // Virtual machines: what they are, where they run, what became of them. Their disks are VSDs,
 // opened on the node that runs them in the entry that says so.
 #include <algorithm>
+#include <set>
 
 #include "policy/handlers.h"
 #include "policy/hosts.h"
@@ -103,6 +104,37 @@ void end_tasks(Context& c, const meta::Vm& vm, const char* what, const std::stri
   c.tasks.end(what, vm.id, 0, error);
 }
 
+// A new row, of a VM that is off; it gets its number.
+void put_vm(Context& c, meta::Vm& vm) {
+  vm.id = next_id(c, "vm");
+  run(c,
+      "INSERT INTO vm VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'off', 'stop', 0, 0, 0, 'off', '', ?, "
+      "0, 0)",
+      s64(vm.id), vm.name, vm.uuid, vm.description, words(vm.tags), s64(vm.vcpus),
+      s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), c.now);
+}
+
+Result<meta::VmSnapshot> vm_snapshot_of(Context& c, const json::object& args) {
+  auto all = c.cluster.vm_snapshots();
+  if (!all) return all.error();
+  const uint64_t id = number(args, "vm_snapshot");
+  for (meta::VmSnapshot& one : *all)
+    if (one.id == id) return std::move(one);
+  return Error{Code::not_found, "no snapshot of a VM with id " + std::to_string(id)};
+}
+
+// A VM as it is now, of whose disks these are the snapshots, in their order.
+void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
+                     const std::vector<uint64_t>& snapshots) {
+  const uint64_t id = next_id(c, "vm_snapshot");
+  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(id), s64(vm.id),
+      name, c.now, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib), vm.machine,
+      vm.cpu, s64(vm.priority));
+  for (size_t slot = 0; slot < snapshots.size(); slot++)
+    run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?)", s64(id), s64(slot),
+        s64(snapshots[slot]), vm.disks[slot].bus);
+}
+
 // Runs it on that node, or on the one that suits best.
 Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
   auto all = hosts(c, vm.id);
@@ -141,12 +173,8 @@ Outcome vm_create(Context& c, const json::object& args) {
   for (const json::value& one : disks) vm.disks.push_back({{}, text(one.as_object(), "bus")});
   CORE_TRY(vm::check(vm));
   CORE_TRY(name_is_free(c, vm));
-  vm.id = next_id(c, "vm");
-  run(c,
-      "INSERT INTO vm VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'off', 'stop', 0, 0, 0, 'off', '', ?, "
-      "0, 0)",
-      s64(vm.id), vm.name, vm.uuid, vm.description, words(vm.tags), s64(vm.vcpus),
-      s64(vm.memory_mib), text(args, "machine"), vm.cpu, s64(vm.priority), c.now);
+  vm.machine = text(args, "machine");
+  put_vm(c, vm);
   for (size_t slot = 0; slot < disks.size(); slot++) {
     const auto vsd = disk_for(c, vm, slot, disks[slot].as_object());
     if (!vsd) return vsd.error();
@@ -182,6 +210,8 @@ Outcome vm_delete(Context& c, const json::object& args) {
   if (!vm) return vm.error();
   if (vm->state != "off")
     return Error{Code::conflict, "VM " + vm->name + " is " + vm->state + "; stop it first"};
+  if (ask(c, "SELECT count(*) FROM vm_snapshot WHERE vm = ?", s64(vm->id)) != 0)
+    return Error{Code::conflict, "VM " + vm->name + " has snapshots; delete them first"};
   run(c, "DELETE FROM vm_disk WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm WHERE id = ?", s64(vm->id));
   if (args.at("keep_disks").as_bool()) return json::object{};
@@ -299,6 +329,114 @@ Outcome vm_recover(Context& c, const json::object& args) {
   run(c, "UPDATE vm SET state = 'waiting', reason = ?, retry_at = ? WHERE id = ?",
       done.error().text, c.now + kRetrySeconds, s64(vm->id));
   return json::object{{"node", 0}};
+}
+
+Result<void> are_all_disks(Context& c, const json::object& args) {
+  if (!args.contains("vm")) return {};
+  const auto vm = vm_of(c, args);
+  if (!vm) return vm.error();
+  std::set<uint64_t> named;
+  for (const json::value& item : args.at("vsds").as_array())
+    named.insert(number(item.as_object(), "vsd"));
+  std::set<uint64_t> has;
+  for (const meta::VmDisk& disk : vm->disks) has.insert(disk.vsd.value);
+  if (named != has)
+    return Error{Code::conflict, "the disks of VM " + vm->name + " changed meanwhile; try again"};
+  const std::string name = text(args, "name");
+  if (ask(c, "SELECT count(*) FROM vm_snapshot WHERE vm = ? AND name = ?", s64(vm->id), name) != 0)
+    return Error{Code::conflict, "VM " + vm->name + " has a snapshot named " + name};
+  return {};
+}
+
+Result<void> note_vm_snapshot(Context& c, const json::object& args, const json::array& taken) {
+  if (!args.contains("vm")) return {};
+  const auto vm = vm_of(c, args);
+  if (!vm) return vm.error();
+  std::vector<uint64_t> snapshots;
+  for (const meta::VmDisk& disk : vm->disks)
+    for (const json::value& one : taken)
+      if (number(one.as_object(), "vsd") == disk.vsd.value)
+        snapshots.push_back(number(one.as_object(), "snapshot"));
+  put_vm_snapshot(c, *vm, text(args, "name"), snapshots);
+  return {};
+}
+
+Outcome vm_snapshot_delete(Context& c, const json::object& args) {
+  const auto snapshot = vm_snapshot_of(c, args);
+  if (!snapshot) return snapshot.error();
+  run(c, "DELETE FROM vm_snapshot_disk WHERE vm_snapshot = ?", s64(snapshot->id));
+  run(c, "DELETE FROM vm_snapshot WHERE id = ?", s64(snapshot->id));
+  for (const auto& disk : snapshot->disks) {
+    const auto deleted = snapshot_delete(c, {{"snapshot", disk.snapshot.value}});
+    if (!deleted) return deleted.error();
+  }
+  return json::object{};
+}
+
+// All disks and what it is made of, as they were; what it was before is kept as another snapshot.
+Outcome vm_revert(Context& c, const json::object& args) {
+  const auto snapshot = vm_snapshot_of(c, args);
+  if (!snapshot) return snapshot.error();
+  const auto vm = vm_of(c, {{"vm", snapshot->was.id}});
+  if (!vm) return vm.error();
+  if (vm->state != "off")
+    return Error{Code::conflict, "VM " + vm->name + " is " + vm->state + "; stop it first"};
+  const std::string keep = text(args, "keep");
+  if (ask(c, "SELECT count(*) FROM vm_snapshot WHERE vm = ? AND name = ?", s64(vm->id), keep) != 0)
+    return Error{Code::conflict, "VM " + vm->name + " has a snapshot named " + keep};
+  for (size_t slot = 0; slot < std::max(vm->disks.size(), snapshot->disks.size()); slot++) {
+    const bool both = slot < vm->disks.size() && slot < snapshot->disks.size();
+    const auto of = both ? c.cluster.snapshot(snapshot->disks[slot].snapshot)
+                         : Result<std::optional<meta::Snapshot>>(std::nullopt);
+    if (!of) return of.error();
+    if (!*of || (*of)->vsd != vm->disks[slot].vsd)
+      return Error{Code::conflict, "VM " + vm->name + " has other disks now than it had then"};
+    const auto vsd = c.cluster.vsd(vm->disks[slot].vsd);
+    if (!vsd) return vsd.error();
+    // Before anything is changed: it is all or nothing.
+    const auto still = rests(c, **vsd);
+    if (!still) return still.error();
+    if (!*still) return json::object{{"again", true}};
+  }
+  std::vector<uint64_t> kept;
+  for (size_t slot = 0; slot < vm->disks.size(); slot++) {
+    const auto done = vsd_revert(c, {{"vsd", vm->disks[slot].vsd.value},
+                                     {"snapshot", snapshot->disks[slot].snapshot.value},
+                                     {"keep", keep}});
+    if (!done) return done.error();
+    kept.push_back(number(*done, "kept"));
+  }
+  put_vm_snapshot(c, *vm, keep, kept);
+  const meta::Vm& was = snapshot->was;
+  run(c,
+      "UPDATE vm SET description = ?, tags = ?, vcpus = ?, memory_mib = ?, machine = ?, cpu = ?, "
+      "priority = ? WHERE id = ?",
+      was.description, words(was.tags), s64(was.vcpus), s64(was.memory_mib), was.machine, was.cpu,
+      s64(was.priority), s64(vm->id));
+  return json::object{};
+}
+
+// A VM of its own, which begins as the snapshot; another UUID, so that it is another machine to its
+// guest. `drop`: the snapshot was taken for this alone.
+Outcome vm_clone(Context& c, const json::object& args) {
+  const auto snapshot = vm_snapshot_of(c, args);
+  if (!snapshot) return snapshot.error();
+  meta::Vm vm = snapshot->was;
+  vm.name = text(args, "name");
+  vm.uuid = text(args, "uuid");
+  CORE_TRY(vm::check(vm));
+  vm.id = 0;
+  CORE_TRY(name_is_free(c, vm));
+  put_vm(c, vm);
+  for (size_t slot = 0; slot < snapshot->disks.size(); slot++) {
+    const auto made = vsd_clone(c, {{"snapshot", snapshot->disks[slot].snapshot.value},
+                                    {"name", vm.name + "-" + std::to_string(slot)}});
+    if (!made) return made.error();
+    run(c, "INSERT INTO vm_disk VALUES(?, ?, ?, ?)", s64(vm.id), s64(slot),
+        s64(number(*made, "vsd")), snapshot->disks[slot].bus);
+  }
+  if (args.at("drop").as_bool()) CORE_TRY(vm_snapshot_delete(c, args));
+  return json::object{{"vm", vm.id}};
 }
 
 Result<void> may_close(Context& c, const meta::Vsd& vsd, uint64_t node) {

@@ -30,6 +30,7 @@ gcc make dkms libc6-dev
 libsqlite3-0 libnl-3-200 libnl-genl-3-200 libssl3 openssl
 libboost-program-options1.81.0 libboost-json1.81.0 libspdlog1.10 libfmt9 libdevmapper1.02.1 libblkid1 libudev1
 libsystemd0 libxxhash0 libical3 curl
+libvirt0 libpugixml1v5 libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils seabios
 """.split()
 
 KERNEL_METAS = ("linux-image-amd64", "linux-image-6.12-amd64")
@@ -157,7 +158,10 @@ def configure_rootfs(root: Path):
         "kmod-static-nodes.service",
         "etcd.service", "drbd.service", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer",
         "e2scrub_reap.service", "fstrim.timer", "systemd-networkd-wait-online.service", "dpkg-db-backup.timer",
-        "logrotate.timer", "systemd-pstore.service", "motd-news.timer")
+        "logrotate.timer", "systemd-pstore.service", "motd-news.timer", "libvirt-guests.service")
+    # Its socket starts it where somebody asks.
+    run("systemctl", f"--root={root}", "-q", "disable", "libvirtd.service")
+    run("systemctl", f"--root={root}", "-q", "enable", "libvirtd.socket")
     run("chroot", root, "/usr/bin/ssh-keygen", "-q", "-A")
 
 

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A disk that a PC boots from, with a guest that tells on its second disk that it lives.
+
+Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N": B grows each time the
+guest boots, N each second, flushed. It powers off when it is asked to.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO / "scripts/lab"))
+from labkit import image  # noqa: E402  pylint: disable=wrong-import-position
+
+SECTORS = 64 << 11
+MODULES = ("virtio_pci", "virtio_blk", "button", "evdev")
+APPLETS = ("sh", "mount", "dd", "cat", "cut", "echo", "sleep", "poweroff", "acpid", "insmod")
+
+INIT = """#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+while read -r module; do insmod /modules/$module; done < /modules/order
+acpid -d > /dev/console 2>&1 &
+said=$(dd if=/dev/vdb bs=512 count=1 2> /dev/null | cut -d' ' -f2)
+case $said in [0-9]*) boot=$((said + 1)) ;; *) boot=1 ;; esac
+beat=0
+while :; do
+	beat=$((beat + 1))
+	echo "boot $boot beat $beat ." | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
+	sleep 1
+done
+"""
+
+BOOT = """DEFAULT guest
+PROMPT 0
+TIMEOUT 1
+LABEL guest
+ KERNEL vmlinuz
+ APPEND initrd=initrd console=ttyS0 quiet panic=5 no_timer_check mitigations=off random.trust_cpu=on
+"""
+
+
+def build(dest: Path) -> Path:
+    """The disk's image; made anew each time, in some seconds."""
+    with image.building():
+        root = image.build_rootfs(print)
+    release = sorted(path.name for path in (root / "lib/modules").iterdir() if path.name.startswith("6.1."))[0]
+    work = dest.with_suffix(".d")
+    shutil.rmtree(work, ignore_errors=True)
+    for name in ("bin", "modules", "proc", "sys", "dev", "etc/acpi/PWRF"):
+        (work / "root" / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", work / "root/bin/busybox")
+    for applet in APPLETS:
+        (work / "root/bin" / applet).symlink_to("busybox")
+    order: list[str] = []
+    for module in MODULES:
+        listing = subprocess.run(["modprobe", "-d", root, "-S", release, "--show-depends", module], check=True,
+                                 capture_output=True, text=True).stdout
+        for path in (Path(line.split()[1]) for line in listing.splitlines() if line.startswith("insmod ")):
+            if path.name not in order:
+                order.append(path.name)
+                shutil.copy(path, work / "root/modules" / path.name)
+    (work / "root/modules/order").write_text("".join(f"{name}\n" for name in order), encoding="ascii")
+    for path, text in (("init", INIT), ("etc/acpi/PWRF/00000080", "#!/bin/sh\npoweroff -f\n")):
+        (work / "root" / path).write_text(text, encoding="ascii")
+        (work / "root" / path).chmod(0o755)
+    (work / "syslinux.cfg").write_text(BOOT, encoding="ascii")
+    with open(work / "initrd", "wb") as out:
+        subprocess.run("find . | cpio -o -H newc --quiet | gzip -1", shell=True, check=True, cwd=work / "root", stdout=out)
+    with open(dest, "wb") as out:
+        out.truncate(SECTORS * 512)
+    env = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
+    subprocess.run(["mformat", "-i", dest, "-T", str(SECTORS), "-h", "16", "-s", "63", "::"], check=True, env=env)
+    for source, name in ((root / f"boot/vmlinuz-{release}", "vmlinuz"), (work / "initrd", "initrd"),
+                         (work / "syslinux.cfg", "syslinux.cfg")):
+        subprocess.run(["mcopy", "-i", dest, source, f"::{name}"], check=True, env=env)
+    subprocess.run(["syslinux", "--install", dest], check=True, env=env)
+    shutil.rmtree(work)
+    return dest

@@ -1,0 +1,258 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Virtual machines on three nodes, with a real guest: its life, and what breaks under it.
+
+  vms.py [WORD...]   only cases with such a word in their description
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import guest
+from labtest import REPO, Lab
+from openapi import answer_schema, problems
+from scribe_cluster import add_disks, ask, found, join, leader, vsd, wait_disks, wait_until, wait_up
+
+lab = Lab("vms", 3, debs=True)
+
+
+def formation():
+    found(lab)
+    for node in (2, 3):
+        join(lab, node)
+    wait_up(lab, 1, (1, 2, 3))
+    for node in (1, 2, 3):
+        add_disks(lab, node, ("ssd0",))
+        # On a machine of its own udev does this.
+        lab.run(node, "modprobe kvm_amd")
+    wait_disks(lab, 1, 3)
+    path = guest.build(REPO / "build/check/guest.img")
+    lab.lab("put", 1, path, "--to", "/root/guest.img")
+    lab.run(1, "scalectl vsd create system 64MiB && scalectl vsd open system && "
+               f"dd if=/root/guest.img of={vsd('system')} bs=1M oflag=direct conv=fsync,notrunc status=none && "
+               "scalectl vsd close system")
+
+
+def bad_input():
+    for command, code, text in (
+            ("vm create", 2, "expected"),
+            ("vm create a", 2, "--memory"),
+            ("vm create a --memory 4X", 2, "no size"),
+            ("vm create a --memory 1000", 2, "multiple of 1 MiB"),
+            ("vm create a --memory 1MiB", 2, "16 MiB to 4 TiB"),
+            ("vm create ../a --memory 1GiB", 2, "no name"),
+            ("vm create a --memory 1GiB --vcpus 0", 2, "1 to 128 vCPUs"),
+            ("vm create a --memory 1GiB --vcpus x", 2, "number"),
+            ("vm create a --memory 1GiB --cpu best", 2, "host or baseline"),
+            ("vm create a --memory 1GiB --priority 12", 2, "0 to 11"),
+            ("vm create a --memory 1GiB --disks 1000", 2, "multiple of 1 MiB"),
+            ("vm create a --memory 1GiB --disks vsd:nothing", 4, "no VSD"),
+            ("vm create a --memory 1GiB --disks vsd:../x", 2, "no name"),
+            ("vm create a --memory 1GiB --disks vsd:system,vsd:system", 5, "is a disk of VM"),
+            ("vm create a --memory 1GiB --disks 1GiB --bus ide", 2, "virtio, scsi or sata"),
+            ("vm create a --memory 1GiB --disks 1GiB --copies 4", 2, "2 or 3 copies"),
+            ("vm create a --memory 1GiB --tags 'a b'", 2, "no tag"),
+            ("vm show nothing", 4, "no VM"),
+            ("vm start nothing", 4, "no VM"),
+            ("vm delete nothing", 2, "--yes"),
+            ("vm delete nothing --yes", 4, "no VM")):
+        lab.fails(1, f"scalectl {command}", code, text)
+    assert not ask(lab, 1, "vm list")["vms"]
+    assert [one["name"] for one in ask(lab, 1, "vsd list")["vsds"]] == ["system"], "a refused VM left a disk"
+    lab.run(1, "scalectl vm create big --memory 1TiB")
+    lab.fails(1, "scalectl vm start big", 1, "MiB of memory left")
+    lab.fails(1, "scalectl vm start big --node n9", 4, "no node")
+    lab.fails(1, "scalectl vm stop big", 5, "is off")
+    lab.run(1, "scalectl vm delete big --yes")
+
+
+ASKED = [1]  # a node that is up
+
+
+def state() -> dict:
+    return ask(lab, ASKED[0], "vm show g")
+
+
+def sight() -> tuple[int, int]:
+    """What the guest has said: how often it booted, and its beats since."""
+    out = lab.run(state()["node"], f"dd if={vsd('g-1')} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
+    said = re.match(r"boot (\d+) beat (\d+) \.", out)
+    assert said, out
+    return int(said[1]), int(said[2])
+
+
+def beats(boot: int) -> int:
+    """The guest booted so often, and goes on; the beat that it is at."""
+    def later(than: int) -> int:
+        booted, beat = sight()
+        return beat if booted == boot and beat > than else 0
+    return wait_until(f"boot {boot} beats on", lambda: later(wait_until("it beats", lambda: later(0))))
+
+
+def runs():
+    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --tags web --description 'a <guest>'")
+    lab.fails(1, "scalectl vm create g --memory 128MiB", 5, "exists")
+    lab.run(1, "scalectl vm start g --node n2")
+    assert state()["state"] == "running" and state()["node"] == 2, state()
+    beats(1)
+    lab.fails(1, "scalectl vm start g", 5, "is running already")
+    lab.fails(1, "scalectl vm edit g --memory 256MiB", 5, "while it is off")
+    lab.fails(1, "scalectl vm delete g --yes", 5, "stop it first")
+    lab.fails(1, "scalectl vsd delete g-1 --yes", 5, "is a disk of VM g")
+    lab.fails(1, "scalectl vsd close g-1 --node n2", 5, "is a disk of VM g")
+    xml = lab.run(2, "virsh dumpxml g")
+    assert "/dev/mapper/scribe-system" in xml and "type='file'" not in xml, xml
+    document = json.loads((REPO / "Documentation/openapi.json").read_text(encoding="utf-8"))
+    for path, words in (("/vm", "vm list"), ("/vm/{name}", "vm show g"), ("/task", "task list")):
+        assert not (wrong := problems(document, answer_schema(document, path), ask(lab, 1, words))), wrong
+
+
+def paused():
+    lab.run(1, "scalectl vm pause g")
+    assert state()["state"] == "paused"
+    before = sight()
+    time.sleep(5)
+    assert sight() == before, "it goes on though it is paused"
+    lab.run(1, "scalectl vm resume g")
+    beats(1)
+
+
+def strangers_hand():
+    """Somebody else pauses or resumes it, on its node."""
+    lab.run(2, "virsh suspend g")
+    beats(1)
+
+
+def snapshots():
+    """All disks at one instant, while it runs; a clone of it runs beside it, with what it had by then."""
+    lab.run(1, "scalectl vm snapshot g@s")
+    lab.fails(1, "scalectl vm snapshot g@s", 5, "has a snapshot named s")
+    lab.fails(1, "scalectl vm snapshot g", 2, "no snapshot")
+    lab.fails(1, "scalectl snapshot delete g-1@s --yes", 5, "part of one of a VM")
+    lab.fails(1, "scalectl vm revert g@s --keep before --yes", 5, "stop it first")
+    lab.fails(1, "scalectl vm revert g@nothing --keep before --yes", 4, "no such snapshot")
+    document = json.loads((REPO / "Documentation/openapi.json").read_text(encoding="utf-8"))
+    assert not (wrong := problems(document, answer_schema(document, "/vm_snapshot"), ask(lab, 1, "vm snapshots"))), wrong
+    lab.run(1, "scalectl vm clone g copy")
+    lab.fails(1, "scalectl vm clone g copy", 5, "exists")
+    assert [one["name"] for one in ask(lab, 1, "vm snapshots")["snapshots"]] == ["s"], "what was taken for the clone is left"
+    # Its guest goes on counting where the other was.
+    lab.run(1, "scalectl vm start copy --node n3")
+    wait_until("the clone boots for the second time", lambda: "boot 2" in lab.run(
+        3, f"dd if={vsd('copy-1')} bs=512 count=1 iflag=direct status=none | tr -d '\\0'"))
+    beats(1)
+    lab.run(1, "scalectl vm stop copy")
+    wait_until("its disks are closed", lambda: not ask(lab, 1, "vsd show copy-1")["open"])
+    lab.run(1, "scalectl vm delete copy --yes && scalectl vm forget g@s --yes")
+    assert not ask(lab, 1, "vm snapshots")["snapshots"]
+
+
+def daemon_dies():
+    lab.run(2, "systemctl kill -s KILL scaled")
+    lab.wait(2, "systemctl is-active scaled")
+    beats(1)
+    assert state()["state"] == "running"
+
+
+def qemu_dies():
+    lab.run(2, "pkill -KILL qemu-system")
+    beats(2)
+
+
+def node_dies():
+    before = sight()
+    victim = state()["node"]
+    ASKED[0] = next(node for node in (1, 2, 3) if node != victim)
+    lab.kill(victim)
+    cut = time.monotonic()
+    wait_until("it begins anew elsewhere", lambda: state()["node"] not in (0, victim))
+    print(f"# begun anew {time.monotonic() - cut:.0f} s after the cut, with {before[1]} beats before", flush=True)
+    beats(3)
+    print(f"# it beats {time.monotonic() - cut:.0f} s after the cut", flush=True)
+    lab.lab("start", victim)
+    wait_up(lab, ASKED[0], (1, 2, 3))
+    lab.wait(victim, "test -e /run/libvirt/libvirt-sock && modprobe kvm_amd")
+    assert "g" not in lab.run(victim, "virsh list --name").split()
+    beats(3)
+    ASKED[0] = 1
+
+
+def cut_off():
+    """Its guest is held before another begins anew: it never runs twice."""
+    victim = state()["node"]
+    others = [node for node in (1, 2, 3) if node != victim]
+    ASKED[0] = others[0]
+    boot, _ = sight()
+    lab.lab("partition", f"{victim}|{others[0]},{others[1]}")
+    lab.wait(victim, "virsh domstate g | grep -q paused")
+    assert state()["node"] == victim, "it was begun anew before its guest was held"
+    wait_until("it begins anew elsewhere", lambda: state()["node"] not in (0, victim))
+    assert "paused" in lab.run(victim, "virsh domstate g"), "two of it run"
+    beats(boot + 1)
+    lab.lab("heal")
+    wait_until("the node that was cut off comes back with a new life", lambda: "g" not in lab.run(
+        victim, "test -e /run/libvirt/libvirt-sock && modprobe kvm_amd && virsh list --all --name").split())
+    wait_up(lab, ASKED[0], (1, 2, 3))
+    beats(boot + 1)
+    ASKED[0] = 1
+
+
+def headroom():
+    """Were its node lost there would be room; not for a second one that needs what all but one have."""
+    def conditions() -> str:
+        return str(ask(lab, leader(lab, 1), "cluster status")["conditions"])
+    assert "headroom" not in conditions()
+    least = 400
+    for name in ("x", "y", "z"):
+        lab.run(1, f"scalectl vm create {name} --memory {least}MiB")
+        code, _ = lab.ended(lab.start(1, f"scalectl vm start {name} --no-wait", stdout=subprocess.DEVNULL,
+                                      stderr=subprocess.DEVNULL))
+        assert code in (0, 1)
+    wait_until("there is no headroom", lambda: "would be no room for" in conditions())
+    for name in ("x", "y", "z"):
+        # The one that found no room is off already.
+        lab.ended(lab.start(1, f"scalectl vm stop {name}", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        wait_until("it is off", lambda: ask(lab, 1, f"vm show {name}")["state"] == "off")  # pylint: disable=cell-var-from-loop
+        lab.run(1, f"scalectl vm delete {name} --yes")
+    wait_until("there is again", lambda: "headroom" not in conditions())
+
+
+def ends():
+    lab.run(1, "scalectl vm shutdown g")
+    assert state()["state"] == "off" and state()["node"] == 0, state()
+    wait_until("its disks are closed", lambda: not any(
+        ask(lab, 1, f"vsd show {one}")["open"] for one in ("system", "g-1")))
+    lab.run(1, "scalectl vm start g")
+    beats(5)
+    lab.run(1, "scalectl vm stop g")
+    lab.run(1, "scalectl vm edit g --memory 160MiB --name h --tags ''")
+    assert ask(lab, 1, "vm show h")["memory_mib"] == 160
+    wait_until("its disks are closed", lambda: not any(
+        ask(lab, 1, f"vsd show {one}")["open"] for one in ("system", "g-1")))
+    lab.run(1, "scalectl vm delete h --yes")
+    assert not ask(lab, 1, "vm list")["vms"]
+    assert not ask(lab, 1, "vsd list")["vsds"]
+
+
+def main():
+    lab.words = sys.argv[1:]
+    lab.case("three nodes that can run guests, and a disk that boots", formation, always=True)
+    lab.case("what no VM can be is refused, and leaves nothing", bad_input)
+    lab.case("a VM runs on the node that was named, on its disks", runs, always=True)
+    lab.case("it is paused, and goes on", paused)
+    lab.case("somebody pauses it behind our back: it goes on", strangers_hand)
+    lab.case("it is kept as it is, and cloned, while it runs", snapshots)
+    lab.case("its node's daemon is killed: it does not notice", daemon_dies)
+    lab.case("QEMU is killed: it begins anew", qemu_dies, always=True)
+    lab.case("its node's power is cut: it begins anew elsewhere, and its node comes back without it", node_dies, always=True)
+    lab.case("its node is cut off: it is held there, and begins anew elsewhere", cut_off, always=True)
+    lab.case("a node whose guests would fit nowhere else is told of", headroom)
+    lab.case("its guest powers off when asked, is cut off when told, and goes with its disks", ends)
+    lab.finish((1, 2, 3))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@
 #include <libvirt/virterror.h>
 
 #include <array>
+#include <optional>
 #include <thread>
 
 namespace hypervisor {
@@ -109,22 +110,31 @@ Result<std::vector<Domain>> Hypervisor::domains() {
   const int count = virConnectListAllDomains(connection_, &list, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
   if (count < 0) return last_error(Code::unknown);
   std::vector<Domain> out;
+  std::optional<Error> unknown;
   for (int i = 0; i < count; i++) {
     const DomainHandle domain(list[i]);
     int state = 0;
     int reason = 0;
-    // One that ended just now.
-    if (virDomainGetState(domain.get(), &state, &reason, 0) != 0) continue;
+    if (virDomainGetState(domain.get(), &state, &reason, 0) != 0) {
+      // One that ended just now. Of any other nothing is known, which is not that it ended.
+      if (virGetLastErrorCode() != VIR_ERR_NO_DOMAIN) unknown = last_error(Code::unknown);
+      continue;
+    }
     out.push_back({uuid_of(domain.get()), static_cast<int>(virDomainGetID(domain.get())),
                    state_of(state, reason)});
   }
   free(list);
+  if (unknown) return *unknown;
   return out;
+}
+
+Error Hypervisor::lookup_error() {
+  return last_error(virGetLastErrorCode() == VIR_ERR_NO_DOMAIN ? Code::not_found : Code::unknown);
 }
 
 Result<std::string> Hypervisor::xml(const std::string& uuid) {
   const DomainHandle domain(virDomainLookupByUUIDString(connection_, uuid.c_str()));
-  if (!domain) return last_error(Code::not_found);
+  if (!domain) return lookup_error();
   const std::unique_ptr<char, FreeText> text(virDomainGetXMLDesc(domain.get(), 0));
   if (!text) return last_error(Code::unknown);
   return std::string(text.get());
@@ -140,7 +150,7 @@ Result<void> Hypervisor::create(const std::string& xml) {
 template <class Call>
 Result<void> Hypervisor::on(const std::string& uuid, Call call) {
   const DomainHandle domain(virDomainLookupByUUIDString(connection_, uuid.c_str()));
-  if (!domain) return last_error(Code::not_found);
+  if (!domain) return lookup_error();
   if (call(domain.get()) != 0) return last_error(Code::conflict);
   return {};
 }

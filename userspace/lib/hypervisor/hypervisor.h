@@ -41,7 +41,9 @@ class Hypervisor {
   /// Whether it still answers; else it is opened anew.
   [[nodiscard]] bool alive() const;
 
+  /// All of them, or an error: one that is missing has ended.
   Result<std::vector<Domain>> domains();
+  /// Code::not_found where it has ended.
   Result<std::string> xml(const std::string& uuid);
   /// Runs a domain that is gone when it has ended.
   Result<void> create(const std::string& xml);
@@ -58,6 +60,7 @@ class Hypervisor {
 
  private:
   explicit Hypervisor(_virConnect* connection) : connection_(connection) {}
+  static Error lookup_error();
   template <class Call>
   Result<void> on(const std::string& uuid, Call call);
   /// What libvirt's events said; an event may come while this object goes.

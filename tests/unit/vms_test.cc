@@ -281,6 +281,17 @@ TEST_F(Vms, AVmThatWaitsForANodeSaysWhyAndRunsWhenThereIsOne) {
   EXPECT_EQ(row().node.value, 1U);
 }
 
+TEST_F(Vms, AWishThatIsTakenBackEndsItsTask) {
+  start().value();
+  runs().value();
+  want("paused").value();
+  want("off", "stop").value();
+  ended("failed").value();
+  const auto tasks = leader.cluster().tasks().value();
+  for (const meta::Task& task : tasks)
+    EXPECT_TRUE(task.state != "running" || !task.what.starts_with("vm ")) << task.what;
+}
+
 TEST_F(Vms, AVmThatWaitsIsOffAtOnceWhenItIsStopped) {
   start().value();
   ended("failed").value();
@@ -409,6 +420,15 @@ TEST(Hosts, OfNodesWithEqualMemoryTheOneWithFewerVcpusInUseIsChosen) {
   std::vector<Host> hosts = {host(1, 4096, 4), host(2, 4096, 4)};
   hosts[0].used_vcpus = 2;
   EXPECT_EQ(policy::choose_host(hosts, {1, "g", 1024, 1, 0, {}}).value().value, 2U);
+}
+
+TEST(Hosts, WhatFailedOnOneNodeIsTriedOnTheNext) {
+  std::vector<Host> hosts = {host(1, 4096, 4), host(2, 2048, 4), host(3, 512, 4)};
+  const Guest guest{1, "g", 1024, 1, 0, {}};
+  std::vector<uint64_t> tried;
+  for (uint64_t failures = 0; failures < 4; failures++)
+    tried.push_back(policy::choose_host(hosts, guest, failures).value().value);
+  EXPECT_EQ(tried, (std::vector<uint64_t>{1, 2, 1, 2}));
 }
 
 TEST(Hosts, WhatWouldNotFitWereANodeLostIsSaid) {

@@ -143,7 +143,8 @@ Result<std::vector<Vms::Ours>> Vms::Watch::ours() {
     auto at = known.find(key);
     if (at == known.end()) {
       const auto xml = hypervisor->xml(domain.uuid);
-      if (!xml) continue;  // it ended just now
+      if (!xml && xml.error().code == Code::not_found) continue;  // it ended just now
+      if (!xml) return xml.error();
       const auto of = vm::domain_of(*xml);
       at = known.insert({key, of ? std::pair(of->vm, of->run) : std::pair<uint64_t, uint64_t>()})
                .first;
@@ -193,13 +194,20 @@ void Vms::guard(const std::stop_token& stop) {
   }
 }
 
-bool Vms::disks_open(const meta::Vm& vm) {
+// Nothing: not all of them yet; an error: one of them cannot be.
+Result<bool> Vms::disks_open(const meta::Vm& vm) {
   const auto opened = meta::Cluster(*database_).opened();
-  return opened && std::all_of(vm.disks.begin(), vm.disks.end(), [&](const auto& disk) {
-           return std::any_of(opened->begin(), opened->end(), [&](const meta::Opened& row) {
-             return row.vsd == disk.vsd && row.node == member_.config().node && row.state == "open";
-           });
-         });
+  if (!opened) return false;
+  size_t count = 0;
+  for (const meta::Opened& row : *opened) {
+    if (row.node != member_.config().node ||
+        std::none_of(vm.disks.begin(), vm.disks.end(),
+                     [&](const auto& disk) { return disk.vsd == row.vsd; }))
+      continue;
+    if (row.state == "failed") return core::Error{Code::conflict, "a disk: " + row.error};
+    count += row.state == "open";
+  }
+  return count == vm.disks.size();
 }
 
 void Vms::serve(const std::vector<meta::Vm>& vms) {
@@ -229,7 +237,11 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
     if (vm.node != member_.config().node || vm.life != member_.agent().life() ||
         seen.contains(vm.id))
       continue;
-    act(vm, {true, false, held, disks_open(vm), Seen::absent});
+    const auto open = disks_open(vm);
+    if (!open && vm.state == "starting" && !held)
+      say_ended(vm, "failed", open.error().text);
+    else
+      act(vm, {true, false, held, open && *open, Seen::absent});
   }
 }
 

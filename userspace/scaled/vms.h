@@ -57,7 +57,7 @@ class Vms {
   void act(const meta::Vm& vm, const vm::View& view);
   void say_ended(const meta::Vm& vm, const std::string& how, const std::string& reason);
   core::Result<void> create(const meta::Vm& vm);
-  bool disks_open(const meta::Vm& vm);
+  core::Result<bool> disks_open(const meta::Vm& vm);
   void lead(const std::vector<meta::Vm>& vms);
   void note(const std::string& subject, const std::string& text);
   void forget();

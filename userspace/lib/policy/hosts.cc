@@ -74,18 +74,19 @@ std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
   return out;
 }
 
-core::Result<core::NodeId> choose_host(const std::vector<Host>& hosts, const Guest& guest) {
-  const Host* best = nullptr;
+core::Result<core::NodeId> choose_host(const std::vector<Host>& hosts, const Guest& guest,
+                                       uint64_t failures) {
+  std::vector<const Host*> fit;
   std::string why;
   for (const Host& host : hosts) {
     const std::string no = refusal(host, guest);
-    if (!no.empty()) {
+    if (no.empty())
+      fit.push_back(&host);
+    else
       why += (why.empty() ? "" : "; ") + host.name + " " + no;
-    } else if (best == nullptr || is_better(host, *best)) {
-      best = &host;
-    }
   }
-  if (best != nullptr) return best->node;
+  std::sort(fit.begin(), fit.end(), [](const Host* a, const Host* b) { return is_better(*a, *b); });
+  if (!fit.empty()) return fit[failures % fit.size()]->node;
   return core::Error{core::Code::no_space, "no node has room for VM " + guest.name + " (" +
                                                std::to_string(guest.memory_mib) + " MiB, " +
                                                std::to_string(guest.vcpus) +

@@ -41,9 +41,10 @@ struct Guest {
 
 /// The node with most free memory that has room for a guest, of equal ones that with the fewest
 /// vCPUs for each CPU. Memory is never given twice; no guest has more vCPUs than its node CPUs.
+/// `failures`: the best that often did not do; each time it is the turn of the next.
 /// Code::no_space, with the reason of each node, where there is none.
 [[nodiscard]] core::Result<core::NodeId> choose_host(const std::vector<Host>& hosts,
-                                                     const Guest& guest);
+                                                     const Guest& guest, uint64_t failures = 0);
 
 /// What would not fit on the others, were a node lost: each node for which that is so, in words.
 /// The guests of each are placed as they would be restarted, by their priority.

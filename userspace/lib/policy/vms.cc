@@ -140,7 +140,7 @@ Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
   auto all = hosts(c, vm.id);
   if (!all) return all.error();
   if (wish != 0) std::erase_if(*all, [&](const Host& one) { return one.node.value != wish; });
-  const auto chosen = choose_host(*all, guest_of(vm));
+  const auto chosen = choose_host(*all, guest_of(vm), vm.failures);
   if (!chosen) return chosen.error();
   const uint64_t life = ask(c, "SELECT life FROM node WHERE id = ?", s64(chosen->value));
   for (const meta::VmDisk& disk : vm.disks) {
@@ -232,7 +232,9 @@ Outcome vm_start(Context& c, const json::object& args) {
   const uint64_t wish = number(args, "on");
   if (wish != 0 && ask(c, "SELECT count(*) FROM node WHERE id = ?", s64(wish)) == 0)
     return no_such("node", wish);
-  auto placed = place_vm(c, *vm, wish);
+  meta::Vm begun = *vm;
+  begun.failures = 0;
+  auto placed = place_vm(c, begun, wish);
   if (!placed) return placed;
   run(c, "UPDATE vm SET wanted = 'running', failures = 0 WHERE id = ?", s64(vm->id));
   (*placed)["task"] = c.tasks.begin("vm start", vm->id, vm->name, 0);
@@ -252,7 +254,8 @@ Outcome vm_want(Context& c, const json::object& args) {
   const std::string what = wanted == "off"      ? "vm stop"
                            : wanted == "paused" ? "vm pause"
                                                 : "vm resume";
-  end_tasks(c, *vm, "vm start", wanted == "off" ? "it was stopped meanwhile" : "");
+  for (const char* other : {"vm start", "vm stop", "vm pause", "vm resume"})
+    if (what != other) end_tasks(c, *vm, other, "something else was wanted meanwhile");
   if (vm->node) return json::object{{"task", c.tasks.begin(what, vm->id, vm->name, 0)}};
   // It waits for a node: there is nobody to tell.
   if (wanted == "off") leave_node(c, *vm, "off", "");

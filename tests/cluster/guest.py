@@ -6,6 +6,7 @@ guest boots, N each second, flushed. It powers off when it is asked to.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,14 @@ LABEL guest
  KERNEL vmlinuz
  APPEND initrd=initrd console=ttyS0 quiet panic=5 no_timer_check mitigations=off random.trust_cpu=on
 """
+
+
+def sight(lab, node: int, device: str) -> tuple[int, int]:
+    """What a guest has said on that disk, which is open on the node: how often it booted, and its beats since."""
+    out = lab.run(node, f"dd if={device} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
+    said = re.match(r"boot (\d+) beat (\d+) \.", out)
+    assert said, out
+    return int(said[1]), int(said[2])
 
 
 def build(dest: Path) -> Path:

@@ -6,7 +6,6 @@
 """
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -78,11 +77,7 @@ def state() -> dict:
 
 
 def sight() -> tuple[int, int]:
-    """What the guest has said: how often it booted, and its beats since."""
-    out = lab.run(state()["node"], f"dd if={vsd('g-1')} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
-    said = re.match(r"boot (\d+) beat (\d+) \.", out)
-    assert said, out
-    return int(said[1]), int(said[2])
+    return guest.sight(lab, state()["node"], vsd("g-1"))
 
 
 def beats(boots: int = 0):
@@ -145,8 +140,7 @@ def snapshots():
     assert [one["name"] for one in ask(lab, 1, "vm snapshots")["snapshots"]] == ["s"], "what was taken for the clone is left"
     # Its guest goes on counting where the other was.
     lab.run(1, "scalectl vm start copy --node n3")
-    wait_until("the clone boots", lambda: f"boot {BOOTS[0] + 1} " in lab.run(
-        3, f"dd if={vsd('copy-1')} bs=512 count=1 iflag=direct status=none | tr -d '\\0'"))
+    wait_until("the clone boots", lambda: guest.sight(lab, 3, vsd("copy-1"))[0] == BOOTS[0] + 1)
     beats()
     lab.run(1, "scalectl vm stop copy")
     wait_until("its disks are closed", lambda: not ask(lab, 1, "vsd show copy-1")["open"])
@@ -165,6 +159,21 @@ def daemon_dies():
 def qemu_dies():
     lab.run(state()["node"], "pkill -KILL qemu-system")
     beats(1)
+
+
+def node_is_shut_down():
+    """Its guest powers off before its disks go, and begins anew elsewhere though it is off."""
+    node = state()["node"]
+    ASKED[0] = next(other for other in (1, 2, 3) if other != node)
+    lab.run(node, "systemctl unmask libvirt-guests && systemctl start libvirt-guests")
+    lab.lab("reboot", node)
+    beats(1)
+    assert state()["node"] != node, "it came back to the node that was shut down"
+    said = lab.run(ASKED[0], "scalectl vm list")
+    wait_up(lab, ASKED[0], (1, 2, 3))
+    lab.wait(node, "test -e /run/libvirt/libvirt-sock && modprobe kvm_amd")
+    print(f"# {said.splitlines()[-1]}", flush=True)
+    ASKED[0] = 1
 
 
 def node_dies():
@@ -251,6 +260,7 @@ def main():
     lab.case("it is kept as it is, and cloned, while it runs", snapshots)
     lab.case("its node's daemon is killed: it does not notice", daemon_dies)
     lab.case("QEMU is killed: it begins anew", qemu_dies)
+    lab.case("its node is shut down: it powers off, and begins anew elsewhere", node_is_shut_down)
     lab.case("its node's power is cut: it begins anew elsewhere, and its node comes back without it", node_dies)
     lab.case("its node is cut off: it is held there, and begins anew elsewhere", cut_off)
     lab.case("a node whose guests would fit nowhere else is told of", headroom)

@@ -13,6 +13,7 @@
 #include "core/rest.h"
 #include "daemon.h"
 #include "host/dm.h"
+#include "host/reset.h"
 #include "policy/hosts.h"
 #include "vm/domain.h"
 
@@ -109,7 +110,7 @@ void Vms::run(const std::stop_token& stop) {
 
 void Vms::report_capacity() {
   const uint64_t life = member_.agent().life();
-  const std::string problem = what_is_missing();
+  const std::string problem = ends_ ? "is being shut down" : what_is_missing();
   if (told_life_ == life && told_problem_ == problem) return;
   const auto cpus = static_cast<uint64_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
   const auto said = propose({{"op", "capacity"},
@@ -287,7 +288,12 @@ void Vms::act(const meta::Vm& vm, const vm::View& view) {
       break;
     case Act::say_ended: {
       const std::string how = watch_.hypervisor->ended(vm.uuid);
-      say_ended(vm, how, reason_of(how));
+      // It was not the guest that wanted to be off: it begins anew, and not here.
+      ends_ = ends_ || host::shutting_down();
+      if (ends_)
+        say_ended(vm, "failed", "its node was shut down");
+      else
+        say_ended(vm, how, reason_of(how));
       break;
     }
   }

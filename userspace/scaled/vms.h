@@ -68,6 +68,7 @@ class Vms {
   Watch watch_;
   uint64_t told_life_ = 0;  // for which the capacity was said
   std::string told_problem_;
+  bool ends_ = false;                               // its machine is being shut down
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID
   std::map<std::string, std::string> noted_;        // conditions that are set here
   std::atomic<bool> guests_{false};                 // some run here, or begin to

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """A disk that a PC boots from, with a guest that tells on its second disk that it lives.
 
-Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N": B grows each time the
-guest boots, N each second, flushed. It powers off when it is asked to.
+Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S": B grows each time
+the guest boots, N each second, flushed; S is that disk's size in sectors. It powers off when it is asked to.
 """
 
 import os
@@ -31,7 +31,7 @@ case $said in [0-9]*) boot=$((said + 1)) ;; *) boot=1 ;; esac
 beat=0
 while :; do
 	beat=$((beat + 1))
-	echo "boot $boot beat $beat ." | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
+	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) ." | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
 	sleep 1
 done
 """
@@ -45,12 +45,13 @@ LABEL guest
 """
 
 
-def sight(lab, node: int, device: str) -> tuple[int, int]:
-    """What a guest has said on that disk, which is open on the node: how often it booted, and its beats since."""
+def sight(lab, node: int, device: str) -> tuple[int, int, int]:
+    """What a guest has said on that disk, which is open on the node: how often it booted, its beats since, and how large
+    the disk is."""
     out = lab.run(node, f"dd if={device} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
-    said = re.match(r"boot (\d+) beat (\d+) \.", out)
+    said = re.match(r"boot (\d+) beat (\d+) of (\d+) \.", out)
     assert said, out
-    return int(said[1]), int(said[2])
+    return int(said[1]), int(said[2]), int(said[3])
 
 
 def build(dest: Path) -> Path:

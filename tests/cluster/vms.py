@@ -76,7 +76,7 @@ def state() -> dict:
     return ask(lab, ASKED[0], "vm show g")
 
 
-def sight() -> tuple[int, int]:
+def sight() -> tuple[int, int, int]:
     return guest.sight(lab, state()["node"], vsd("g-1"))
 
 
@@ -85,7 +85,7 @@ def beats(boots: int = 0):
     BOOTS[0] += boots
 
     def later(than: int) -> int:
-        booted, beat = sight()
+        booted, beat, _ = sight()
         return beat if booted == BOOTS[0] and beat > than else 0
     at = wait_until(f"boot {BOOTS[0]} beats", lambda: later(0))
     wait_until("it beats on", lambda: later(at))
@@ -116,6 +116,12 @@ def paused():
     time.sleep(5)
     assert sight() == before, "it goes on though it is paused"
     lab.run(1, "scalectl vm resume g")
+    beats()
+
+
+def disk_grows():
+    lab.run(1, "scalectl vsd resize g-1 96MiB")
+    wait_until("the guest sees it", lambda: sight()[2] == 96 << 11)
     beats()
 
 
@@ -256,6 +262,7 @@ def main():
     lab.case("what no VM can be is refused, and leaves nothing", bad_input)
     lab.case("a VM runs on the node that was named, on its disks", runs, always=True)
     lab.case("it is paused, and goes on", paused)
+    lab.case("its disk grows while it runs, and the guest sees that", disk_grows)
     lab.case("somebody pauses it behind our back: it goes on", strangers_hand)
     lab.case("it is kept as it is, and cloned, while it runs", snapshots)
     lab.case("its node's daemon is killed: it does not notice", daemon_dies)

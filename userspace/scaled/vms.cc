@@ -37,6 +37,7 @@ constexpr const char* kUri = "qemu:///system";
 constexpr const char* kSocket = "/run/libvirt/libvirt-sock";
 constexpr const char* kKvm = "/dev/kvm";
 constexpr uint64_t kMib = uint64_t{1} << 20;
+constexpr uint64_t kSectorBytes = 512;
 
 // What the node itself needs: an eighth, a GiB at least, of a small machine half.
 uint64_t memory_for_guests() {
@@ -233,6 +234,7 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
     const bool here =
         at != vms.end() && vm.node == member_.config().node && vm.life == member_.agent().life();
     act(vm, {here, vm.run == domain.run, held, false, seen_of(domain.state)});
+    if (here && vm.run == domain.run && !held) keep_sizes(vm);
   }
   for (const meta::Vm& vm : vms) {
     if (vm.node != member_.config().node || vm.life != member_.agent().life() ||
@@ -243,6 +245,26 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
       say_ended(vm, "failed", open.error().text);
     else
       act(vm, {true, false, held, open && *open, Seen::absent});
+  }
+}
+
+// A disk that has grown: the device first, then the guest is told. Said once more after a restart.
+void Vms::keep_sizes(const meta::Vm& vm) {
+  meta::Cluster cluster(*database_);
+  for (const meta::VmDisk& disk : vm.disks) {
+    const auto vsd = cluster.vsd(disk.vsd);
+    if (!vsd || !*vsd) continue;
+    uint64_t& known = sizes_[{vm.uuid, disk.vsd}];
+    if (known == (*vsd)->sectors) continue;
+    const auto device = host::find_device(disk.vsd);
+    const auto label = cluster.device_label(**vsd);
+    if (!device || !*device || (*device)->sectors != (*vsd)->sectors || !label) continue;
+    const auto told = watch_.hypervisor->resize(vm.uuid, "/dev/mapper/" + host::device_name(*label),
+                                                (*vsd)->sectors * kSectorBytes);
+    if (told)
+      known = (*vsd)->sectors;
+    else
+      spdlog::warn("VM {}: {}", vm.name, told.error().text);
   }
 }
 
@@ -315,6 +337,7 @@ Result<void> Vms::create(const meta::Vm& vm) {
   // What an earlier run ended with is not this one's end.
   watch_.hypervisor->ended(vm.uuid);
   CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, disks)));
+  std::erase_if(sizes_, [&](const auto& one) { return one.first.first == vm.uuid; });
   spdlog::info("VM {}: run {} began", vm.name, vm.run);
   return {};
 }

@@ -58,6 +58,7 @@ class Vms {
   void say_ended(const meta::Vm& vm, const std::string& how, const std::string& reason);
   core::Result<void> create(const meta::Vm& vm);
   core::Result<bool> disks_open(const meta::Vm& vm);
+  void keep_sizes(const meta::Vm& vm);
   void lead(const std::vector<meta::Vm>& vms);
   void note(const std::string& subject, const std::string& text);
   void forget();
@@ -68,7 +69,8 @@ class Vms {
   Watch watch_;
   uint64_t told_life_ = 0;  // for which the capacity was said
   std::string told_problem_;
-  bool ends_ = false;                               // its machine is being shut down
+  std::map<std::pair<std::string, core::VsdId>, uint64_t> sizes_;  // in sectors, that guests know
+  bool ends_ = false;                                              // its machine is being shut down
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID
   std::map<std::string, std::string> noted_;        // conditions that are set here
   std::atomic<bool> guests_{false};                 // some run here, or begin to

@@ -53,6 +53,8 @@ class Hypervisor {
   Result<void> shutdown(const std::string& uuid);
   Result<void> destroy(const std::string& uuid);
   Result<void> reset(const std::string& uuid);
+  /// Has the guest see that the device behind a disk of its has grown to that size.
+  Result<void> resize(const std::string& uuid, const std::string& path, uint64_t bytes);
 
   /// How a domain ended since it was asked last: "shutdown" by its guest, "crashed", "failed";
   /// "" where nobody saw it.

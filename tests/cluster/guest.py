@@ -2,7 +2,8 @@
 """A disk that a PC boots from, with a guest that tells on its second disk that it lives.
 
 Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S": B grows each time
-the guest boots, N each second, flushed; S is that disk's size in sectors. It powers off when it is asked to.
+the guest boots, N each second, flushed; S is that disk's size in sectors. Where it has a network
+interface it is 10.11.0.50 there, and says the same at http://10.11.0.50/beat. It powers off when it is asked to.
 """
 
 import os
@@ -17,8 +18,9 @@ sys.path.insert(0, str(REPO / "scripts/lab"))
 from labkit import image  # noqa: E402  pylint: disable=wrong-import-position
 
 SECTORS = 64 << 11
-MODULES = ("virtio_pci", "virtio_blk", "button", "evdev")
-APPLETS = ("sh", "mount", "dd", "cat", "cut", "echo", "sleep", "poweroff", "acpid", "insmod")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev")
+ADDRESS = "10.11.0.50"
+APPLETS = ("sh", "mount", "dd", "cat", "cut", "echo", "sleep", "poweroff", "acpid", "insmod", "ip", "httpd")
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc
@@ -26,12 +28,17 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 while read -r module; do insmod /modules/$module; done < /modules/order
 acpid -d > /dev/console 2>&1 &
+if ip link set eth0 up 2> /dev/null; then
+	ip address add 10.11.0.50/24 dev eth0
+	httpd -h /www
+fi
 said=$(dd if=/dev/vdb bs=512 count=1 2> /dev/null | cut -d' ' -f2)
 case $said in [0-9]*) boot=$((said + 1)) ;; *) boot=1 ;; esac
 beat=0
 while :; do
 	beat=$((beat + 1))
-	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) ." | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
+	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) ." > /www/beat
+	cat /www/beat | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
 	sleep 1
 done
 """
@@ -61,7 +68,7 @@ def build(dest: Path) -> Path:
     release = sorted(path.name for path in (root / "lib/modules").iterdir() if path.name.startswith("6.1."))[0]
     work = dest.with_suffix(".d")
     shutil.rmtree(work, ignore_errors=True)
-    for name in ("bin", "modules", "proc", "sys", "dev", "etc/acpi/PWRF"):
+    for name in ("bin", "modules", "proc", "sys", "dev", "www", "etc/acpi/PWRF"):
         (work / "root" / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", work / "root/bin/busybox")
     for applet in APPLETS:

@@ -18,6 +18,14 @@ from scribe_cluster import add_disks, ask, found, join, leader, vsd, wait_disks,
 lab = Lab("vms", 3, debs=True)
 
 
+def make_ready(node: int):
+    """What a machine of its own has after it has booted: KVM, which udev sees to, and a bridge at its LAN."""
+    lab.wait(node, "test -e /run/libvirt/libvirt-sock")
+    lab.run(node, "modprobe -a kvm_amd tun vhost_net && ip link add br-lan type bridge && ip link set br-lan up && "
+                  f"ip address del 10.11.0.{node}/24 dev lan && ip link set lan master br-lan && "
+                  f"ip address add 10.11.0.{node}/24 dev br-lan")
+
+
 def formation():
     found(lab)
     for node in (2, 3):
@@ -25,8 +33,7 @@ def formation():
     wait_up(lab, 1, (1, 2, 3))
     for node in (1, 2, 3):
         add_disks(lab, node, ("ssd0",))
-        # On a machine of its own udev does this.
-        lab.run(node, "modprobe kvm_amd")
+        make_ready(node)
     wait_disks(lab, 1, 3)
     path = guest.build(REPO / "build/check/guest.img")
     lab.lab("put", 1, path, "--to", "/root/guest.img")
@@ -54,6 +61,8 @@ def bad_input():
             ("vm create a --memory 1GiB --disks 1GiB --bus ide", 2, "virtio, scsi or sata"),
             ("vm create a --memory 1GiB --disks 1GiB --copies 4", 2, "2 or 3 copies"),
             ("vm create a --memory 1GiB --tags 'a b'", 2, "no tag"),
+            ("vm create a --memory 1GiB --nics ../x", 2, "no name of a bridge"),
+            ("vm create a --memory 1GiB --nics br-lan --nic-model ne2k", 2, "virtio or e1000e"),
             ("vm show nothing", 4, "no VM"),
             ("vm start nothing", 4, "no VM"),
             ("vm delete nothing", 2, "--yes"),
@@ -89,10 +98,13 @@ def beats(boots: int = 0):
         return beat if booted == BOOTS[0] and beat > than else 0
     at = wait_until(f"boot {BOOTS[0]} beats", lambda: later(0))
     wait_until("it beats on", lambda: later(at))
+    # And says so to whoever asks on the LAN.
+    wait_until("it answers", lambda: f"boot {BOOTS[0]} " in lab.run(
+        ASKED[0], f"curl -sS -m 5 http://{guest.ADDRESS}/beat"))
 
 
 def runs():
-    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --tags web --description 'a <guest>'")
+    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --nics br-lan --tags web --description 'a <guest>'")
     lab.fails(1, "scalectl vm create g --memory 128MiB", 5, "exists")
     lab.run(1, "scalectl vm start g --node n2")
     assert state()["state"] == "running" and state()["node"] == 2, state()
@@ -144,6 +156,9 @@ def snapshots():
     lab.run(1, "scalectl vm clone g copy")
     lab.fails(1, "scalectl vm clone g copy", 5, "exists")
     assert [one["name"] for one in ask(lab, 1, "vm snapshots")["snapshots"]] == ["s"], "what was taken for the clone is left"
+    mac = ask(lab, 1, "vm show copy")["nics"][0]["mac"]
+    assert mac != state()["nics"][0]["mac"], "two machines with one MAC"
+    lab.run(1, "scalectl vm edit copy --nics ''")
     # Its guest goes on counting where the other was.
     lab.run(1, "scalectl vm start copy --node n3")
     wait_until("the clone boots", lambda: guest.sight(lab, 3, vsd("copy-1"))[0] == BOOTS[0] + 1)
@@ -175,10 +190,8 @@ def node_is_shut_down():
     lab.lab("reboot", node)
     beats(1)
     assert state()["node"] != node, "it came back to the node that was shut down"
-    said = lab.run(ASKED[0], "scalectl vm list")
     wait_up(lab, ASKED[0], (1, 2, 3))
-    lab.wait(node, "test -e /run/libvirt/libvirt-sock && modprobe kvm_amd")
-    print(f"# {said.splitlines()[-1]}", flush=True)
+    make_ready(node)
     ASKED[0] = 1
 
 
@@ -194,7 +207,7 @@ def node_dies():
     print(f"# it beats {time.monotonic() - cut:.0f} s after the cut", flush=True)
     lab.lab("start", victim)
     wait_up(lab, ASKED[0], (1, 2, 3))
-    lab.wait(victim, "test -e /run/libvirt/libvirt-sock && modprobe kvm_amd")
+    make_ready(victim)
     assert "g" not in lab.run(victim, "virsh list --name").split()
     beats()
     ASKED[0] = 1
@@ -213,8 +226,9 @@ def cut_off():
     beats(1)
     lab.lab("heal")
     wait_until("the node that was cut off comes back with a new life", lambda: "g" not in lab.run(
-        victim, "test -e /run/libvirt/libvirt-sock && modprobe kvm_amd && virsh list --all --name").split())
+        victim, "test -e /run/libvirt/libvirt-sock && virsh list --all --name").split())
     wait_up(lab, ASKED[0], (1, 2, 3))
+    make_ready(victim)
     beats()
     ASKED[0] = 1
 

@@ -388,6 +388,34 @@ TEST_F(VmSnapshots, ACloneIsAnotherMachineWithDisksOfItsOwn) {
   EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
 }
 
+TEST_F(VmSnapshots, AMachineKeepsItsMacsAndItsCloneGetsOthers) {
+  auto edit = [&](json::array nics) {
+    return leader.say({{"op", "vm_edit"}, {"vm", id}, {"nics", std::move(nics)}});
+  };
+  const json::object lan{{"bridge", "br-lan"}, {"model", "virtio"}};
+  edit({lan, lan}).value();
+  ASSERT_EQ(row().nics.size(), 2U);
+  const std::string mac = row().nics[0].mac;
+  EXPECT_NE(mac, row().nics[1].mac);
+  EXPECT_EQ(mac.substr(0, 9), "52:54:00:");
+  edit({lan}).value();
+  EXPECT_EQ(row().nics[0].mac, mac);
+  snapshot("s").value();
+  const uint64_t made = clone(all()[0].id, "c")->at("vm").to_number<uint64_t>();
+  ASSERT_EQ(row(made).nics.size(), 1U);
+  EXPECT_NE(row(made).nics[0].mac, mac);
+  edit({}).value();
+  EXPECT_TRUE(row().nics.empty());
+  leader.say({{"op", "vm_revert"}, {"vm_snapshot", all()[0].id}, {"keep", "k"}}).value();
+  ASSERT_EQ(row().nics.size(), 1U);
+  EXPECT_EQ(row().nics[0].mac, mac);
+  EXPECT_EQ(edit({json::object{{"bridge", "a b"}, {"model", "virtio"}}}).error().code,
+            Code::invalid);
+  EXPECT_EQ(edit({json::object{{"bridge", "br0"}, {"model", "ne2k"}}}).error().code, Code::invalid);
+  start().value();
+  EXPECT_EQ(edit({}).error().code, Code::conflict);
+}
+
 // Where it runs
 
 Host host(uint64_t node, uint64_t memory, uint64_t cpus) {
@@ -543,6 +571,15 @@ TEST(Domain, AStrangersDomainIsNoneOfOurs) {
         "<domain><metadata><scribe:vm xmlns:scribe='https://scribe.invalid/domain/1' "
         "id='1'/></metadata></domain>"})
     EXPECT_EQ(vm::domain_of(xml).error().code, Code::not_found) << xml;
+}
+
+TEST(Domain, NetworkInterfacesAreAtBridges) {
+  meta::Vm vm = some_vm();
+  vm.nics = {{"52:54:00:00:00:01", "br-lan", "virtio"}, {"52:54:00:00:00:02", "br0", "e1000e"}};
+  const std::string xml = vm::domain_xml(vm, {});
+  for (const char* part : {"<interface type=\"bridge\">", "address=\"52:54:00:00:00:01\"",
+                           "bridge=\"br-lan\"", "type=\"e1000e\""})
+    EXPECT_NE(xml.find(part), std::string::npos) << part << "\n" << xml;
 }
 
 TEST(Domain, DisksAreBlockDevicesInTheirOrderPastThePageCache) {

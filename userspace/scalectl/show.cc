@@ -324,6 +324,12 @@ std::string show_vm(const json::object& o) {
     table.add({text(disk, "vsd"), bytes(disk, "size_bytes"), text(disk, "bus")});
   }
   if (!list(o, "disks").empty()) out += table.text();
+  Table nics({"BRIDGE", "MODEL", "MAC"});
+  for (const json::value& value : list(o, "nics")) {
+    const json::object& nic = value.as_object();
+    nics.add({text(nic, "bridge"), text(nic, "model"), text(nic, "mac")});
+  }
+  if (!list(o, "nics").empty()) out += nics.text();
   out += text(o, "machine") + ", CPU " + text(o, "cpu") + ", priority " + count(o, "priority") +
          ", UUID " + text(o, "uuid") + "\n";
   if (o.contains("task") && number(o, "task") != 0) out += "task " + count(o, "task") + "\n";

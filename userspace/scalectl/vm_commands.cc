@@ -21,7 +21,9 @@ std::vector<Option> fields(bool create) {
       {"cpu", "host|baseline", "all that the node's has, or what every node's has; default: host"},
       {"priority", "0-11", "which are restarted first when a node is lost; default: 4"},
       {"description", "TEXT", "for people"},
-      {"tags", "TAG[,TAG...]", "for people, to find it by"}};
+      {"tags", "TAG[,TAG...]", "for people, to find it by"},
+      {"nics", "BRIDGE[,BRIDGE...]", "network interfaces, each at a bridge of its node; '': none"},
+      {"nic-model", "virtio|e1000e", "of these; default: virtio"}};
   if (!create) out.insert(out.begin(), {"name", "NAME", "another name"});
   return out;
 }
@@ -37,6 +39,15 @@ json::object fields_body(const Words& w) {
     for (const std::string& tag : split_at_commas(w.options.at("tags")))
       tags.push_back(json::value(tag));
     body["tags"] = std::move(tags);
+  }
+  if (w.has("nics")) {
+    json::array nics;
+    for (const std::string& bridge : split_at_commas(w.options.at("nics"))) {
+      json::object nic{{"bridge", bridge}};
+      if (w.has("nic-model")) nic["model"] = w.options.at("nic-model");
+      nics.push_back(std::move(nic));
+    }
+    body["nics"] = std::move(nics);
   }
   return body;
 }

@@ -23,7 +23,9 @@ using std::chrono::steady_clock;
 
 namespace {
 
-constexpr seconds kTakeFor{30};
+// Longer than it takes until a lease is free that its node's kernel has not (housekeeping): an
+// answer that came too late leaves such.
+constexpr seconds kTakeFor{90};
 constexpr milliseconds kPeerTimeout{60'000};
 constexpr uint64_t kMostChanges = 10'000;
 constexpr size_t kMostVsds = 64;

@@ -33,6 +33,9 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
       if (vsd.id == disk.vsd)
         disks.push_back(json::object{
             {"vsd", vsd.name}, {"size_bytes", vsd.sectors * kSectorBytes}, {"bus", disk.bus}});
+  json::array nics;
+  for (const meta::VmNic& nic : vm.nics)
+    nics.push_back(json::object{{"bridge", nic.bridge}, {"model", nic.model}, {"mac", nic.mac}});
   const bool stopping = vm.wanted == "off" && vm.state != "off";
   return {{"id", vm.id},
           {"name", vm.name},
@@ -48,7 +51,8 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
           {"reason", vm.reason},
           {"since", vm.since},
           {"node", vm.node.value},
-          {"disks", std::move(disks)}};
+          {"disks", std::move(disks)},
+          {"nics", std::move(nics)}};
 }
 
 Outcome vms_json(Call& call, const std::string& only) {
@@ -104,6 +108,25 @@ Outcome disk_of(Call& call, const json::object& asked) {
   return out;
 }
 
+// For proposals "vm_create" and "vm_edit", where the request names any.
+Result<void> take_nics(Call& call, Fields& fields, json::object& out) {
+  fields.skip("nics");
+  const json::value* asked = call.body().if_contains("nics");
+  if (asked == nullptr) return {};
+  if (!asked->is_array()) return Error{Code::invalid, "field 'nics' must be a list"};
+  json::array nics;
+  for (const json::value& one : asked->as_array()) {
+    if (!one.is_object()) return Error{Code::invalid, "a network interface is an object"};
+    Fields inner(one.as_object());
+    const std::string bridge = inner.text("bridge");
+    const std::string model = inner.text("model", "virtio");
+    CORE_TRY(inner.check());
+    nics.push_back(json::object{{"bridge", bridge}, {"model", model}});
+  }
+  out["nics"] = std::move(nics);
+  return {};
+}
+
 Result<void> check_priority(const json::object& body) {
   if (body.contains("priority") && body.at("priority").to_number<uint64_t>() > kMaxPriority)
     return Error{Code::invalid, "a priority is 0 to " + std::to_string(kMaxPriority)};
@@ -145,6 +168,7 @@ Outcome show_vm(Call& call, const std::string& name) { return vms_json(call, nam
 Outcome create_vm(Call& call) {
   Fields fields = call.fields();
   json::object body = take_fields(call, fields, true);
+  CORE_TRY(take_nics(call, fields, body));
   fields.skip("disks");
   CORE_TRY(fields.check());
   CORE_TRY(check_priority(body));
@@ -174,6 +198,7 @@ Outcome change_vm(Call& call, const std::string& name) {
   if (!vm) return vm.error();
   Fields fields = call.fields();
   json::object body = take_fields(call, fields, false);
+  CORE_TRY(take_nics(call, fields, body));
   CORE_TRY(fields.check());
   CORE_TRY(check_priority(body));
   const std::string after =

@@ -182,6 +182,15 @@ Result<std::vector<Vm>> Cluster::vms() {
              });
     if (!disks) return disks.error();
     vm.disks = std::move(*disks);
+    auto nics = rows(database_,
+                     "SELECT mac, bridge, model FROM vm_nic WHERE vm = " + std::to_string(vm.id) +
+                         " ORDER BY slot",
+                     [](SQLite::Statement& row) {
+                       return VmNic{row.getColumn(0).getString(), row.getColumn(1).getString(),
+                                    row.getColumn(2).getString()};
+                     });
+    if (!nics) return nics.error();
+    vm.nics = std::move(*nics);
   }
   return out;
 }
@@ -218,6 +227,14 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
         });
     if (!disks) return disks.error();
     one.disks = std::move(*disks);
+    auto nics = rows(database_,
+                     "SELECT bridge, model FROM vm_snapshot_nic WHERE vm_snapshot = " +
+                         std::to_string(one.id) + " ORDER BY slot",
+                     [](SQLite::Statement& row) {
+                       return VmNic{"", row.getColumn(0).getString(), row.getColumn(1).getString()};
+                     });
+    if (!nics) return nics.error();
+    one.was.nics = std::move(*nics);
   }
   return out;
 }

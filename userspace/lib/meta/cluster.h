@@ -130,6 +130,12 @@ struct VmDisk {
   std::string bus;  ///< virtio, scsi or sata
 };
 
+struct VmNic {
+  std::string mac;  ///< that the guest sees; the VM keeps it
+  std::string bridge;
+  std::string model;  ///< virtio or e1000e
+};
+
 /// A virtual machine: what it is, what it should do and what it does. Times are in seconds since
 /// 1970.
 struct Vm {
@@ -154,6 +160,7 @@ struct Vm {
   uint64_t failures = 0;  ///< starts and crashes, one after the other
   int64_t retry_at = 0;   ///< where it waits
   std::vector<VmDisk> disks;
+  std::vector<VmNic> nics;
 };
 
 /// A VM as it was at an instant: its disks, each as a snapshot of its VSD, and its row.
@@ -165,7 +172,7 @@ struct VmSnapshot {
   uint64_t id = 0;
   std::string name;
   int64_t created = 0;  ///< in seconds since 1970
-  Vm was;               ///< `id` is the VM's; its name and what it did are not kept
+  Vm was;               ///< `id` is the VM's; its name, MACs and what it did are not kept
   std::vector<Disk> disks;
 };
 

@@ -53,9 +53,28 @@ void take_fields(const json::object& args, meta::Vm& vm) {
   if (args.contains("tags")) vm.tags = json::value_to<std::vector<std::string>>(args.at("tags"));
 }
 
+void take_nics(const json::object& args, meta::Vm& vm) {
+  if (!args.contains("nics")) return;
+  vm.nics.clear();
+  for (const json::value& one : args.at("nics").as_array())
+    vm.nics.push_back({"", text(one.as_object(), "bridge"), text(one.as_object(), "model")});
+}
+
 Result<void> name_is_free(Context& c, const meta::Vm& vm) {
   if (ask(c, "SELECT count(*) FROM vm WHERE name = ? AND id <> ?", vm.name, s64(vm.id)) != 0)
     return Error{Code::conflict, "a VM named " + vm.name + " exists"};
+  return {};
+}
+
+// As a request or a snapshot has them; their MACs are the VM's own.
+Result<void> put_nics(Context& c, const meta::Vm& vm) {
+  for (size_t slot = 0; slot < vm.nics.size(); slot++) {
+    const std::string mac = vm::mac_of(vm.uuid, slot);
+    if (ask(c, "SELECT count(*) FROM vm_nic WHERE mac = ? AND vm <> ?", mac, s64(vm.id)) != 0)
+      return Error{Code::conflict, "MAC " + mac + " is another VM's; try again"};
+    run(c, "INSERT INTO vm_nic VALUES(?, ?, ?, ?, ?)", s64(vm.id), s64(slot), mac,
+        vm.nics[slot].bridge, vm.nics[slot].model);
+  }
   return {};
 }
 
@@ -133,6 +152,9 @@ void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
   for (size_t slot = 0; slot < snapshots.size(); slot++)
     run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?)", s64(id), s64(slot),
         s64(snapshots[slot]), vm.disks[slot].bus);
+  for (size_t slot = 0; slot < vm.nics.size(); slot++)
+    run(c, "INSERT INTO vm_snapshot_nic VALUES(?, ?, ?, ?)", s64(id), s64(slot),
+        vm.nics[slot].bridge, vm.nics[slot].model);
 }
 
 // Runs it on that node, or on the one that suits best.
@@ -171,10 +193,12 @@ Outcome vm_create(Context& c, const json::object& args) {
   vm.uuid = text(args, "uuid");
   const json::array& disks = args.at("disks").as_array();
   for (const json::value& one : disks) vm.disks.push_back({{}, text(one.as_object(), "bus")});
+  take_nics(args, vm);
   CORE_TRY(vm::check(vm));
   CORE_TRY(name_is_free(c, vm));
   vm.machine = text(args, "machine");
   put_vm(c, vm);
+  CORE_TRY(put_nics(c, vm));
   for (size_t slot = 0; slot < disks.size(); slot++) {
     const auto vsd = disk_for(c, vm, slot, disks[slot].as_object());
     if (!vsd) return vsd.error();
@@ -190,12 +214,20 @@ Outcome vm_edit(Context& c, const json::object& args) {
   if (!before) return before.error();
   meta::Vm vm = *before;
   take_fields(args, vm);
+  take_nics(args, vm);
   CORE_TRY(vm::check(vm));
   CORE_TRY(name_is_free(c, vm));
-  if (vm.state != "off" && (vm.name != before->name || vm.vcpus != before->vcpus ||
-                            vm.memory_mib != before->memory_mib || vm.cpu != before->cpu))
-    return Error{Code::conflict, "VM " + before->name + " is " + before->state +
-                                     ": its name, vCPUs, memory and CPU change while it is off"};
+  if (vm.state != "off" &&
+      (args.contains("nics") || vm.name != before->name || vm.vcpus != before->vcpus ||
+       vm.memory_mib != before->memory_mib || vm.cpu != before->cpu))
+    return Error{Code::conflict,
+                 "VM " + before->name + " is " + before->state +
+                     ": its name, vCPUs, memory, CPU and network change while it is "
+                     "off"};
+  if (args.contains("nics")) {
+    run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm.id));
+    CORE_TRY(put_nics(c, vm));
+  }
   run(c,
       "UPDATE vm SET name = ?, description = ?, tags = ?, vcpus = ?, memory_mib = ?, cpu = ?, "
       "priority = ? WHERE id = ?",
@@ -213,6 +245,7 @@ Outcome vm_delete(Context& c, const json::object& args) {
   if (ask(c, "SELECT count(*) FROM vm_snapshot WHERE vm = ?", s64(vm->id)) != 0)
     return Error{Code::conflict, "VM " + vm->name + " has snapshots; delete them first"};
   run(c, "DELETE FROM vm_disk WHERE vm = ?", s64(vm->id));
+  run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm WHERE id = ?", s64(vm->id));
   if (args.at("keep_disks").as_bool()) return json::object{};
   for (const meta::VmDisk& disk : vm->disks) {
@@ -368,6 +401,7 @@ Outcome vm_snapshot_delete(Context& c, const json::object& args) {
   const auto snapshot = vm_snapshot_of(c, args);
   if (!snapshot) return snapshot.error();
   run(c, "DELETE FROM vm_snapshot_disk WHERE vm_snapshot = ?", s64(snapshot->id));
+  run(c, "DELETE FROM vm_snapshot_nic WHERE vm_snapshot = ?", s64(snapshot->id));
   run(c, "DELETE FROM vm_snapshot WHERE id = ?", s64(snapshot->id));
   for (const auto& disk : snapshot->disks) {
     const auto deleted = snapshot_delete(c, {{"snapshot", disk.snapshot.value}});
@@ -416,6 +450,10 @@ Outcome vm_revert(Context& c, const json::object& args) {
       "priority = ? WHERE id = ?",
       was.description, words(was.tags), s64(was.vcpus), s64(was.memory_mib), was.machine, was.cpu,
       s64(was.priority), s64(vm->id));
+  run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
+  meta::Vm back = was;
+  back.uuid = vm->uuid;
+  CORE_TRY(put_nics(c, back));
   return json::object{};
 }
 
@@ -431,6 +469,7 @@ Outcome vm_clone(Context& c, const json::object& args) {
   vm.id = 0;
   CORE_TRY(name_is_free(c, vm));
   put_vm(c, vm);
+  CORE_TRY(put_nics(c, vm));
   for (size_t slot = 0; slot < snapshot->disks.size(); slot++) {
     const auto made = vsd_clone(c, {{"snapshot", snapshot->disks[slot].snapshot.value},
                                     {"name", vm.name + "-" + std::to_string(slot)}});

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstdio>
 #include <map>
 #include <pugixml.hpp>
 #include <sstream>
@@ -18,6 +19,8 @@ constexpr size_t kLongestText = 4096;
 constexpr size_t kLongestTag = 48;
 constexpr size_t kMostTags = 32;
 constexpr std::array<const char*, 3> kBuses = {"virtio", "scsi", "sata"};
+constexpr std::array<const char*, 2> kModels = {"virtio", "e1000e"};
+constexpr size_t kLongestBridge = 15;  // IFNAMSIZ
 constexpr std::array<const char*, 2> kCpus = {"host", "baseline"};
 
 void put(pugi::xml_node at, const char* name, const std::string& text) {
@@ -68,6 +71,14 @@ void put_disk(pugi::xml_node devices, const DomainDisk& disk, int order,
   out.append_child("boot").append_attribute("order") = order;
 }
 
+void put_nic(pugi::xml_node devices, const meta::VmNic& nic) {
+  pugi::xml_node out = devices.append_child("interface");
+  out.append_attribute("type") = "bridge";
+  out.append_child("mac").append_attribute("address") = nic.mac.c_str();
+  out.append_child("source").append_attribute("bridge") = nic.bridge.c_str();
+  out.append_child("model").append_attribute("type") = nic.model.c_str();
+}
+
 bool is_word(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
@@ -110,6 +121,17 @@ Result<void> check_texts(const meta::Vm& vm) {
 
 }  // namespace
 
+std::string mac_of(const std::string& uuid, size_t slot) {
+  // FNV-1a: the same everywhere, for ever.
+  uint32_t hash = 2166136261U;
+  for (const char c : uuid + "/" + std::to_string(slot))
+    hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+  std::array<char, 18> text{};
+  std::snprintf(text.data(), text.size(), "52:54:00:%02x:%02x:%02x", hash >> 16 & 0xff,
+                hash >> 8 & 0xff, hash & 0xff);
+  return text.data();
+}
+
 Result<void> check(const meta::Vm& vm) {
   CORE_TRY(check_texts(vm));
   if (vm.vcpus < 1 || vm.vcpus > kMaxVcpus)
@@ -124,6 +146,16 @@ Result<void> check(const meta::Vm& vm) {
   for (const meta::VmDisk& disk : vm.disks)
     if (!contains(kBuses, disk.bus))
       return Error{Code::invalid, "'" + disk.bus + "' is no bus of a disk: " + one_of(kBuses)};
+  if (vm.nics.size() > kMaxNics)
+    return Error{Code::invalid,
+                 "a VM has at most " + std::to_string(kMaxNics) + " network interfaces"};
+  for (const meta::VmNic& nic : vm.nics) {
+    if (!is_word(nic.bridge) || nic.bridge.size() > kLongestBridge)
+      return Error{Code::invalid, "'" + nic.bridge + "' is no name of a bridge"};
+    if (!contains(kModels, nic.model))
+      return Error{Code::invalid,
+                   "'" + nic.model + "' is no model of a network interface: " + one_of(kModels)};
+  }
   return {};
 }
 
@@ -161,6 +193,7 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks)
   std::map<std::string, int> used;
   int order = 0;
   for (const DomainDisk& disk : disks) put_disk(devices, disk, ++order, used);
+  for (const meta::VmNic& nic : vm.nics) put_nic(devices, nic);
   if (std::any_of(disks.begin(), disks.end(), [](const auto& one) { return one.bus == "scsi"; })) {
     pugi::xml_node controller = devices.append_child("controller");
     controller.append_attribute("type") = "scsi";

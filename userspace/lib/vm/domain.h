@@ -40,5 +40,9 @@ inline constexpr uint64_t kMaxVcpus = 128;
 inline constexpr uint64_t kMinMemoryMib = 16;
 inline constexpr uint64_t kMaxMemoryMib = uint64_t{4} << 20;
 inline constexpr size_t kMaxDisks = 24;
+inline constexpr size_t kMaxNics = 8;
+
+/// The MAC of a VM's n-th network interface: of libvirt's range, from the VM's UUID.
+[[nodiscard]] std::string mac_of(const std::string& uuid, size_t slot);
 
 }  // namespace vm

@@ -455,13 +455,13 @@ def api_is_as_described():
     assert json.loads(lab.run(1, f"{curl}/openapi.json")) == document, "another description is served"
     wrong = []
     lab.run(1, "scalectl snapshot create files@api && scalectl schedule create files --vsds files --rule "
-               "'FREQ=YEARLY;BYMONTH=1' --starts 2030-06-01T00:00:00")
+               "'FREQ=YEARLY;BYMONTH=1' --starts 2030-06-01T00:00:00 && scalectl vm create files --memory 64MiB")
     for path in document["paths"]:
         if "get" in document["paths"][path] and path != "/openapi.json":
             name = "files@api" if path.startswith("/snapshot") else "files"
             answer = json.loads(lab.run(1, curl + path.replace("{name}", name).replace("{id}", "1")))
             wrong += problems(document, answer_schema(document, path), answer, path)
-    lab.run(1, "scalectl schedule delete files && scalectl snapshot delete files@api --yes")
+    lab.run(1, "scalectl schedule delete files && scalectl snapshot delete files@api --yes && scalectl vm delete files --yes")
     error = json.loads(lab.run(1, f"{curl}/vsd/nothing"))
     wrong += problems(document, {"$ref": "#/components/schemas/Error"}, error, "error")
     assert not wrong, "\n".join(wrong)

@@ -79,6 +79,15 @@ class Vms : public ::testing::Test {
     return leader.say(std::move(body));
   }
   core::Result<json::object> recover() { return leader.say({{"op", "vm_recover"}, {"vm", id}}); }
+  void close_all() {
+    const auto opened = leader.cluster().opened().value();
+    for (const meta::Opened& one : opened)
+      if (one.state == "closing")
+        leader
+            .say(
+                {{"op", "closed"}, {"vsd", one.vsd.value}, {"node", one.node.value}, {"error", ""}})
+            .value();
+  }
   void lose(uint64_t node) {
     leader.say({{"op", "node_down"}, {"node", node}, {"life", node * 100}}).value();
   }
@@ -247,6 +256,7 @@ TEST_F(Vms, AVmThatKeepsFailingIsTriedAgainLaterAndLater) {
     before = pause;
     EXPECT_EQ(recover().error().code, Code::conflict) << "it is not time yet";
     leader.now = row().retry_at;
+    close_all();
     recover().value();
     EXPECT_EQ(row().state, "starting");
   }
@@ -255,6 +265,28 @@ TEST_F(Vms, AVmThatKeepsFailingIsTriedAgainLaterAndLater) {
   leader.now += 3600;
   ended("crashed").value();
   EXPECT_EQ(row().retry_at - leader.now, 10) << "it ran well for an hour";
+}
+
+TEST_F(Vms, WhileAnotherNodeHasItsDiskOpenItIsNotBegun) {
+  start(1).value();
+  runs().value();
+  const uint64_t vsd = row().disks[0].vsd.value;
+  say_capacity(1, 512, 4);
+  ended("failed").value();
+  leader.now = row().retry_at;
+  recover().value();
+  EXPECT_EQ(row().state, "waiting") << "what runs there, if anything, keeps it from being closed";
+  EXPECT_NE(row().reason.find("still open on node 1"), std::string::npos) << row().reason;
+  leader.say({{"op", "closed"}, {"vsd", vsd}, {"node", 1}, {"error", "in use"}}).value();
+  leader.now = row().retry_at;
+  recover().value();
+  EXPECT_EQ(row().state, "waiting");
+  lose(1);
+  fence(1);
+  leader.now = row().retry_at;
+  recover().value();
+  EXPECT_EQ(row().state, "starting");
+  EXPECT_EQ(opened_on(1), 0U);
 }
 
 TEST_F(Vms, AGuestThatPowersOffStaysOff) {

@@ -231,6 +231,7 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
         std::find_if(vms.begin(), vms.end(), [&](const auto& one) { return one.id == domain.vm; });
     meta::Vm vm = at == vms.end() ? meta::Vm{} : *at;
     if (at == vms.end()) vm.uuid = domain.uuid;
+    failed_.erase(domain.uuid);
     const bool here =
         at != vms.end() && vm.node == member_.config().node && vm.life == member_.agent().life();
     act(vm, {here, vm.run == domain.run, held, false, seen_of(domain.state)});
@@ -241,7 +242,10 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
         seen.contains(vm.id))
       continue;
     const auto open = disks_open(vm);
-    if (!open && vm.state == "starting" && !held)
+    const auto failed = failed_.find(vm.uuid);
+    if (failed != failed_.end() && failed->second.first == vm.run && !held)
+      say_ended(vm, "failed", failed->second.second);
+    else if (!open && vm.state == "starting" && !held)
       say_ended(vm, "failed", open.error().text);
     else
       act(vm, {true, false, held, open && *open, Seen::absent});
@@ -284,7 +288,8 @@ void Vms::act(const meta::Vm& vm, const vm::View& view) {
       break;
     case Act::create:
       done = create(vm);
-      if (!done) say_ended(vm, "failed", done.error().text);
+      // Told when libvirt has answered that there is no such domain: it may run all the same.
+      if (!done) failed_[vm.uuid] = {vm.run, done.error().text};
       break;
     case Act::resume:
       done = watch_.hypervisor->resume(vm.uuid);

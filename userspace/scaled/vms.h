@@ -71,6 +71,7 @@ class Vms {
   std::string told_problem_;
   std::map<std::pair<std::string, core::VsdId>, uint64_t> sizes_;  // in sectors, that guests know
   bool ends_ = false;                                              // its machine is being shut down
+  std::map<std::string, std::pair<uint64_t, std::string>> failed_;  // by UUID: run and why
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID
   std::map<std::string, std::string> noted_;        // conditions that are set here
   std::atomic<bool> guests_{false};                 // some run here, or begin to

@@ -157,6 +157,25 @@ void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
         vm.nics[slot].bridge, vm.nics[slot].model);
 }
 
+// Any node uses any VSD: only that no other has the device keeps two QEMUs from writing it. One
+// that still runs keeps its device from being closed; a life that is fenced has none.
+Result<void> open_nowhere_else(Context& c, const meta::Vsd& vsd, uint64_t node) {
+  const auto opened = c.cluster.opened();
+  if (!opened) return opened.error();
+  for (const meta::Opened& row : *opened) {
+    if (row.vsd != vsd.id || row.node.value == node) continue;
+    const int64_t other = s64(row.node.value);
+    const uint64_t life = ask(c, "SELECT life FROM node WHERE id = ?", other);
+    const bool down =
+        ask(c, "SELECT count(*) FROM node WHERE id = ? AND state = 'down'", other) != 0;
+    if (!down || !is_fenced(c, row.node.value, life))
+      return Error{Code::conflict,
+                   "VSD " + vsd.name + " is still open on node " + std::to_string(row.node.value)};
+    run(c, "DELETE FROM opened WHERE vsd = ? AND node = ?", s64(vsd.id.value), other);
+  }
+  return {};
+}
+
 // Runs it on that node, or on the one that suits best.
 Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
   auto all = hosts(c, vm.id);
@@ -165,11 +184,17 @@ Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
   const auto chosen = choose_host(*all, guest_of(vm), vm.failures);
   if (!chosen) return chosen.error();
   const uint64_t life = ask(c, "SELECT life FROM node WHERE id = ?", s64(chosen->value));
+  // All are looked at before one is opened: whoever asks may go on behind a refusal.
+  std::vector<meta::Vsd> vsds;
   for (const meta::VmDisk& disk : vm.disks) {
-    const auto vsd = c.cluster.vsd(disk.vsd);
+    auto vsd = c.cluster.vsd(disk.vsd);
     if (!vsd) return vsd.error();
     if (!*vsd) return no_such("VSD", disk.vsd.value);
-    const auto opened = open_device(c, disk.vsd, (*vsd)->name, chosen->value);
+    CORE_TRY(open_nowhere_else(c, **vsd, chosen->value));
+    vsds.push_back(std::move(**vsd));
+  }
+  for (const meta::Vsd& vsd : vsds) {
+    const auto opened = open_device(c, vsd.id, vsd.name, chosen->value);
     if (!opened) return opened.error();
   }
   run(c,
@@ -361,7 +386,8 @@ Outcome vm_recover(Context& c, const json::object& args) {
   meta::Vm placed = *vm;
   placed.node = {};
   auto done = place_vm(c, placed, 0);
-  if (done || done.error().code != Code::no_space) return done;
+  if (done || (done.error().code != Code::no_space && done.error().code != Code::conflict))
+    return done;
   run(c, "UPDATE vm SET state = 'waiting', reason = ?, retry_at = ? WHERE id = ?",
       done.error().text, c.now + kRetrySeconds, s64(vm->id));
   return json::object{{"node", 0}};

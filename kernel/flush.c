@@ -178,6 +178,7 @@ static bool close_batch(struct scribe_vsd *vsd, struct list_head *waiters)
 	spin_lock_irq(&vsd->lock);
 	list_splice_init(&vsd->flush_waiters, waiters);
 	swap(vsd->open, vsd->closed);
+	vsd->refused = false;
 	vsd->gen++;
 	list_for_each_entry(dirty, &vsd->closed->dirty, node) {
 		dirty->extent->flags &= ~SCRIBE_EXT_OPEN_DIRTY;
@@ -430,7 +431,6 @@ static int flush_closed(struct scribe_vsd *vsd)
 	u32 nr_stales;
 	int err;
 
-	vsd->refused = false;
 	flush_disks(vsd, false);
 	for (;;) {
 		err = await_good_copy(vsd, &nr_stales);
@@ -441,7 +441,6 @@ static int flush_closed(struct scribe_vsd *vsd)
 		err = commit_batch(vsd);
 		if (err != -EAGAIN)
 			break;
-		vsd->refused = true;
 		if (wait_event_timeout(vsd->committed, given_up(vsd), HZ))
 			return -EIO;
 		/* All of them: the one that failed may not know it yet. */
@@ -675,8 +674,10 @@ int scribe_batch_done(struct scribe_vsd *vsd, u64 epoch, u64 seq, bool refused)
 	 * Not when the worker wakes up: until then the daemon would find the batch ready again, and
 	 * commit it again, perhaps when the lease is another node's already.
 	 */
-	if (!err)
+	if (!err) {
 		vsd->closed_ready = false;
+		vsd->refused |= refused;
+	}
 out:
 	spin_unlock_irq(&vsd->lock);
 	if (!err)

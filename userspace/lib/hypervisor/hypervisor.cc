@@ -169,8 +169,4 @@ Result<void> Hypervisor::resize(const std::string& uuid, const std::string& path
   });
 }
 
-Result<void> Hypervisor::reset(const std::string& uuid) {
-  return on(uuid, [](virDomainPtr domain) { return virDomainReset(domain, 0); });
-}
-
 }  // namespace hypervisor

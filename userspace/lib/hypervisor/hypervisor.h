@@ -52,7 +52,6 @@ class Hypervisor {
   /// Asks the guest; whether it does so is its own.
   Result<void> shutdown(const std::string& uuid);
   Result<void> destroy(const std::string& uuid);
-  Result<void> reset(const std::string& uuid);
   /// Has the guest see that the device behind a disk of its has grown to that size.
   Result<void> resize(const std::string& uuid, const std::string& path, uint64_t bytes);
 

@@ -63,6 +63,8 @@ def bad_input():
             ("vm create a --memory 1GiB --tags 'a b'", 2, "no tag"),
             ("vm create a --memory 1GiB --nics ../x", 2, "no name of a bridge"),
             ("vm create a --memory 1GiB --nics br-lan --nic-model ne2k", 2, "virtio or e1000e"),
+            ("vm create a --memory 1GiB --nic-model virtio", 2, "--nics"),
+            ("vm create a --memory 1GiB --bus scsi", 2, "--disks"),
             ("vm show nothing", 4, "no VM"),
             ("vm start nothing", 4, "no VM"),
             ("vm delete nothing", 2, "--yes"),

@@ -594,14 +594,13 @@ TEST(Domain, WhatPeopleWriteStaysText) {
 }
 
 TEST(Domain, AStrangersDomainIsNoneOfOurs) {
-  for (const char* xml :
-       {"", "<domain/>", "<domain><metadata/></domain>", "no xml",
-        "<domain><metadata><scribe:vm xmlns:scribe='http://else' id='1' "
-        "run='1'/></metadata></domain>",
-        "<domain><metadata><scribe:vm xmlns:scribe='https://scribe.invalid/domain/1' id='x' "
-        "run='1'/></metadata></domain>",
-        "<domain><metadata><scribe:vm xmlns:scribe='https://scribe.invalid/domain/1' "
-        "id='1'/></metadata></domain>"})
+  for (const char* xml : {"", "<domain/>", "<domain><metadata/></domain>", "no xml",
+                          "<domain><metadata><scribe:vm xmlns:scribe='urn:else' id='1' "
+                          "run='1'/></metadata></domain>",
+                          "<domain><metadata><scribe:vm xmlns:scribe='urn:scribe:domain:1' id='x' "
+                          "run='1'/></metadata></domain>",
+                          "<domain><metadata><scribe:vm xmlns:scribe='urn:scribe:domain:1' "
+                          "id='1'/></metadata></domain>"})
     EXPECT_EQ(vm::domain_of(xml).error().code, Code::not_found) << xml;
 }
 

@@ -40,6 +40,8 @@ json::object fields_body(const Words& w) {
       tags.push_back(json::value(tag));
     body["tags"] = std::move(tags);
   }
+  if (w.has("nic-model") && !w.has("nics"))
+    throw UsageError{"--nic-model is of network interfaces; say --nics, too"};
   if (w.has("nics")) {
     json::array nics;
     for (const std::string& bridge : split_at_commas(w.options.at("nics"))) {
@@ -55,6 +57,8 @@ json::object fields_body(const Words& w) {
 // "20GiB,vsd:data": new ones by their size, others by their name.
 json::array disks_of(const Words& w) {
   json::array out;
+  if (!w.has("disks") && (w.has("copies") || w.has("bus")))
+    throw UsageError{"--copies and --bus are of disks; say --disks, too"};
   if (!w.has("disks")) return out;
   for (const std::string& word : split_at_commas(w.options.at("disks"))) {
     json::object disk;

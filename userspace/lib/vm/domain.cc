@@ -13,7 +13,7 @@ namespace vm {
 
 namespace {
 
-constexpr const char* kNamespace = "https://scribe.invalid/domain/1";
+constexpr const char* kNamespace = "urn:scribe:domain:1";
 constexpr size_t kLongestName = 48;  // a disk's number is put behind it, for a VSD's
 constexpr size_t kLongestText = 4096;
 constexpr size_t kLongestTag = 48;

@@ -61,9 +61,10 @@ stop_agent() {
 	kill "$(cat /run/agent.pid)" && wait_until refuse test -e "/proc/$(cat /run/agent.pid)"
 }
 
+# udev may look at a device that was just written to.
 tear_down() { # NAME...: devices, agent and module
 	local name
-	for name in "$@"; do dmsetup remove "$name" || return 1; done
+	for name in "$@"; do wait_until dmsetup remove "$name" || return 1; done
 	stop_agent && rmmod dm_scribe
 }
 

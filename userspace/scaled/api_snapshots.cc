@@ -27,6 +27,7 @@ namespace {
 // answer that came too late leaves such.
 constexpr seconds kTakeFor{90};
 constexpr milliseconds kPeerTimeout{60'000};
+constexpr int kGoOnTries = 3;
 constexpr uint64_t kMostChanges = 10'000;
 constexpr size_t kMostVsds = 64;
 
@@ -182,10 +183,12 @@ void go_on(Member& member, const Group& one, const std::map<VsdId, uint64_t>& ep
     member.agent().go_on(list);
     return;
   }
-  // It goes on by itself where this does not get there.
-  auto told =
-      member.peers().call(one.node, "/peer/go_on", {{"vsds", std::move(said)}}, kPeerTimeout);
-  if (!told) spdlog::info("node {}: {}", one.node.value, told.error().text);
+  // It goes on by itself where this does not get there, in a while; said twice, it is as once.
+  for (int tries = 0; tries < kGoOnTries; tries++) {
+    auto told = member.peers().call(one.node, "/peer/go_on", {{"vsds", said}}, kPeerTimeout);
+    if (told) return;
+    spdlog::info("node {}: {}", one.node.value, told.error().text);
+  }
 }
 
 // All hold still; one entry takes them; all go on.

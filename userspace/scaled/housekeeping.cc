@@ -164,11 +164,15 @@ void Agent::keep_leases(Kernel& kernel, meta::Cluster& cluster) {
   if (!vsds) return;
   std::map<VsdId, Granted> unclaimed;
   for (const meta::Vsd& vsd : *vsds) {
-    if (vsd.lease_node != config_.node || vsd.lease_life != life_ || changes_hands(vsd.id) ||
-        mover_.minds(vsd.id) || kernel.set_extents(vsd.id, vsd.epoch, {}))
-      continue;
+    if (vsd.lease_node != config_.node || vsd.lease_life != life_) continue;
     const auto before = unclaimed_.find(vsd.id);
     const bool same = before != unclaimed_.end() && before->second.epoch == vsd.epoch;
+    // Whoever tries to hold it, again and again, does not make it claimed.
+    if (changes_hands(vsd.id)) {
+      if (same) unclaimed[vsd.id] = before->second;
+      continue;
+    }
+    if (mover_.minds(vsd.id) || kernel.set_extents(vsd.id, vsd.epoch, {})) continue;
     const Granted since = same ? before->second : Granted{Clock::now(), vsd.epoch, 0};
     unclaimed[vsd.id] = since;
     // By then whoever asked for it has given up.

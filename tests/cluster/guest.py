@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """A disk that a PC boots from, with a guest that tells on its second disk that it lives.
 
-Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S": B grows each time
-the guest boots, N each second, flushed; S is that disk's size in sectors. Where it has a network
-interface it is 10.11.0.50 there, and says the same at http://10.11.0.50/beat. It powers off when it is asked to.
+Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S rounds R wrong W": B
+grows each time the guest boots, N each second, flushed; S is that disk's size in sectors. Beside that it writes 256 KiB
+of noise, flushed, eight places in turn, R times so far; what lies there from the turn before is read back, and was not
+what it had written W times. Where it has a network interface it is 10.11.0.50 there, and says the same at
+http://10.11.0.50/beat. It powers off when it is asked to.
 """
 
 import os
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "scripts/lab"))
@@ -20,7 +23,8 @@ from labkit import image  # noqa: E402  pylint: disable=wrong-import-position
 SECTORS = 64 << 11
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev")
 ADDRESS = "10.11.0.50"
-APPLETS = ("sh", "mount", "dd", "cat", "cut", "echo", "sleep", "poweroff", "acpid", "insmod", "ip", "httpd")
+APPLETS = ("sh", "mount", "dd", "cat", "cut", "echo", "sleep", "mv", "poweroff", "acpid", "insmod", "ip", "httpd",
+           "md5sum", "cmp")
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc
@@ -34,10 +38,31 @@ if ip link set eth0 up 2> /dev/null; then
 fi
 said=$(dd if=/dev/vdb bs=512 count=1 2> /dev/null | cut -d' ' -f2)
 case $said in [0-9]*) boot=$((said + 1)) ;; *) boot=1 ;; esac
+noise() {
+	turns=0
+	wrong=0
+	while :; do
+		at=$((turns % 8))
+		if [ -e /sums/$at ]; then
+			echo 1 > /proc/sys/vm/drop_caches
+			dd if=/dev/vdb bs=256k skip=$((at + 4)) count=1 2> /dev/null | md5sum | cmp -s - /sums/$at ||
+				wrong=$((wrong + 1))
+		fi
+		dd if=/dev/urandom of=/block bs=256k count=1 2> /dev/null
+		md5sum < /block > /sums/$at
+		dd if=/block of=/dev/vdb bs=256k seek=$((at + 4)) conv=notrunc,fsync 2> /dev/null
+		turns=$((turns + 1))
+		echo "rounds $turns wrong $wrong" > /turns.new
+		mv /turns.new /turns
+		sleep 1
+	done
+}
+echo "rounds 0 wrong 0" > /turns
+noise &
 beat=0
 while :; do
 	beat=$((beat + 1))
-	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) ." > /www/beat
+	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) $(cat /turns) ." > /www/beat
 	cat /www/beat | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
 	sleep 1
 done
@@ -52,13 +77,21 @@ LABEL guest
 """
 
 
-def sight(lab, node: int, device: str) -> tuple[int, int, int]:
-    """What a guest has said on that disk, which is open on the node: how often it booted, its beats since, and how large
-    the disk is."""
+class Sight(NamedTuple):
+    """What a guest has said last."""
+    boot: int
+    beat: int
+    sectors: int
+    rounds: int
+
+
+def sight(lab, node: int, device: str) -> Sight:
+    """What a guest has said on that disk, which is open on the node. It never reads anything but what it wrote."""
     out = lab.run(node, f"dd if={device} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
-    said = re.match(r"boot (\d+) beat (\d+) of (\d+) \.", out)
+    said = re.match(r"boot (\d+) beat (\d+) of (\d+) rounds (\d+) wrong (\d+) \.", out)
     assert said, out
-    return int(said[1]), int(said[2]), int(said[3])
+    assert said[5] == "0", f"the guest read what it had not written: {out}"
+    return Sight(*(int(said[n]) for n in range(1, 5)))
 
 
 def build(dest: Path) -> Path:
@@ -68,7 +101,7 @@ def build(dest: Path) -> Path:
     release = sorted(path.name for path in (root / "lib/modules").iterdir() if path.name.startswith("6.1."))[0]
     work = dest.with_suffix(".d")
     shutil.rmtree(work, ignore_errors=True)
-    for name in ("bin", "modules", "proc", "sys", "dev", "www", "etc/acpi/PWRF"):
+    for name in ("bin", "modules", "proc", "sys", "dev", "www", "sums", "etc/acpi/PWRF"):
         (work / "root" / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", work / "root/bin/busybox")
     for applet in APPLETS:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Virtual machines on three nodes, with a real guest: its life, and what breaks under it.
 
-  vms.py [WORD...]   only cases with such a word in their description
+  vms.py [--all] [WORD...]   only cases with such a word in their description; --all: the slow ones, too
 """
 
 import json
@@ -87,7 +87,7 @@ def state() -> dict:
     return ask(lab, ASKED[0], "vm show g")
 
 
-def sight() -> tuple[int, int, int]:
+def sight() -> guest.Sight:
     return guest.sight(lab, state()["node"], vsd("g-1"))
 
 
@@ -96,8 +96,8 @@ def beats(boots: int = 0):
     BOOTS[0] += boots
 
     def later(than: int) -> int:
-        booted, beat, _ = sight()
-        return beat if booted == BOOTS[0] and beat > than else 0
+        now = sight()
+        return now.beat if now.boot == BOOTS[0] and now.beat > than else 0
     at = wait_until(f"boot {BOOTS[0]} beats", lambda: later(0))
     wait_until("it beats on", lambda: later(at))
     # And says so to whoever asks on the LAN.
@@ -135,7 +135,7 @@ def paused():
 
 def disk_grows():
     lab.run(1, "scalectl vsd resize g-1 96MiB")
-    wait_until("the guest sees it", lambda: sight()[2] == 96 << 11)
+    wait_until("the guest sees it", lambda: sight().sectors == 96 << 11)
     beats()
 
 
@@ -163,12 +163,119 @@ def snapshots():
     lab.run(1, "scalectl vm edit copy --nics ''")
     # Its guest goes on counting where the other was.
     lab.run(1, "scalectl vm start copy --node n3")
-    wait_until("the clone boots", lambda: guest.sight(lab, 3, vsd("copy-1"))[0] == BOOTS[0] + 1)
+    wait_until("the clone boots", lambda: guest.sight(lab, 3, vsd("copy-1")).boot == BOOTS[0] + 1)
     beats()
     lab.run(1, "scalectl vm stop copy")
     wait_until("its disks are closed", lambda: not ask(lab, 1, "vsd show copy-1")["open"])
     lab.run(1, "scalectl vm delete copy --yes && scalectl vm forget g@s --yes")
     assert not ask(lab, 1, "vm snapshots")["snapshots"]
+
+
+def others(*nodes: int) -> int:
+    """A node that is none of these."""
+    return next(node for node in (1, 2, 3) if node not in nodes)
+
+
+def gone_from(node: int):
+    """Nothing of the guest is left there."""
+    wait_until(f"nothing of it is on node {node}", lambda: "g" not in lab.run(
+        node, "virsh list --all --name").split() and f"n{node}" not in str(
+            [ask(lab, ASKED[0], f"vsd show {one}")["open"] for one in ("system", "g-1")]))
+
+
+def go(asked: int, to: int):
+    lab.run(asked, f"scalectl vm migrate g --node n{to} --no-wait")
+    now = wait_until(f"it is on node {to}", lambda: (now := state())["state"] == "running" and now)
+    assert now["node"] == to and now["to_node"] == 0, now
+
+
+def moves():
+    """Back and forth, under its own load; each time it is on one node alone, and has not booted."""
+    for _ in range(2):
+        before, was = sight(), state()["node"]
+        to = others(was)
+        go(others(was, to), to)
+        gone_from(was)
+        beats()
+        after = sight()
+        assert after.beat > before.beat and after.rounds > before.rounds, (before, after)
+        print(f"# it stood still for {wait_until('its pause is told', lambda: state()['paused_ms'])} ms", flush=True)
+    lab.fails(1, f"scalectl vm migrate g --node n{to}", 5, "runs on that node")
+    lab.fails(1, "scalectl vm migrate g --node n9", 4, "no node")
+    lab.fails(1, "scalectl vm migrate g --cancel --no-wait", 2, "no other option")
+    lab.fails(1, "scalectl vm migrate g --cancel", 5, "does not move")
+
+
+def slowly() -> tuple[int, int]:
+    """It is on its way, which takes long: from where and to where."""
+    was = state()["node"]
+    to = others(was, ASKED[0])
+    lab.run(was, "virsh migrate-setspeed g 1")
+    lab.run(ASKED[0], f"scalectl vm migrate g --node n{to} --no-wait")
+    now = wait_until("it is on its way", lambda: (now := state()).get("moved_bytes", 0) > 1 << 20 and now)
+    assert now["state"] == "migrating" and now["to_node"] == to and now["node"] == was, now
+    return was, to
+
+
+def stays(was: int, to: int):
+    wait_until("it does not move any more", lambda: state()["state"] == "running")
+    assert state()["node"] == was and state()["to_node"] == 0, state()
+    gone_from(to)
+    beats()
+
+
+def carrier_dies(side: int, unit: str):
+    ends = slowly()
+    lab.run(ends[side], f"systemctl kill -s KILL {unit}")
+    lab.wait(ends[side], f"systemctl is-active {unit} || systemctl is-active {unit}.socket")
+    stays(*ends)
+
+
+def move_fails():
+    """Cancelled, or whoever carries it is killed on either side: it goes on where it was."""
+    was, to = slowly()
+    lab.fails(1, f"scalectl vm migrate g --node n{to}", 5, "already")
+    lab.fails(1, "scalectl vsd close g-1 --node n{to}".format(to=to), 5, "moves there")
+    lab.run(1, "scalectl vm migrate g --cancel")
+    stays(was, to)
+    for side, unit in ((0, "scaled"), (1, "libvirtd")):
+        carrier_dies(side, unit)
+    failed = [one for one in ask(lab, 1, "task list")["tasks"] if one["what"] == "vm move" and one["state"] == "failed"]
+    assert len(failed) == 3 and "cancelled" in failed[0]["why"], failed
+
+
+def move_fails_otherwise():
+    for side, unit in ((1, "scaled"), (0, "libvirtd")):
+        carrier_dies(side, unit)
+    was, to = slowly()
+    lab.kill(to)
+    wait_until("it stays", lambda: state()["to_node"] == 0)
+    assert state()["node"] == was
+    beats()
+    lab.lab("start", to)
+    wait_up(lab, ASKED[0], (1, 2, 3))
+    make_ready(to)
+    gone_from(to)
+
+
+def moves_often():
+    """Twenty times, from one to the next."""
+    before = sight()
+    for turn in range(20):
+        was = state()["node"]
+        go(ASKED[0], others(was) if turn % 2 else was % 3 + 1)
+        gone_from(was)
+        beats()
+    print(f"# {sight().beat - before.beat} beats, {sight().rounds - before.rounds} rounds of noise", flush=True)
+
+
+def qemu_dies_on_its_way():
+    was, to = slowly()
+    lab.run(was, "pkill -KILL qemu-system")
+    beats(1)
+    assert state()["to_node"] == 0
+    for node in {was, to} - {state()["node"]}:
+        gone_from(node)
 
 
 def daemon_dies():
@@ -184,14 +291,40 @@ def qemu_dies():
     beats(1)
 
 
+def drains(node: int) -> str:
+    return next(one["drain"] for one in ask(lab, ASKED[0], "node list")["nodes"] if one["id"] == node)
+
+
 def node_is_shut_down():
-    """Its guest powers off before its disks go, and begins anew elsewhere though it is off."""
+    """Its guest moves away before, and may come back after that."""
     node = state()["node"]
-    ASKED[0] = next(other for other in (1, 2, 3) if other != node)
+    ASKED[0] = others(node)
+    lab.lab("reboot", node)
+    beats()
+    assert state()["node"] != node, "it came back to the node that was shut down"
+    wait_up(lab, ASKED[0], (1, 2, 3))
+    make_ready(node)
+    wait_until("it may run guests again", lambda: drains(node) == "")
+    ASKED[0] = 1
+
+
+def node_is_shut_down_alone():
+    """There is no room elsewhere: the guest powers off before its disks go, and begins anew when there is."""
+    node = state()["node"]
+    ASKED[0] = others(node)
+    rest = [other for other in (1, 2, 3) if other != node]
+    for other in rest:
+        lab.run(ASKED[0], f"scalectl node drain --node n{other}")
+        assert drains(other) == "on"
+    said = lab.run(ASKED[0], f"scalectl node drain --node n{node}")
+    assert "VM g stays" in said and "is drained" in said, said
+    lab.fails(ASKED[0], f"scalectl vm migrate g --node n{rest[0]}", 1, "is drained")
+    lab.run(ASKED[0], f"scalectl node drain --node n{node} --cancel")
     lab.run(node, "systemctl unmask libvirt-guests && systemctl start libvirt-guests")
     lab.lab("reboot", node)
+    lab.run(ASKED[0], f"scalectl node drain --cancel --node n{rest[0]}")
     beats(1)
-    assert state()["node"] != node, "it came back to the node that was shut down"
+    lab.run(ASKED[0], f"scalectl node drain --cancel --node n{rest[1]}")
     wait_up(lab, ASKED[0], (1, 2, 3))
     make_ready(node)
     ASKED[0] = 1
@@ -200,11 +333,13 @@ def node_is_shut_down():
 def node_dies():
     before = sight()
     victim = state()["node"]
-    ASKED[0] = next(node for node in (1, 2, 3) if node != victim)
+    ASKED[0] = others(victim)
+    _, to = slowly()
     lab.kill(victim)
     cut = time.monotonic()
     wait_until("it begins anew elsewhere", lambda: state()["node"] not in (0, victim))
-    print(f"# begun anew {time.monotonic() - cut:.0f} s after the cut, with {before[1]} beats before", flush=True)
+    assert state()["node"] == to, state()
+    print(f"# begun anew {time.monotonic() - cut:.0f} s after the cut, with {before.beat} beats before", flush=True)
     beats(1)
     print(f"# it beats {time.monotonic() - cut:.0f} s after the cut", flush=True)
     lab.lab("start", victim)
@@ -273,7 +408,8 @@ def ends():
 
 
 def main():
-    lab.words = sys.argv[1:]
+    lab.words = [word for word in sys.argv[1:] if word != "--all"]
+    lab.all = "--all" in sys.argv
     lab.case("three nodes that can run guests, and a disk that boots", formation, always=True)
     lab.case("what no VM can be is refused, and leaves nothing", bad_input)
     lab.case("a VM runs on the node that was named, on its disks", runs, always=True)
@@ -281,10 +417,18 @@ def main():
     lab.case("its disk grows while it runs, and the guest sees that", disk_grows)
     lab.case("somebody pauses it behind our back: it goes on", strangers_hand)
     lab.case("it is kept as it is, and cloned, while it runs", snapshots)
+    lab.case("it moves to other nodes while it runs, and writes", moves)
+    lab.case("it is on its way when that is cancelled, or fails: it goes on where it was", move_fails)
+    lab.case("it is on its way when whoever carries it is killed at the other end, or all of that: it goes on",
+             move_fails_otherwise, slow=True)
+    lab.case("it is on its way when QEMU is killed: it begins anew, once", qemu_dies_on_its_way, slow=True)
+    lab.case("it moves twenty times, and writes", moves_often, slow=True)
     lab.case("its node's daemon is killed: it does not notice", daemon_dies)
     lab.case("QEMU is killed: it begins anew", qemu_dies)
-    lab.case("its node is shut down: it powers off, and begins anew elsewhere", node_is_shut_down)
-    lab.case("its node's power is cut: it begins anew elsewhere, and its node comes back without it", node_dies)
+    lab.case("its node is shut down: it moves away before", node_is_shut_down)
+    lab.case("its node is shut down, and there is no room elsewhere: it powers off, and begins anew",
+             node_is_shut_down_alone, slow=True)
+    lab.case("its node's power is cut while it leaves that: it begins anew elsewhere, and its node comes back without it", node_dies)
     lab.case("its node is cut off: it is held there, and begins anew elsewhere", cut_off)
     lab.case("a node whose guests would fit nowhere else is told of", headroom)
     lab.case("its guest powers off when asked, is cut off when told, and goes with its disks", ends)

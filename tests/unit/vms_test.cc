@@ -28,13 +28,14 @@ class Vms : public ::testing::Test {
     id = create("a", 1024).value();
   }
   void say_capacity(uint64_t node, uint64_t memory, uint64_t cpus, const std::string& problem = "",
-                    uint64_t life = 0) {
+                    uint64_t life = 0, const std::string& cpu = "a kind") {
     leader
         .say({{"op", "capacity"},
               {"node", node},
               {"life", life == 0 ? node * 100 : life},
               {"memory_mib", memory},
               {"cpus", cpus},
+              {"cpu", cpu},
               {"problem", problem}})
         .value();
   }
@@ -334,6 +335,223 @@ TEST_F(Vms, AVmThatWaitsIsOffAtOnceWhenItIsStopped) {
 
 // Snapshots
 
+// VM "a" runs on node 1.
+class VmMoves : public Vms {
+ protected:
+  VmMoves() {
+    start(1).value();
+    runs().value();
+  }
+  core::Result<json::object> migrate(uint64_t on = 2) {
+    return leader.say({{"op", "vm_migrate"}, {"vm", id}, {"on", on}});
+  }
+  core::Result<json::object> cancel() {
+    return leader.say({{"op", "vm_migrate_cancel"}, {"vm", id}});
+  }
+  core::Result<json::object> stays() {
+    json::object body = of_run("vm_stays");
+    body["reason"] = "because";
+    return leader.say(std::move(body));
+  }
+  std::string task_state() {
+    const auto tasks = leader.cluster().tasks().value();
+    for (const meta::Task& one : tasks)
+      if (one.what == "vm move") return one.state;
+    return "";
+  }
+};
+
+TEST_F(VmMoves, ItIsWhereItWasUntilAllOfItIsThere) {
+  migrate().value();
+  EXPECT_EQ(row().node.value, 1U);
+  EXPECT_EQ(row().to_node.value, 2U);
+  EXPECT_EQ(opened_on(1), 1U);
+  EXPECT_EQ(opened_on(2), 1U);
+  EXPECT_EQ(leader.say(of_run("vm_moved")).error().code, Code::conflict) << "it has not begun";
+  leader.say(of_run("vm_moving")).value();
+  EXPECT_EQ(leader.say(of_run("vm_moving")).error().code, Code::conflict) << "once";
+  const json::object before = of_run("vm_moved");
+  leader.say(json::object(before)).value();
+  EXPECT_EQ(row().node.value, 2U);
+  EXPECT_EQ(row().life, 200U);
+  EXPECT_EQ(row().run, 2U);
+  EXPECT_FALSE(row().to_node);
+  EXPECT_EQ(row().state, "arriving");
+  EXPECT_EQ(task_state(), "running");
+  EXPECT_EQ(leader.say(json::object(before)).error().code, Code::stale) << "said again";
+  close_all();
+  EXPECT_EQ(opened_on(1), 0U);
+  runs().value();
+  EXPECT_EQ(row().state, "running");
+  EXPECT_EQ(task_state(), "done");
+}
+
+TEST_F(VmMoves, WhereItDoesNotGetThereItStaysAndTheNextAttemptIsAnotherRun) {
+  migrate().value();
+  leader.say(of_run("vm_moving")).value();
+  const uint64_t first = row().runs;
+  stays().value();
+  EXPECT_EQ(row().node.value, 1U);
+  EXPECT_EQ(row().run, 1U);
+  EXPECT_FALSE(row().to_node);
+  EXPECT_EQ(task_state(), "failed");
+  close_all();
+  EXPECT_EQ(opened_on(2), 0U);
+  EXPECT_EQ(opened_on(1), 1U);
+  EXPECT_EQ(leader.say(of_run("vm_moved")).error().code, Code::conflict);
+  migrate().value();
+  EXPECT_GT(row().runs, first);
+  leader.say(of_run("vm_moving")).value();
+  leader.say(of_run("vm_moved")).value();
+  EXPECT_EQ(row().run, first + 1);
+}
+
+TEST_F(VmMoves, WhatCannotMoveIsRefused) {
+  EXPECT_EQ(migrate(1).error().code, Code::conflict) << "it is there";
+  EXPECT_EQ(migrate(9).error().code, Code::not_found);
+  EXPECT_EQ(cancel().error().code, Code::conflict);
+  say_capacity(2, 100, 4);
+  const auto small = migrate(2);
+  EXPECT_EQ(small.error().code, Code::no_space);
+  EXPECT_NE(small.error().text.find("100 MiB"), std::string::npos) << small.error().text;
+  EXPECT_EQ(opened_on(2), 0U);
+  migrate(3).value();
+  EXPECT_EQ(migrate(3).error().code, Code::conflict) << "it moves";
+  EXPECT_EQ(leader.refusal({{"op", "vsd_delete"}, {"vsd", row().disks[0].vsd.value}}),
+            Code::conflict);
+  EXPECT_EQ(leader.refusal({{"op", "close"}, {"vsd", row().disks[0].vsd.value}, {"node", 3}}),
+            Code::conflict);
+  EXPECT_EQ(leader.refusal({{"op", "node_leave"}, {"node", 3}, {"leaving", true}}), Code::conflict);
+  stays().value();
+  want("off", "stop").value();
+  EXPECT_EQ(migrate(3).error().code, Code::conflict) << "it is being stopped";
+  ended("shutdown").value();
+  EXPECT_EQ(migrate(3).error().code, Code::conflict) << "it is off";
+}
+
+TEST_F(VmMoves, ItsMemoryIsTakenOnBothNodes) {
+  say_capacity(2, 1500, 4);
+  migrate(2).value();
+  const uint64_t other = create("b", 600).value();
+  EXPECT_EQ(start(2, other).error().code, Code::no_space);
+  stays().value();
+  EXPECT_TRUE(start(2, other));
+}
+
+TEST_F(VmMoves, AGuestWithAllOfItsNodesCpuGoesOnlyWhereThatIsTheSame) {
+  say_capacity(2, 4096, 4, "", 0, "another");
+  const auto refused = migrate(2);
+  EXPECT_EQ(refused.error().code, Code::no_space);
+  EXPECT_NE(refused.error().text.find("CPU"), std::string::npos);
+  EXPECT_EQ(migrate(0)->at("node").to_number<uint64_t>(), 3U);
+  stays().value();
+  want("off", "stop").value();
+  ended("shutdown").value();
+  close_all();
+  leader.say({{"op", "vm_edit"}, {"vm", id}, {"cpu", "baseline"}}).value();
+  start(1).value();
+  runs().value();
+  EXPECT_TRUE(migrate(2));
+}
+
+TEST_F(VmMoves, WhereTheNodeThatItLeavesIsLostItBeginsAnewWhereItWasToGo) {
+  migrate(2).value();
+  leader.say(of_run("vm_moving")).value();
+  lose(1);
+  EXPECT_EQ(recover().error().code, Code::conflict) << "it may still run";
+  fence(1);
+  recover().value();
+  EXPECT_EQ(row().node.value, 2U);
+  EXPECT_EQ(row().state, "starting");
+  EXPECT_GT(row().run, 2U) << "what came over by then is of no use";
+  EXPECT_FALSE(row().to_node);
+  EXPECT_EQ(opened_on(2), 1U);
+  EXPECT_EQ(task_state(), "failed");
+}
+
+TEST_F(VmMoves, WhereTheNodeToWhichItWentIsLostMeanwhileItBeginsAnew) {
+  migrate(2).value();
+  leader.say(of_run("vm_moving")).value();
+  lose(2);
+  leader.say(of_run("vm_moved")).value();
+  EXPECT_EQ(row().state, "waiting");
+  EXPECT_FALSE(row().node);
+  EXPECT_FALSE(row().to_node);
+  EXPECT_EQ(task_state(), "failed");
+}
+
+TEST_F(VmMoves, WhatElseIsWantedMeanwhileCancelsIt) {
+  migrate(2).value();
+  leader.say(of_run("vm_moving")).value();
+  want("off", "shutdown").value();
+  EXPECT_EQ(row().move, "cancelled");
+  stays().value();
+  EXPECT_EQ(row().wanted, "off");
+  EXPECT_EQ(row().move, "");
+  EXPECT_EQ(task_state(), "failed");
+}
+
+TEST_F(VmMoves, OneThatIsCancelledTooLateHasMoved) {
+  migrate(2).value();
+  leader.say(of_run("vm_moving")).value();
+  cancel().value();
+  leader.say(of_run("vm_moved")).value();
+  EXPECT_EQ(row().node.value, 2U);
+  runs().value();
+  EXPECT_EQ(task_state(), "done");
+}
+
+TEST_F(VmMoves, ADrainedNodesVmsMoveAndItGetsNoOthers) {
+  const auto drain = [&](const char* how) {
+    return leader.say({{"op", "node_drain"}, {"node", 1}, {"drain", how}});
+  };
+  const auto task = [&] {
+    const auto tasks = leader.cluster().tasks().value();
+    for (const meta::Task& one : tasks)
+      if (one.what == "node drain" && one.state != "done") return one.state + " " + one.error;
+    return std::string();
+  };
+  const uint64_t big = create("big", 3000).value();
+  start(1, big).value();
+  say_capacity(2, 1500, 4);
+  say_capacity(3, 100, 4);
+  const auto begun = drain("restart").value();
+  EXPECT_EQ(row().to_node.value, 2U);
+  ASSERT_EQ(begun.at("stay").as_array().size(), 1U);
+  EXPECT_EQ(begun.at("stay").as_array()[0].as_object().at("vm"), "big");
+  EXPECT_EQ(task(), "running ");
+  leader.say(of_run("vm_moving")).value();
+  leader.say(of_run("vm_moved")).value();
+  EXPECT_EQ(task(), "failed 1 of its VMs are still there");
+  EXPECT_EQ(row().node.value, 2U);
+  runs().value();
+  const auto back = migrate(1);
+  EXPECT_NE(back.error().text.find("is drained"), std::string::npos) << back.error().text;
+  leader.up(1, 100).value();
+  EXPECT_FALSE(migrate(1)) << "its daemon was restarted, not the machine";
+  leader.up(1, 101).value();
+  say_capacity(1, 4096, 4, "", 101);
+  EXPECT_TRUE(migrate(1));
+  stays().value();
+  close_all();
+  drain("on").value();
+  leader.up(1, 102).value();
+  say_capacity(1, 4096, 4, "", 102);
+  EXPECT_FALSE(migrate(1)) << "until it is taken back";
+  drain("").value();
+  EXPECT_TRUE(migrate(1));
+}
+
+TEST_F(VmMoves, AGuestThatPowersOffOnItsWayIsOff) {
+  migrate(2).value();
+  leader.say(of_run("vm_moving")).value();
+  ended("shutdown").value();
+  EXPECT_EQ(row().state, "off");
+  EXPECT_FALSE(row().to_node);
+  close_all();
+  EXPECT_EQ(opened_on(1) + opened_on(2), 0U);
+}
+
 class VmSnapshots : public Vms {
  protected:
   core::Result<json::object> snapshot(const std::string& name) {
@@ -561,6 +779,86 @@ TEST(Lifecycle, EachWishAndSightHasItsAct) {
   }
 }
 
+// Where it moves from here, to an open and living target but for what a case says.
+TEST(Lifecycle, EachStepOfAMoveHasItsAct) {
+  struct Case {
+    const char* move;
+    const char* wanted;
+    View view;
+    Act act;
+  };
+  const auto at = [](Seen seen, bool busy) {
+    View out{true, seen != Seen::absent, false, true, seen};
+    out.busy = busy;
+    out.target_open = true;
+    return out;
+  };
+  const auto with = [](View view, bool View::*field, bool value = true) {
+    view.*field = value;
+    return view;
+  };
+  const std::vector<Case> cases = {
+      {"preparing", "running", at(Seen::running, false), Act::migrate},
+      {"preparing", "paused", at(Seen::paused, false), Act::migrate},
+      {"preparing", "running", at(Seen::paused, false), Act::resume},
+      {"preparing", "running", with(at(Seen::running, false), &View::target_open, false),
+       Act::nothing},
+      {"preparing", "running", with(at(Seen::running, false), &View::target_lost), Act::stays},
+      {"preparing", "running", with(at(Seen::running, false), &View::held), Act::suspend},
+      {"preparing", "running", at(Seen::absent, false), Act::say_ended},
+      {"moving", "running", at(Seen::running, true), Act::nothing},
+      {"moving", "running", at(Seen::moving, true), Act::nothing},
+      {"moving", "running", at(Seen::absent, true), Act::nothing},
+      {"moving", "paused", at(Seen::paused, true), Act::nothing},
+      {"moving", "running", at(Seen::paused, true), Act::abort},
+      {"moving", "running", with(at(Seen::running, true), &View::held), Act::abort},
+      {"moving", "running", with(at(Seen::running, true), &View::target_lost), Act::abort},
+      {"moving", "running", at(Seen::absent, false), Act::moved},
+      {"moving", "running", with(at(Seen::absent, false), &View::held), Act::nothing},
+      {"moving", "running", at(Seen::running, false), Act::stays},
+      {"moving", "running", at(Seen::moving, false), Act::stays},
+      {"cancelled", "running", at(Seen::running, true), Act::abort},
+      {"cancelled", "running", at(Seen::running, false), Act::stays},
+      {"cancelled", "running", at(Seen::absent, false), Act::moved},
+      {"cancelled", "off", at(Seen::running, true), Act::abort},
+      {"cancelled", "off", at(Seen::running, false), Act::stays},
+  };
+  for (const Case& one : cases) {
+    meta::Vm vm;
+    vm.wanted = one.wanted;
+    vm.state = one.wanted == std::string("off") ? "running" : one.wanted;
+    vm.to_node = {2};
+    vm.move = one.move;
+    EXPECT_EQ(vm::next_act(vm, one.view), one.act)
+        << one.move << " " << one.wanted << " seen " << static_cast<int>(one.view.seen) << " busy "
+        << one.view.busy;
+  }
+}
+
+TEST(Lifecycle, WhatArrivesStandsStillUntilItsRowIsHere) {
+  meta::Vm vm;
+  vm.wanted = "running";
+  vm.state = "running";
+  View view{false, false, false, false, Seen::paused};
+  view.arrives = true;
+  for (const auto& [seen, act] : {std::pair{Seen::paused, Act::nothing},
+                                  {Seen::moving, Act::nothing},
+                                  {Seen::running, Act::suspend},
+                                  {Seen::ending, Act::nothing}}) {
+    view.seen = seen;
+    EXPECT_EQ(vm::next_act(vm, view), act);
+  }
+  vm.state = "arriving";
+  for (const auto& [seen, act] : {std::pair{Seen::paused, Act::resume},
+                                  {Seen::moving, Act::nothing},
+                                  {Seen::running, Act::say},
+                                  {Seen::absent, Act::say_ended}})
+    EXPECT_EQ(vm::next_act(vm, {true, seen != Seen::absent, false, true, seen}), act);
+  vm.wanted = "paused";
+  EXPECT_EQ(vm::next_act(vm, {true, true, false, true, Seen::paused}), Act::say);
+  EXPECT_EQ(vm::next_act(vm, {true, true, true, true, Seen::paused}), Act::nothing);
+}
+
 // Its domain
 
 meta::Vm some_vm() {
@@ -591,6 +889,16 @@ TEST(Domain, WhatPeopleWriteStaysText) {
   const std::string xml = vm::domain_xml(vm, {});
   EXPECT_EQ(xml.find("<disk"), std::string::npos);
   EXPECT_TRUE(vm::domain_of(xml));
+}
+
+TEST(Domain, AsAnotherRunItIsTheSame) {
+  const std::string xml = vm::domain_xml(some_vm(), {{"/dev/mapper/x", "virtio", "vsd-1"}});
+  const std::string other = vm::as_run(xml, 4).value();
+  EXPECT_EQ(vm::domain_of(other)->run, 4U);
+  EXPECT_EQ(vm::domain_of(other)->vm, 7U);
+  EXPECT_EQ(vm::as_run(other, 3).value(), vm::as_run(xml, 3).value());
+  EXPECT_NE(other.find("/dev/mapper/x"), std::string::npos);
+  EXPECT_EQ(vm::as_run("<domain/>", 1).error().code, Code::not_found);
 }
 
 TEST(Domain, AStrangersDomainIsNoneOfOurs) {

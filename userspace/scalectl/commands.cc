@@ -176,6 +176,22 @@ std::vector<Command> make_commands() {
          return call;
        },
        show_begun},
+      {"node",
+       "drain",
+       {},
+       {node,
+        {"until-restart", "", "only until the node has been restarted"},
+        {"cancel", "", "it may run virtual machines again"}},
+       "move all virtual machines of a node away while they run; it gets no others",
+       "scalectl node drain --node n3",
+       [](const Words& w) {
+         Call call{"POST", std::string(kRoot) + "node/drain", {}};
+         take(call.body, w, {"node"});
+         if (w.has("cancel")) call.body["cancel"] = true;
+         if (w.has("until-restart")) call.body["until_restart"] = true;
+         return call;
+       },
+       show_drain},
       {"disk",
        "list",
        {},

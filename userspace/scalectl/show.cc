@@ -72,8 +72,10 @@ std::string show_nodes(const json::object& o) {
   for (const json::value& value : list(o, "nodes")) {
     const json::object& n = value.as_object();
     table.add({count(n, "id"), text(n, "name"),
-               text(n, "state") + (n.at("leaving").as_bool() ? ", leaving" : ""), text(n, "lan"),
-               text(n, "backplane"), text(n, "version"), n.at("leader").as_bool() ? "yes" : ""});
+               text(n, "state") + (n.at("leaving").as_bool() ? ", leaving" : "") +
+                   (text(n, "drain").empty() ? "" : ", drained"),
+               text(n, "lan"), text(n, "backplane"), text(n, "version"),
+               n.at("leader").as_bool() ? "yes" : ""});
   }
   return table.text();
 }
@@ -317,6 +319,14 @@ std::string show_vms(const json::object& o) {
 std::string show_vm(const json::object& o) {
   std::string out = show_vms({{"vms", json::array{o}}});
   if (text(o, "state") == "off" && !text(o, "reason").empty()) out += text(o, "reason") + "\n";
+  if (number(o, "to_node") != 0) {
+    out += "moves to node " + count(o, "to_node");
+    if (o.contains("moved_bytes"))
+      out += "; " + bytes(o, "moved_bytes") + " are there, " + bytes(o, "left_bytes") + " are left";
+    out += "\n";
+  } else if (number(o, "paused_ms") != 0) {
+    out += "stood still for " + count(o, "paused_ms") + " ms when it last moved\n";
+  }
   if (!text(o, "description").empty()) out += text(o, "description") + "\n";
   Table table({"DISK", "SIZE:", "BUS"});
   for (const json::value& value : list(o, "disks")) {
@@ -349,6 +359,14 @@ std::string show_vm_snapshots(const json::object& o) {
   std::string out = table.text();
   if (o.contains("paused_ms")) out += "writers waited for " + count(o, "paused_ms") + " ms\n";
   return out;
+}
+
+std::string show_drain(const json::object& o) {
+  std::string out;
+  for (const json::value& value : list(o, "stay"))
+    out += "VM " + text(value.as_object(), "vm") + " stays: " + text(value.as_object(), "reason") +
+           "\n";
+  return out + show_begun(o);
 }
 
 std::string show_begun(const json::object& o) {

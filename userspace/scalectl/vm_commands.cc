@@ -172,6 +172,21 @@ std::vector<Command> vm_commands() {
        [](const Words& w) { return action("resume", w); },
        show_vm},
       {"vm",
+       "migrate",
+       {"NAME"},
+       {{"node", "NODE", "name or number of a node; default: the one with most free memory"},
+        {"cancel", "", "do not: it stays where it is"},
+        no_wait},
+       "move a virtual machine to another node while it runs",
+       "scalectl vm migrate mail --node n2",
+       [](const Words& w) {
+         if (!w.has("cancel")) return action("migrate", w);
+         if (w.has("node") || w.has("no-wait"))
+           throw UsageError{"--cancel goes with no other option"};
+         return Call{"DELETE", kRoot + ("vm/" + path_word(w.arguments[0]) + "/migrate"), {}};
+       },
+       show_vm},
+      {"vm",
        "clone",
        {"VM[@SNAPSHOT]", "NAME"},
        {},

@@ -127,6 +127,8 @@ Outcome serve_peer(Call& call, const std::vector<std::string>& path, NodeId peer
   if (what == "hold") return serve_hold(call);
   if (what == "go_on") return serve_go_on(call);
   if (what == "backplane") return serve_backplane(call, peer);
+  if (what == "progress") return serve_progress(call);
+  if (what == "libvirt") return call.member().peers().admit_libvirt(peer);
   if (what == "disk") return add_local_disk(call);
   if (what == "promote") return serve_promote(call, peer);
   if (what == "status") return serve_status(call);
@@ -146,6 +148,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST cluster/*" && name == "audit") return audit_cluster(call);
   if (key == "GET node") return list_nodes(call);
   if (key == "POST node/*/remove") return remove_node(call, name);
+  if (key == "POST node/*" && name == "drain") return drain_node(call);
   if (key == "GET disk") return list_disks(call);
   if (key == "GET disk/*" && name == "candidates") return list_candidates(call);
   if (key == "POST disk") return add_disk(call);
@@ -174,6 +177,8 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST vm/*/pause") return want_vm(call, name, "paused", "");
   if (key == "POST vm/*/resume") return want_vm(call, name, "running", "");
   if (key == "POST vm/*/clone") return clone_vm(call, name);
+  if (key == "POST vm/*/migrate") return migrate_vm(call, name);
+  if (key == "DELETE vm/*/migrate") return cancel_migration(call, name);
   if (key == "GET vm_snapshot") return list_vm_snapshots(call);
   if (key == "POST vm_snapshot") return create_vm_snapshot(call);
   if (key == "DELETE vm_snapshot/*") return delete_vm_snapshot(call, name);

@@ -150,6 +150,7 @@ Outcome list_nodes(Call& call);
 Outcome make_token(Call& call);
 Outcome admit_node(Call& call);
 Outcome remove_node(Call& call, const std::string& name);
+Outcome drain_node(Call& call);
 Outcome audit_cluster(Call& call);
 
 // api_disks.cc
@@ -213,6 +214,9 @@ Outcome change_vm(Call& call, const std::string& name);
 Outcome delete_vm(Call& call, const std::string& name);
 Outcome start_vm(Call& call, const std::string& name);
 // `name` is VM@NAME
+Outcome migrate_vm(Call& call, const std::string& name);
+Outcome cancel_migration(Call& call, const std::string& name);
+Outcome serve_progress(Call& call);
 Outcome list_vm_snapshots(Call& call);
 Outcome create_vm_snapshot(Call& call);
 Outcome delete_vm_snapshot(Call& call, const std::string& name);

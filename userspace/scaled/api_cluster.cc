@@ -106,6 +106,7 @@ Outcome list_nodes(Call& call) {
                    {"name", node.name},
                    {"state", node.state},
                    {"leaving", node.leaving},
+                   {"drain", node.drain},
                    {"lan", node.lan_addr},
                    {"backplane", node.backplane_addr},
                    {"version", node.version},
@@ -177,6 +178,23 @@ Outcome remove_node(Call& call, const std::string& name) {
   auto node = call.node(name);
   if (!node) return node.error();
   return call.propose({{"op", "node_leave"}, {"node", node->id.value}, {"leaving", !cancel}});
+}
+
+Outcome drain_node(Call& call) {
+  Fields fields = call.fields();
+  const std::string where = fields.text("node", "");
+  const bool cancel = fields.flag("cancel", false);
+  const bool restart = fields.flag("until_restart", false);
+  CORE_TRY(fields.check());
+  if (cancel && restart)
+    return Error{Code::invalid, "'cancel' and 'until_restart' do not go together"};
+  auto node = call.node(where);
+  if (!node) return node.error();
+  return call.propose({{"op", "node_drain"},
+                       {"node", node->id.value},
+                       {"drain", cancel    ? ""
+                                 : restart ? "restart"
+                                           : "on"}});
 }
 
 // All nodes' metadata at one entry, beside each other.

@@ -15,8 +15,15 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr seconds kWaitFor{60};
+constexpr std::chrono::milliseconds kPeerTimeout{2'000};
 constexpr uint64_t kDefaultPriority = 4;
 constexpr uint64_t kMaxPriority = 11;
+
+Outcome progress_of(Call& call, const json::object& asked) {
+  const auto progress = call.member().vms().progress(json::value_to<std::string>(asked.at("uuid")));
+  if (!progress) return json::object{};
+  return json::object{{"moved_bytes", progress->bytes}, {"left_bytes", progress->remaining}};
+}
 
 Result<meta::Vm> find_vm(Call& call, const std::string& name) {
   auto all = call.cluster().vms();
@@ -36,7 +43,9 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
   json::array nics;
   for (const meta::VmNic& nic : vm.nics)
     nics.push_back(json::object{{"bridge", nic.bridge}, {"model", nic.model}, {"mac", nic.mac}});
-  const bool stopping = vm.wanted == "off" && vm.state != "off";
+  std::string state = vm.state;
+  if (vm.to_node || vm.state == "arriving") state = "migrating";
+  if (vm.wanted == "off" && vm.state != "off") state = "stopping";
   return {{"id", vm.id},
           {"name", vm.name},
           {"uuid", vm.uuid},
@@ -47,12 +56,25 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
           {"machine", vm.machine},
           {"cpu", vm.cpu},
           {"priority", vm.priority},
-          {"state", stopping ? "stopping" : vm.state},
+          {"state", state},
           {"reason", vm.reason},
           {"since", vm.since},
           {"node", vm.node.value},
+          {"to_node", vm.to_node.value},
+          {"paused_ms", vm.paused_ms},
           {"disks", std::move(disks)},
           {"nics", std::move(nics)}};
+}
+
+// The node that it leaves knows how far it is; nothing is said where that does not answer.
+void add_progress(Call& call, const meta::Vm& vm, json::object& shown) {
+  const json::object asked{{"uuid", vm.uuid}};
+  Outcome progress =
+      vm.node == call.member().config().node
+          ? progress_of(call, asked)
+          : call.member().peers().call(vm.node, "/peer/progress", asked, kPeerTimeout);
+  if (progress)
+    for (auto& [name, value] : *progress) shown[name] = std::move(value);
 }
 
 Outcome vms_json(Call& call, const std::string& only) {
@@ -64,7 +86,11 @@ Outcome vms_json(Call& call, const std::string& only) {
     if (only.empty() || one.name == only) out.push_back(vm_json(one, *vsds));
   if (only.empty()) return json::object{{"vms", std::move(out)}};
   if (out.empty()) return Error{Code::not_found, "no VM named " + only};
-  return out.at(0).as_object();
+  const auto at =
+      std::find_if(vms->begin(), vms->end(), [&](const meta::Vm& one) { return one.name == only; });
+  json::object& shown = out.at(0).as_object();
+  if (at->to_node) add_progress(call, *at, shown);
+  return std::move(shown);
 }
 
 // Those that a request names; the others stay as they are.
@@ -150,6 +176,14 @@ Result<void> wait_for_task_of(Call& call, uint64_t task) {
   return Error{Code::unknown, "it takes its time; see: scalectl task wait " + std::to_string(task)};
 }
 
+// 0: any.
+Result<uint64_t> node_named(Call& call, const std::string& name) {
+  if (name.empty()) return uint64_t{0};
+  const auto node = call.node(name);
+  if (!node) return node.error();
+  return node->id.value;
+}
+
 Outcome answer(Call& call, const std::string& name, const Outcome& done, bool wait) {
   if (!done) return done;
   const uint64_t task = done->at("task").to_number<uint64_t>();
@@ -225,13 +259,9 @@ Outcome start_vm(Call& call, const std::string& name) {
   const std::string where = fields.text("node", "");
   const bool wait = fields.flag("wait", true);
   CORE_TRY(fields.check());
-  uint64_t on = 0;
-  if (!where.empty()) {
-    auto node = call.node(where);
-    if (!node) return node.error();
-    on = node->id.value;
-  }
-  return answer(call, name, call.propose({{"op", "vm_start"}, {"vm", vm->id}, {"on", on}}), wait);
+  const auto on = node_named(call, where);
+  if (!on) return on.error();
+  return answer(call, name, call.propose({{"op", "vm_start"}, {"vm", vm->id}, {"on", *on}}), wait);
 }
 
 Outcome want_vm(Call& call, const std::string& name, const char* wanted, const char* how) {
@@ -243,6 +273,28 @@ Outcome want_vm(Call& call, const std::string& name, const char* wanted, const c
   return answer(call, name,
                 call.propose({{"op", "vm_want"}, {"vm", vm->id}, {"wanted", wanted}, {"how", how}}),
                 wait);
+}
+
+Outcome serve_progress(Call& call) { return progress_of(call, call.body()); }
+
+Outcome migrate_vm(Call& call, const std::string& name) {
+  auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  const std::string where = fields.text("node", "");
+  const bool wait = fields.flag("wait", true);
+  CORE_TRY(fields.check());
+  const auto on = node_named(call, where);
+  if (!on) return on.error();
+  return answer(call, name, call.propose({{"op", "vm_migrate"}, {"vm", vm->id}, {"on", *on}}),
+                wait);
+}
+
+Outcome cancel_migration(Call& call, const std::string& name) {
+  auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  auto done = call.propose({{"op", "vm_migrate_cancel"}, {"vm", vm->id}});
+  return done ? vms_json(call, name) : done;
 }
 
 // Snapshots

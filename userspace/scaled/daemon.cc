@@ -68,6 +68,10 @@ Member::Member(const Paths& paths, Config config, host::Watchdog& watchdog)
 
 Member::~Member() {
   server_.reset();
+  {
+    const std::lock_guard lock(poking_);
+    poked_ = nullptr;
+  }
   vms_.reset();
   schedules_.reset();
   membership_.reset();
@@ -153,6 +157,8 @@ Result<void> Member::start(http::Handler handler) {
       [this](bool announce) {
         if (announce && !config_.single) hints_.announce(replica_->applied().index);
         if (agent_) agent_->poke();
+        const std::lock_guard lock(poking_);
+        if (poked_ != nullptr) poked_->poke();
       },
       [this](const meta::Position& at) { audit_->begin(at); });
   agent_ = std::make_unique<Agent>(paths_, config_, *replica_, peers_, [this] {
@@ -196,6 +202,8 @@ Result<void> Member::start(http::Handler handler) {
     });
   schedules_ = std::make_unique<Schedules>(*this);
   vms_ = std::make_unique<Vms>(*this);
+  const std::lock_guard lock(poking_);
+  poked_ = vms_.get();
   return {};
 }
 

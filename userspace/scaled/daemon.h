@@ -43,6 +43,7 @@ class Member {
   /// Whether this node's time is over, so that others may go on without it.
   bool expired() const { return liveness_->expired(); }
   Peers& peers() { return peers_; }
+  Vms& vms() { return *vms_; }
   Audit& audit() { return *audit_; }
   /// This node leads no more. Waits until that is so, for a while.
   void resign();
@@ -71,6 +72,8 @@ class Member {
   std::unique_ptr<Membership> membership_;
   std::unique_ptr<Schedules> schedules_;
   std::unique_ptr<Vms> vms_;
+  std::mutex poking_;
+  Vms* poked_ = nullptr;                  // from when there is one, under poking_
   journal::EtcdLog* etcd_log_ = nullptr;  // the replica's, where there is one
   std::unique_ptr<http::Server> server_;
   std::jthread metadata_;

@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace scaled {
 
@@ -31,6 +32,8 @@ constexpr int kConnections = 4;  // to each peer: one slow request holds up a qu
 constexpr int kPollMs = 500;
 constexpr size_t kMaxTokens = 256;
 constexpr size_t kIdleConnections = 4;
+constexpr const char* kLibvirt = "/run/libvirt/libvirt-sock";
+constexpr int kSilentMs = 30'000;
 constexpr int kAcceptors = 4;  // so that a few that connect and stay silent hold up nobody
 
 class Socket {
@@ -42,6 +45,7 @@ class Socket {
   Socket(const Socket&) = delete;
   Socket& operator=(const Socket&) = delete;
   int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -194,11 +198,19 @@ Result<void> Peers::listen() {
 }
 
 json::object Peers::admit(NodeId node, uint64_t life) {
+  return admit({node, life, false, steady_clock::now() + kTokenLife});
+}
+
+json::object Peers::admit_libvirt(NodeId node) {
+  return admit({node, 0, true, steady_clock::now() + kTokenLife});
+}
+
+json::object Peers::admit(const Admitted& who) {
   const std::string token = tls::random_hex(kTokenBytes);
   const std::lock_guard lock(mutex_);
   const auto now = steady_clock::now();
   std::erase_if(tokens_, [&](const auto& item) { return item.second.until < now; });
-  if (tokens_.size() < kMaxTokens) tokens_[token] = {node, life, now + kTokenLife};
+  if (tokens_.size() < kMaxTokens) tokens_[token] = who;
   return {{"token", token}};
 }
 
@@ -213,6 +225,8 @@ void Peers::accept_loop(const std::stop_token& stop) {
     if (::poll(&ready, 1, kPollMs) <= 0) continue;
     const Socket socket(::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC));
     if (socket.get() >= 0) accept_one(**kernel, socket.get());
+    const std::lock_guard lock(mutex_);
+    channels_.remove_if([](const host::Channel& one) { return one.over(); });
   }
 }
 
@@ -246,6 +260,10 @@ void Peers::accept_one(control::Kernel& kernel, int fd) {
     return;
   }
   prepare(fd);
+  if (who.libvirt) {
+    accept_libvirt(fd);
+    return;
+  }
   if (auto done = kernel.set_peer(who.node, who.life); !done) {
     spdlog::warn("backplane: node {}: {}", who.node.value, done.error().text);
     return;
@@ -258,6 +276,56 @@ void Peers::accept_one(control::Kernel& kernel, int fd) {
     spdlog::warn("backplane: node {}: {}", who.node.value, done.error().text);
 }
 
+void Peers::accept_libvirt(int fd) {
+  auto libvirt = host::connect_local(kLibvirt);
+  if (!libvirt) {
+    spdlog::warn("{}", libvirt.error().text);
+    return;
+  }
+  // Its machine may end without a word.
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &kSilentMs, sizeof(kSilentMs));
+  const int own = ::dup(fd);
+  if (own < 0 || ::send(fd, "+", 1, MSG_NOSIGNAL) != 1) {
+    ::close(*libvirt);
+    if (own >= 0) ::close(own);
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  channels_.emplace_back(own, *libvirt);
+}
+
+Result<int> Peers::connect_libvirt(NodeId node) {
+  auto admitted = call(node, "/peer/libvirt", {}, kAdmitTimeout);
+  // A connection that was kept breaks where that daemon was restarted; a token more does no harm.
+  if (!admitted) admitted = call(node, "/peer/libvirt", {}, kAdmitTimeout);
+  if (!admitted) return admitted.error();
+  auto socket = greet(node, *admitted);
+  if (socket) setsockopt(*socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &kSilentMs, sizeof(kSilentMs));
+  return socket;
+}
+
+Result<int> Peers::greet(NodeId node, const json::object& admitted) {
+  const std::string token = json::value_to<std::string>(admitted.at("token"));
+  Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  set_timeouts(socket.get(), kGreetingTimeout);
+  sockaddr_in address{};
+  char ready = 0;
+  if (!fill_address(address, address_of(node), kBackplanePort) ||
+      ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
+    return failed("connect to node " + std::to_string(node.value));
+  const auto there = secure(socket.get(), tls::Side::client);
+  if (!there) return there.error();
+  if (*there && *there != node)
+    return Error{Code::invalid, "backplane: node " + std::to_string(there->value) +
+                                    " answers in the place of node " + std::to_string(node.value)};
+  if (::send(socket.get(), token.data(), token.size(), MSG_NOSIGNAL) !=
+          static_cast<ssize_t>(token.size()) ||
+      !receive_all(socket.get(), &ready, 1))
+    return failed("greet node " + std::to_string(node.value));
+  prepare(socket.get());
+  return socket.release();
+}
+
 Result<void> Peers::connect(control::Kernel& kernel, NodeId node, uint64_t life,
                             uint64_t peer_life) {
   for (int i = 0; i < kConnections; i++) {
@@ -265,25 +333,9 @@ Result<void> Peers::connect(control::Kernel& kernel, NodeId node, uint64_t life,
                          {{"node", config_.node.value}, {"life", life}, {"peer_life", peer_life}},
                          kAdmitTimeout);
     if (!admitted) return admitted.error();
-    const std::string token = json::value_to<std::string>(admitted->at("token"));
-    const Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    set_timeouts(socket.get(), kGreetingTimeout);
-    sockaddr_in address{};
-    char ready = 0;
-    if (!fill_address(address, address_of(node), kBackplanePort) ||
-        ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
-      return failed("connect to node " + std::to_string(node.value));
-    const auto there = secure(socket.get(), tls::Side::client);
-    if (!there) return there.error();
-    if (*there && *there != node)
-      return Error{Code::invalid, "backplane: node " + std::to_string(there->value) +
-                                      " answers in the place of node " +
-                                      std::to_string(node.value)};
-    if (::send(socket.get(), token.data(), token.size(), MSG_NOSIGNAL) !=
-            static_cast<ssize_t>(token.size()) ||
-        !receive_all(socket.get(), &ready, 1))
-      return failed("greet node " + std::to_string(node.value));
-    prepare(socket.get());
+    const auto greeted = greet(node, *admitted);
+    if (!greeted) return greeted.error();
+    const Socket socket(*greeted);
     CORE_TRY(kernel.add_socket(node, peer_life, control::Role::initiator, socket.get(),
                                config_.plain_backplane));
   }

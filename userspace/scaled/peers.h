@@ -3,6 +3,7 @@
 
 #include <boost/json.hpp>
 #include <chrono>
+#include <list>
 #include <map>
 #include <mutex>
 #include <string>
@@ -12,6 +13,7 @@
 #include "config.h"
 #include "control/kernel.h"
 #include "core/id.h"
+#include "host/channel.h"
 #include "http/http.h"
 #include "meta/cluster.h"
 #include "policy/proposals.h"
@@ -25,7 +27,8 @@ namespace scaled {
 /// A backplane connection: the initiator gets a one-time token from the peer by such a call, then
 /// connects to the peer's backplane port, where mutual TLS gives the keys to both kernels (or, in a
 /// cluster with a plain backplane, nothing does), and sends it; from the next byte on the stream
-/// belongs to the kernels. A CRC32C guards the data of a plain one.
+/// belongs to the kernels. A CRC32C guards the data of a plain one. In the same way libvirt gets at
+/// that of another node, so that it need not listen itself: its connections pass through here.
 class Peers {
  public:
   explicit Peers(const Config& config) : config_(config) {}
@@ -48,22 +51,31 @@ class Peers {
 
   /// Takes backplane connections until destruction.
   Result<void> listen();
-  /// Answers a peer that wants to connect: {"token", "life"}.
+  /// Answers a peer that wants to connect: {"token"}.
   boost::json::object admit(core::NodeId node, uint64_t life);
+  /// Answers a peer whose libvirt wants to connect to ours: {"token"}.
+  boost::json::object admit_libvirt(core::NodeId node);
   /// Connects to a peer's kernel and hands the sockets to ours.
   Result<void> connect(control::Kernel& kernel, core::NodeId node, uint64_t life,
                        uint64_t peer_life);
+  /// A connection to a peer's libvirt, as a socket that the caller closes.
+  Result<int> connect_libvirt(core::NodeId node);
 
  private:
   struct Admitted {
     core::NodeId node;
     uint64_t life = 0;
+    bool libvirt = false;
     std::chrono::steady_clock::time_point until;
   };
 
   http::Target target(core::NodeId node, const std::string& address) const;
   void accept_loop(const std::stop_token& stop);
   void accept_one(control::Kernel& kernel, int fd);
+  void accept_libvirt(int fd);
+  boost::json::object admit(const Admitted& who);
+  /// A connection that the peer has admitted, by the answer to such a call.
+  Result<int> greet(core::NodeId node, const boost::json::object& admitted);
   /// Who the other side is; nobody on a plain backplane.
   Result<core::NodeId> secure(int fd, tls::Side side) const;
 
@@ -73,6 +85,7 @@ class Peers {
   std::map<std::string, Admitted> tokens_;
   // Connections that wait for the next call; a handshake costs more than most calls.
   std::map<core::NodeId, std::vector<std::unique_ptr<http::Client>>> idle_;
+  std::list<host::Channel> channels_;
   int listener_ = -1;
   std::vector<std::jthread> threads_;
 };

@@ -12,6 +12,7 @@
 
 #include "core/rest.h"
 #include "daemon.h"
+#include "host/cpu.h"
 #include "host/dm.h"
 #include "host/reset.h"
 #include "policy/hosts.h"
@@ -31,9 +32,12 @@ namespace {
 constexpr seconds kLookEvery{1};
 constexpr std::chrono::milliseconds kGuardEvery{250};
 constexpr seconds kProposeFor{10};
+constexpr std::chrono::milliseconds kAbortEvery{100};
+constexpr seconds kTellPauseFor{60};
+// From a node at once: they share its network, and each that ends frees memory.
+constexpr ptrdiff_t kMovesAtOnce = 2;
 // A guest that was asked to power off, or to go on with a full disk, is asked again.
 constexpr seconds kAskEvery{10};
-constexpr const char* kUri = "qemu:///system";
 constexpr const char* kSocket = "/run/libvirt/libvirt-sock";
 constexpr const char* kKvm = "/dev/kvm";
 constexpr uint64_t kMib = uint64_t{1} << 20;
@@ -64,6 +68,8 @@ Seen seen_of(hypervisor::State state) {
       return Seen::paused;
     case hypervisor::State::io_error:
       return Seen::no_space;
+    case hypervisor::State::moving:
+      return Seen::moving;
     default:
       return Seen::ending;
   }
@@ -82,7 +88,38 @@ Vms::Vms(Member& member)
       thread_([this](const std::stop_token& stop) { run(stop); }),
       guard_([this](const std::stop_token& stop) { guard(stop); }) {}
 
-Vms::~Vms() = default;
+// A migration's thread waits for libvirt: that gives up when it is told to.
+Vms::~Vms() {
+  thread_.request_stop();
+  thread_.join();
+  for (const auto& [uuid, move] : moves_) {
+    while (!move->result()) {
+      // Refused until libvirt has begun.
+      if (watch_.open()) (void)watch_.hypervisor->abort(uuid);
+      std::this_thread::sleep_for(kAbortEvery);
+    }
+  }
+  moves_.clear();
+}
+
+void Vms::poke() {
+  const std::lock_guard lock(mutex_);
+  changed_ = true;
+  poked_.notify_all();
+}
+
+void Vms::rest(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  poked_.wait_until(lock, stop, Clock::now() + kLookEvery, [&] { return moving_ && changed_; });
+  changed_ = false;
+}
+
+std::optional<hypervisor::Hypervisor::Progress> Vms::progress(const std::string& uuid) {
+  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
+  if (!opened) return std::nullopt;
+  const auto progress = (*opened)->progress(uuid);
+  return progress ? *progress : std::nullopt;
+}
 
 Result<json::object> Vms::propose(json::object body) {
   return member_.replica().propose(std::move(body), Clock::now() + kProposeFor);
@@ -90,7 +127,7 @@ Result<json::object> Vms::propose(json::object body) {
 
 void Vms::run(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
-    core::rest_until(stop, Clock::now() + kLookEvery);
+    rest(stop);
     if (stop.stop_requested()) return;
     if (member_.agent().life() == 0) continue;
     if (!database_) {
@@ -102,6 +139,13 @@ void Vms::run(const std::stop_token& stop) {
     const auto vms = meta::Cluster(*database_).vms();
     if (!vms) continue;
     if (connect(!vms->empty())) serve(*vms);
+    end_moves();
+    say_pauses(*vms);
+    const core::NodeId self = member_.config().node;
+    moving_ = !moves_.empty() || !left_.empty() ||
+              std::any_of(vms->begin(), vms->end(), [&](const meta::Vm& vm) {
+                return vm.to_node == self || (vm.node == self && vm.state == "arriving");
+              });
     if (member_.replica().leading())
       lead(*vms);
     else
@@ -119,6 +163,7 @@ void Vms::report_capacity() {
                              {"life", life},
                              {"memory_mib", memory_for_guests()},
                              {"cpus", cpus},
+                             {"cpu", host::cpu_kind()},
                              {"problem", problem}});
   if (!said) return;
   told_life_ = life;
@@ -129,7 +174,7 @@ Result<void> Vms::Watch::open() {
   if (hypervisor && hypervisor->alive()) return {};
   known.clear();
   hypervisor.reset();
-  auto opened = hypervisor::Hypervisor::open(kUri);
+  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
   if (!opened) return opened.error();
   hypervisor = std::move(*opened);
   return {};
@@ -232,10 +277,9 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
     meta::Vm vm = at == vms.end() ? meta::Vm{} : *at;
     if (at == vms.end()) vm.uuid = domain.uuid;
     failed_.erase(domain.uuid);
-    const bool here =
-        at != vms.end() && vm.node == member_.config().node && vm.life == member_.agent().life();
-    act(vm, {here, vm.run == domain.run, held, false, seen_of(domain.state)});
-    if (here && vm.run == domain.run && !held) keep_sizes(vm);
+    const vm::View view = view_of(vm, &domain, at != vms.end());
+    act(vm, view);
+    if (view.here && view.this_run && !held && !vm.to_node) keep_sizes(vm);
   }
   for (const meta::Vm& vm : vms) {
     if (vm.node != member_.config().node || vm.life != member_.agent().life() ||
@@ -248,8 +292,56 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
     else if (!open && vm.state == "starting" && !held)
       say_ended(vm, "failed", open.error().text);
     else
-      act(vm, {true, false, held, open && *open, Seen::absent});
+      act(vm, view_of(vm, nullptr, true));
   }
+}
+
+vm::View Vms::view_of(const meta::Vm& vm, const Ours* domain, bool known) {
+  const core::NodeId self = member_.config().node;
+  const uint64_t life = member_.agent().life();
+  vm::View view;
+  view.here = known && vm.node == self && vm.life == life;
+  view.held = member_.expired();
+  if (domain != nullptr) {
+    view.this_run = domain->run == vm.run;
+    view.arrives = known && vm.to_node == self && vm.to_life == life && domain->run == vm.runs;
+    view.seen = seen_of(domain->state);
+  } else {
+    const auto open = disks_open(vm);
+    view.disks_open = open && *open;
+  }
+  if (view.here && vm.to_node) look_at_target(vm, view);
+  return view;
+}
+
+void Vms::look_at_target(const meta::Vm& vm, vm::View& view) {
+  const auto move = moves_.find(vm.uuid);
+  const auto result = move == moves_.end() ? std::nullopt : move->second->result();
+  const bool ours = move != moves_.end() && !result;
+  // It has gone since it was seen here: that is seen next time.
+  const bool gone = result && *result && view.seen != Seen::absent;
+  // One that an earlier run of this daemon began goes on in libvirt. Of a domain that is gone, or
+  // of which libvirt says nothing, none is known.
+  const auto progress = ours || gone || view.seen == Seen::absent
+                            ? Result<std::optional<hypervisor::Hypervisor::Progress>>(std::nullopt)
+                            : watch_.hypervisor->progress(vm.uuid);
+  view.busy = ours || gone || !progress || progress->has_value();
+  meta::Cluster cluster(*database_);
+  const auto nodes = cluster.nodes();
+  const auto opened = cluster.opened();
+  if (!nodes || !opened) return;
+  view.target_lost = std::none_of(nodes->begin(), nodes->end(), [&](const meta::Node& one) {
+    return one.id == vm.to_node && one.life == vm.to_life && one.state == "up";
+  });
+  size_t open = 0;
+  for (const meta::Opened& row : *opened) {
+    if (row.node != vm.to_node || std::none_of(vm.disks.begin(), vm.disks.end(),
+                                               [&](const auto& d) { return d.vsd == row.vsd; }))
+      continue;
+    open += row.state == "open";
+    view.target_lost = view.target_lost || row.state == "failed";
+  }
+  view.target_open = open == vm.disks.size();
 }
 
 // A disk that has grown: the device first, then the guest is told. Said once more after a restart.
@@ -304,14 +396,19 @@ void Vms::act(const meta::Vm& vm, const vm::View& view) {
       done = watch_.hypervisor->destroy(vm.uuid);
       break;
     case Act::say:
-      if (auto said = propose({{"op", "vm_state"},
-                               {"vm", vm.id},
-                               {"node", vm.node.value},
-                               {"life", vm.life},
-                               {"run", vm.run},
-                               {"state", vm::row_state(view.seen)}});
-          !said)
-        done = said.error();
+      done = say_state(vm, vm::row_state(view.seen));
+      break;
+    case Act::migrate:
+      done = migrate(vm);
+      break;
+    case Act::abort:
+      done = watch_.hypervisor->abort(vm.uuid);
+      break;
+    case Act::moved:
+      done = say_moved(vm);
+      break;
+    case Act::stays:
+      done = say_stays(vm, view);
       break;
     case Act::say_ended: {
       const std::string how = watch_.hypervisor->ended(vm.uuid);
@@ -325,6 +422,101 @@ void Vms::act(const meta::Vm& vm, const vm::View& view) {
     }
   }
   if (!done) spdlog::warn("VM {}: {}", vm.name, done.error().text);
+}
+
+// What a node proposes of a run that is its own.
+json::object Vms::of_run(const char* op, const meta::Vm& vm) {
+  return {{"op", op}, {"vm", vm.id}, {"node", vm.node.value}, {"life", vm.life}, {"run", vm.run}};
+}
+
+// That it begins is said first: what a daemon that ended meanwhile leaves behind is never taken for
+// the beginning of another attempt.
+Result<void> Vms::migrate(const meta::Vm& vm) {
+  if (std::count_if(moves_.begin(), moves_.end(),
+                    [](const auto& one) { return !one.second->result(); }) >= kMovesAtOnce)
+    return {};
+  const auto said = propose(of_run("vm_moving", vm));
+  if (!said) return said.error();
+  (void)watch_.hypervisor->ended(vm.uuid);
+  (void)watch_.hypervisor->stopped_to_move(vm.uuid);
+  const core::NodeId to = vm.to_node;
+  const std::string path =
+      member_.paths().socket + "." + std::to_string(vm.id) + "-" + std::to_string(vm.runs);
+  moves_[vm.uuid] = std::make_unique<Migration>(
+      vm, path,
+      [this, to] {
+        auto socket = member_.peers().connect_libvirt(to);
+        if (!socket) spdlog::warn("libvirt of node {}: {}", to.value, socket.error().text);
+        return socket;
+      },
+      [this] { poke(); });
+  moving_ = true;
+  return {};
+}
+
+// It is not here any more. Where its guest powered off, or QEMU ended, it did not go anywhere.
+Result<void> Vms::say_moved(const meta::Vm& vm) {
+  const std::string how = watch_.hypervisor->ended(vm.uuid);
+  if (!how.empty() && how != "migrated") {
+    say_ended(vm, how, reason_of(how));
+    return {};
+  }
+  const auto stopped = watch_.hypervisor->stopped_to_move(vm.uuid);
+  const auto said = propose(of_run("vm_moved", vm));
+  if (!said && said.error().code != Code::stale) return said.error();
+  if (said && stopped) left_.push_back({vm, *stopped});
+  if (said) spdlog::info("VM {}: has moved to node {}", vm.name, vm.to_node.value);
+  return {};
+}
+
+Result<void> Vms::say_stays(const meta::Vm& vm, const vm::View& view) {
+  const auto move = moves_.find(vm.uuid);
+  std::string why = "its node's daemon was restarted";
+  if (move != moves_.end() && move->second->run() == vm.runs) {
+    const auto result = move->second->result();
+    if (result && !*result) why = result->error().text;
+  }
+  if (view.target_lost)
+    why = "node " + std::to_string(vm.to_node.value) + " was lost, or has not its disks";
+  if (vm.move == "cancelled") why = "it was cancelled";
+  json::object body = of_run("vm_stays", vm);
+  body["reason"] = why;
+  const auto said = propose(std::move(body));
+  if (!said && said.error().code != Code::stale) return said.error();
+  spdlog::warn("VM {}: does not move: {}", vm.name, why);
+  return {};
+}
+
+// Those that have ended and of which the cluster knows.
+void Vms::end_moves() {
+  const auto vms = meta::Cluster(*database_).vms();
+  if (!vms) return;
+  std::erase_if(moves_, [&](const auto& one) {
+    return one.second->result() && std::none_of(vms->begin(), vms->end(), [&](const auto& vm) {
+             return vm.uuid == one.first && vm.to_node && vm.runs == one.second->run();
+           });
+  });
+}
+
+// By this node's clock alone: from when its guest stood still to when the cluster says that it
+// runs.
+void Vms::say_pauses(const std::vector<meta::Vm>& vms) {
+  std::erase_if(left_, [&](const Left& left) {
+    const auto at = std::find_if(vms.begin(), vms.end(),
+                                 [&](const meta::Vm& vm) { return vm.id == left.vm.id; });
+    if (at == vms.end() || at->runs != left.vm.runs || Clock::now() - left.at > kTellPauseFor)
+      return true;
+    if (at->run != left.vm.runs || at->state == "arriving") return false;
+    if (at->state != "running") return true;  // it was paused by somebody
+    const auto ms =
+        std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - left.at).count();
+    spdlog::info("VM {}: its guest stood still for {} ms", at->name, ms);
+    (void)propose({{"op", "vm_paused_for"},
+                   {"vm", at->id},
+                   {"run", at->run},
+                   {"ms", static_cast<uint64_t>(ms)}});
+    return true;
+  });
 }
 
 Result<void> Vms::create(const meta::Vm& vm) {
@@ -347,14 +539,19 @@ Result<void> Vms::create(const meta::Vm& vm) {
   return {};
 }
 
+Result<void> Vms::say_state(const meta::Vm& vm, const char* state) {
+  json::object body = of_run("vm_state", vm);
+  body["state"] = state;
+  const auto said = propose(std::move(body));
+  if (!said) return said.error();
+  return {};
+}
+
 void Vms::say_ended(const meta::Vm& vm, const std::string& how, const std::string& reason) {
-  const auto said = propose({{"op", "vm_ended"},
-                             {"vm", vm.id},
-                             {"node", vm.node.value},
-                             {"life", vm.life},
-                             {"run", vm.run},
-                             {"how", how},
-                             {"reason", reason}});
+  json::object body = of_run("vm_ended", vm);
+  body["how"] = how;
+  body["reason"] = reason;
+  const auto said = propose(std::move(body));
   if (!said && said.error().code != Code::stale)
     spdlog::warn("VM {}: {}", vm.name, said.error().text);
   if (said && vm.wanted != "off") spdlog::warn("VM {}: run {} ended: {}", vm.name, vm.run, reason);

@@ -4,15 +4,18 @@
 #include <atomic>
 #include <boost/json.hpp>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "hypervisor/hypervisor.h"
 #include "meta/cluster.h"
+#include "migration.h"
 #include "vm/lifecycle.h"
 
 namespace scaled {
@@ -29,6 +32,10 @@ class Vms {
  public:
   explicit Vms(Member& member);
   ~Vms();
+  /// The metadata has changed: what moves is looked at without delay.
+  void poke();
+  /// How far a VM of this node's has moved; nothing where none is under way.
+  std::optional<hypervisor::Hypervisor::Progress> progress(const std::string& uuid);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -49,13 +56,29 @@ class Vms {
     core::Result<std::vector<Ours>> ours();
   };
 
+  /// What a migration's guest stood still for is known when it goes on.
+  struct Left {
+    meta::Vm vm;
+    Clock::time_point at;
+  };
+
   void run(const std::stop_token& stop);
+  void rest(const std::stop_token& stop);
   void guard(const std::stop_token& stop);
   void report_capacity();
   bool connect(bool needed);
   void serve(const std::vector<meta::Vm>& vms);
+  vm::View view_of(const meta::Vm& vm, const Ours* domain, bool known);
+  void look_at_target(const meta::Vm& vm, vm::View& view);
   void act(const meta::Vm& vm, const vm::View& view);
+  core::Result<void> migrate(const meta::Vm& vm);
+  core::Result<void> say_moved(const meta::Vm& vm);
+  core::Result<void> say_stays(const meta::Vm& vm, const vm::View& view);
+  void end_moves();
+  void say_pauses(const std::vector<meta::Vm>& vms);
   void say_ended(const meta::Vm& vm, const std::string& how, const std::string& reason);
+  static boost::json::object of_run(const char* op, const meta::Vm& vm);
+  core::Result<void> say_state(const meta::Vm& vm, const char* state);
   core::Result<void> create(const meta::Vm& vm);
   core::Result<bool> disks_open(const meta::Vm& vm);
   void keep_sizes(const meta::Vm& vm);
@@ -75,6 +98,12 @@ class Vms {
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID
   std::map<std::string, std::string> noted_;        // conditions that are set here
   std::atomic<bool> guests_{false};                 // some run here, or begin to
+  std::map<std::string, std::unique_ptr<Migration>> moves_;  // from here, by UUID
+  std::vector<Left> left_;
+  std::mutex mutex_;
+  std::condition_variable_any poked_;
+  bool changed_ = false;
+  bool moving_ = false;  // some move from here, or to here
   std::jthread thread_;
   std::jthread guard_;  // last
 };

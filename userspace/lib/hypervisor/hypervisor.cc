@@ -52,6 +52,7 @@ std::string uuid_of(virDomainPtr domain) {
 State state_of(int state, int reason) {
   switch (state) {
     case VIR_DOMAIN_PAUSED:
+      if (reason == VIR_DOMAIN_PAUSED_MIGRATION) return State::moving;
       return reason == VIR_DOMAIN_PAUSED_IOERROR ? State::io_error : State::paused;
     case VIR_DOMAIN_RUNNING:
     case VIR_DOMAIN_BLOCKED:
@@ -89,12 +90,15 @@ Hypervisor::~Hypervisor() {
 bool Hypervisor::alive() const { return virConnectIsAlive(connection_) == 1; }
 
 int Hypervisor::note(virConnectPtr, virDomainPtr domain, int event, int detail, void* ended) {
+  auto& all = **static_cast<std::shared_ptr<Ended>*>(ended);
+  const std::lock_guard lock(all.mutex);
+  if (event == VIR_DOMAIN_EVENT_SUSPENDED && detail == VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED)
+    all.stopped[uuid_of(domain)] = std::chrono::steady_clock::now();
   if (event != VIR_DOMAIN_EVENT_STOPPED) return 0;
   const char* how = "failed";
   if (detail == VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN) how = "shutdown";
   if (detail == VIR_DOMAIN_EVENT_STOPPED_CRASHED) how = "crashed";
-  auto& all = **static_cast<std::shared_ptr<Ended>*>(ended);
-  const std::lock_guard lock(all.mutex);
+  if (detail == VIR_DOMAIN_EVENT_STOPPED_MIGRATED) how = "migrated";
   all.how[uuid_of(domain)] = how;
   return 0;
 }
@@ -132,12 +136,18 @@ Error Hypervisor::lookup_error() {
   return last_error(virGetLastErrorCode() == VIR_ERR_NO_DOMAIN ? Code::not_found : Code::unknown);
 }
 
-Result<std::string> Hypervisor::xml(const std::string& uuid) {
+Result<std::string> Hypervisor::xml_with(const std::string& uuid, unsigned flags) {
   const DomainHandle domain(virDomainLookupByUUIDString(connection_, uuid.c_str()));
   if (!domain) return lookup_error();
-  const std::unique_ptr<char, FreeText> text(virDomainGetXMLDesc(domain.get(), 0));
+  const std::unique_ptr<char, FreeText> text(virDomainGetXMLDesc(domain.get(), flags));
   if (!text) return last_error(Code::unknown);
   return std::string(text.get());
+}
+
+Result<std::string> Hypervisor::xml(const std::string& uuid) { return xml_with(uuid, 0); }
+
+Result<std::string> Hypervisor::movable_xml(const std::string& uuid) {
+  return xml_with(uuid, VIR_DOMAIN_XML_MIGRATABLE | VIR_DOMAIN_XML_SECURE);
 }
 
 Result<void> Hypervisor::create(const std::string& xml) {
@@ -167,6 +177,48 @@ Result<void> Hypervisor::resize(const std::string& uuid, const std::string& path
   return on(uuid, [&](virDomainPtr domain) {
     return virDomainBlockResize(domain, path.c_str(), bytes, VIR_DOMAIN_BLOCK_RESIZE_BYTES);
   });
+}
+
+// Paused there: libvirt lets the guest here go on where it has no answer from there, though that
+// may have begun. It is tunnelled through the connection that the URI names: that is what is
+// encrypted.
+Result<void> Hypervisor::migrate(const std::string& uuid, const std::string& uri,
+                                 const std::string& xml) {
+  const DomainHandle domain(virDomainLookupByUUIDString(connection_, uuid.c_str()));
+  if (!domain) return lookup_error();
+  virTypedParameterPtr parameters = nullptr;
+  int count = 0;
+  int most = 0;
+  Result<void> done;
+  if (virTypedParamsAddString(&parameters, &count, &most, VIR_MIGRATE_PARAM_DEST_XML,
+                              xml.c_str()) != 0 ||
+      virDomainMigrateToURI3(domain.get(), uri.c_str(), parameters, static_cast<unsigned>(count),
+                             VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER | VIR_MIGRATE_TUNNELLED |
+                                 VIR_MIGRATE_PAUSED | VIR_MIGRATE_AUTO_CONVERGE |
+                                 VIR_MIGRATE_ABORT_ON_ERROR) != 0)
+    done = last_error(Code::conflict);
+  virTypedParamsFree(parameters, count);
+  return done;
+}
+
+Result<void> Hypervisor::abort(const std::string& uuid) { return on(uuid, virDomainAbortJob); }
+
+Result<std::optional<Hypervisor::Progress>> Hypervisor::progress(const std::string& uuid) {
+  virDomainJobInfo job{};
+  const auto done =
+      on(uuid, [&](virDomainPtr domain) { return virDomainGetJobInfo(domain, &job); });
+  if (!done) return done.error();
+  if (job.type != VIR_DOMAIN_JOB_BOUNDED && job.type != VIR_DOMAIN_JOB_UNBOUNDED)
+    return std::optional<Progress>();
+  return std::optional<Progress>({job.memProcessed, job.memRemaining});
+}
+
+std::optional<std::chrono::steady_clock::time_point> Hypervisor::stopped_to_move(
+    const std::string& uuid) {
+  const std::lock_guard lock(ended_->mutex);
+  const auto at = ended_->stopped.find(uuid);
+  if (at == ended_->stopped.end()) return std::nullopt;
+  return ended_->stopped.extract(at).mapped();
 }
 
 }  // namespace hypervisor

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +22,11 @@ using core::Code;
 using core::Error;
 using core::Result;
 
-enum class State : uint8_t { running, paused, io_error, ending };
+/// `moving`: paused for the last part of a migration, or until the first one has come.
+enum class State : uint8_t { running, paused, io_error, moving, ending };
+
+/// The libvirt that runs QEMU on this machine.
+inline constexpr const char* kSystem = "qemu:///system";
 
 /// An active domain. `id` is another one after each of its starts.
 struct Domain {
@@ -45,6 +51,8 @@ class Hypervisor {
   Result<std::vector<Domain>> domains();
   /// Code::not_found where it has ended.
   Result<std::string> xml(const std::string& uuid);
+  /// What a domain is to be at the other end of a migration.
+  Result<std::string> movable_xml(const std::string& uuid);
   /// Runs a domain that is gone when it has ended.
   Result<void> create(const std::string& xml);
   Result<void> resume(const std::string& uuid);
@@ -55,19 +63,36 @@ class Hypervisor {
   /// Has the guest see that the device behind a disk of its has grown to that size.
   Result<void> resize(const std::string& uuid, const std::string& path, uint64_t bytes);
 
-  /// How a domain ended since it was asked last: "shutdown" by its guest, "crashed", "failed";
-  /// "" where nobody saw it.
+  /// Moves a domain to the libvirt at `uri` while its guest runs, and makes it `xml` there. When
+  /// this has ended well it is gone here and paused there; with an error it may be anything of the
+  /// two, but nothing runs there. Blocks as long as that takes.
+  Result<void> migrate(const std::string& uuid, const std::string& uri, const std::string& xml);
+  /// Ends what another object's migrate() does, if that can still be ended.
+  Result<void> abort(const std::string& uuid);
+  /// What a migration has done so far; nothing where none is under way.
+  struct Progress {
+    uint64_t bytes = 0;      ///< that have gone over
+    uint64_t remaining = 0;  ///< of memory, now: guests change it meanwhile
+  };
+  Result<std::optional<Progress>> progress(const std::string& uuid);
+  /// When a domain's guest last stood still for the last part of a migration.
+  std::optional<std::chrono::steady_clock::time_point> stopped_to_move(const std::string& uuid);
+
+  /// How a domain ended since it was asked last: "shutdown" by its guest, "crashed", "migrated",
+  /// "failed"; "" where nobody saw it.
   std::string ended(const std::string& uuid);
 
  private:
   explicit Hypervisor(_virConnect* connection) : connection_(connection) {}
   static Error lookup_error();
+  Result<std::string> xml_with(const std::string& uuid, unsigned flags);
   template <class Call>
   Result<void> on(const std::string& uuid, Call call);
   /// What libvirt's events said; an event may come while this object goes.
   struct Ended {
     std::mutex mutex;
     std::map<std::string, std::string> how;  // by UUID
+    std::map<std::string, std::chrono::steady_clock::time_point> stopped;
   };
   static int note(_virConnect*, _virDomain* domain, int event, int detail, void* ended);
 

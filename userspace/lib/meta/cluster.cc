@@ -63,14 +63,15 @@ Result<std::optional<ClusterInfo>> Cluster::info() {
 Result<std::vector<Node>> Cluster::nodes() {
   return rows(
       database_,
-      "SELECT id, name, lan_addr, backplane_addr, state, life, version, seen, since, leaving "
-      "FROM node ORDER BY id",
+      "SELECT id, name, lan_addr, backplane_addr, state, life, version, seen, since, leaving, "
+      "drain FROM node ORDER BY id",
       [](SQLite::Statement& row) {
         return Node{{u64(row.getColumn(0))},      row.getColumn(1).getString(),
                     row.getColumn(2).getString(), row.getColumn(3).getString(),
                     row.getColumn(4).getString(), u64(row.getColumn(5)),
                     row.getColumn(6).getString(), u64(row.getColumn(7)),
-                    row.getColumn(8).getInt64(),  row.getColumn(9).getInt() != 0};
+                    row.getColumn(8).getInt64(),  row.getColumn(9).getInt() != 0,
+                    row.getColumn(10).getString()};
       });
 }
 
@@ -145,7 +146,8 @@ Result<std::vector<Vm>> Cluster::vms() {
       rows(database_,
            "SELECT id, name, uuid, description, tags, vcpus, memory_mib, machine, cpu, priority, "
            "wanted, "
-           "how, node, life, run, state, reason, since, failures, retry_at FROM vm ORDER BY name",
+           "how, node, life, run, state, reason, since, failures, retry_at, runs, to_node, "
+           "to_life, move, paused_ms FROM vm ORDER BY name",
            [](SQLite::Statement& row) {
              Vm vm;
              int at = 0;
@@ -170,6 +172,11 @@ Result<std::vector<Vm>> Cluster::vms() {
              vm.since = row.getColumn(at++).getInt64();
              vm.failures = u64(row.getColumn(at++));
              vm.retry_at = row.getColumn(at++).getInt64();
+             vm.runs = u64(row.getColumn(at++));
+             vm.to_node = {u64(row.getColumn(at++))};
+             vm.to_life = u64(row.getColumn(at++));
+             vm.move = row.getColumn(at++).getString();
+             vm.paused_ms = u64(row.getColumn(at++));
              return vm;
            });
   if (!out) return out;
@@ -240,13 +247,12 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
 }
 
 Result<std::vector<Capacity>> Cluster::capacities() {
-  return rows(database_, "SELECT node, life, memory_mib, cpus, problem FROM capacity ORDER BY node",
+  return rows(database_,
+              "SELECT node, life, memory_mib, cpus, cpu, problem FROM capacity ORDER BY node",
               [](SQLite::Statement& row) {
-                return Capacity{{u64(row.getColumn(0))},
-                                u64(row.getColumn(1)),
-                                u64(row.getColumn(2)),
-                                u64(row.getColumn(3)),
-                                row.getColumn(4).getString()};
+                return Capacity{{u64(row.getColumn(0))},      u64(row.getColumn(1)),
+                                u64(row.getColumn(2)),        u64(row.getColumn(3)),
+                                row.getColumn(4).getString(), row.getColumn(5).getString()};
               });
 }
 

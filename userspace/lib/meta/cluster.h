@@ -28,6 +28,7 @@ struct Node {
   uint64_t seen = 0;     ///< every I/O that it planned under a map before this index has ended
   int64_t since = 0;     ///< when it came to this state, in seconds since 1970
   bool leaving = false;  ///< is to be removed when its disks are empty
+  std::string drain;  ///< runs no VMs: "restart", until it has another life; "on"; empty: it does
 };
 
 struct Disk {
@@ -154,11 +155,16 @@ struct Vm {
   core::NodeId node;      ///< that runs it; 0: none
   uint64_t life = 0;      ///< of that node
   uint64_t run = 0;       ///< grows with each start: at most one of them may run
-  std::string state;      ///< off, starting, running, paused, waiting
+  std::string state;      ///< off, starting, running, paused, arriving, waiting
   std::string reason;     ///< why it is in that state, where that is not plain
   int64_t since = 0;
   uint64_t failures = 0;  ///< starts and crashes, one after the other
   int64_t retry_at = 0;   ///< where it waits
+  uint64_t runs = 0;      ///< the last run; where it moves, the one that it will be there
+  core::NodeId to_node;   ///< where it moves; 0: nowhere
+  uint64_t to_life = 0;
+  std::string move;        ///< preparing, moving, or cancelled, where it moves
+  uint64_t paused_ms = 0;  ///< how long its guest stood still when it last moved
   std::vector<VmDisk> disks;
   std::vector<VmNic> nics;
 };
@@ -182,6 +188,7 @@ struct Capacity {
   uint64_t life = 0;
   uint64_t memory_mib = 0;  ///< without what the node itself needs
   uint64_t cpus = 0;
+  std::string cpu;      ///< what they are: guests with all of one go only where it is the same
   std::string problem;  ///< why it can run none
 };
 

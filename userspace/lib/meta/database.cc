@@ -18,7 +18,7 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE node(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, lan_addr TEXT NOT NULL,
          backplane_addr TEXT NOT NULL, state TEXT NOT NULL, life INTEGER NOT NULL,
          version TEXT NOT NULL, seen INTEGER NOT NULL, since INTEGER NOT NULL,
-         leaving INTEGER NOT NULL))",
+         leaving INTEGER NOT NULL, drain TEXT NOT NULL))",
     R"(CREATE TABLE disk(id INTEGER PRIMARY KEY, node INTEGER NOT NULL, uuid TEXT NOT NULL UNIQUE,
          serial TEXT NOT NULL, tier TEXT NOT NULL, slots INTEGER NOT NULL, state TEXT NOT NULL,
          life INTEGER NOT NULL, leaving INTEGER NOT NULL, since INTEGER NOT NULL))",
@@ -47,7 +47,9 @@ constexpr std::array kReplicated = {
          memory_mib INTEGER NOT NULL, machine TEXT NOT NULL, cpu TEXT NOT NULL,
          priority INTEGER NOT NULL, wanted TEXT NOT NULL, how TEXT NOT NULL, node INTEGER NOT NULL,
          life INTEGER NOT NULL, run INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
-         since INTEGER NOT NULL, failures INTEGER NOT NULL, retry_at INTEGER NOT NULL))",
+         since INTEGER NOT NULL, failures INTEGER NOT NULL, retry_at INTEGER NOT NULL,
+         runs INTEGER NOT NULL, to_node INTEGER NOT NULL, to_life INTEGER NOT NULL,
+         move TEXT NOT NULL, paused_ms INTEGER NOT NULL))",
     R"(CREATE TABLE vm_disk(vm INTEGER NOT NULL, slot INTEGER NOT NULL, vsd INTEGER NOT NULL UNIQUE,
          bus TEXT NOT NULL, PRIMARY KEY(vm, slot)) WITHOUT ROWID)",
     R"(CREATE TABLE vm_nic(vm INTEGER NOT NULL, slot INTEGER NOT NULL, mac TEXT NOT NULL UNIQUE,
@@ -62,7 +64,8 @@ constexpr std::array kReplicated = {
          snapshot INTEGER NOT NULL UNIQUE, bus TEXT NOT NULL, PRIMARY KEY(vm_snapshot, slot))
          WITHOUT ROWID)",
     R"(CREATE TABLE capacity(node INTEGER PRIMARY KEY, life INTEGER NOT NULL,
-         memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, problem TEXT NOT NULL))",
+         memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, cpu TEXT NOT NULL,
+         problem TEXT NOT NULL))",
     R"(CREATE TABLE tree(id INTEGER PRIMARY KEY, level INTEGER NOT NULL, refs INTEGER NOT NULL,
          body BLOB NOT NULL))",
     R"(CREATE TABLE extent(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, born INTEGER NOT NULL,
@@ -110,7 +113,7 @@ constexpr std::array kTables = {"counter",     "cluster",
                                 "vm_nic",      "vm_snapshot_nic",
                                 "capacity"};
 static_assert(kReplicated.size() == kTables.size());
-constexpr int kSchemaVersion = 5;
+constexpr int kSchemaVersion = 6;
 constexpr int kReaderBusyMs = 10'000;
 
 bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }

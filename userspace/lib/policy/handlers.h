@@ -74,7 +74,7 @@ Outcome schedule_delete(Context& c, const json::object& args);
 Result<void> may_take(Context& c, const json::object& args);
 void note_taken(Context& c, const json::object& args, const json::array& taken);
 
-// vms.cc
+// vms.cc, vm_runs.cc, vm_moves.cc
 Outcome vm_create(Context& c, const json::object& args);
 Outcome vm_edit(Context& c, const json::object& args);
 Outcome vm_delete(Context& c, const json::object& args);
@@ -83,6 +83,13 @@ Outcome vm_want(Context& c, const json::object& args);
 Outcome vm_state(Context& c, const json::object& args);
 Outcome vm_ended(Context& c, const json::object& args);
 Outcome vm_recover(Context& c, const json::object& args);
+Outcome vm_migrate(Context& c, const json::object& args);
+Outcome vm_moving(Context& c, const json::object& args);
+Outcome vm_moved(Context& c, const json::object& args);
+Outcome vm_stays(Context& c, const json::object& args);
+Outcome vm_migrate_cancel(Context& c, const json::object& args);
+Outcome node_drain(Context& c, const json::object& args);
+Outcome vm_paused_for(Context& c, const json::object& args);
 Outcome capacity(Context& c, const json::object& args);
 Outcome vm_snapshot_delete(Context& c, const json::object& args);
 Outcome vm_revert(Context& c, const json::object& args);

@@ -57,6 +57,8 @@ std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
       host.problem = "is down";
     } else if (node.leaving) {
       host.problem = "leaves the cluster";
+    } else if (!node.drain.empty()) {
+      host.problem = "is drained";
     } else if (has == capacities.end() || has->life != node.life) {
       host.problem = "has not said yet what it can run";
     } else {
@@ -65,7 +67,7 @@ std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
       host.cpus = has->cpus;
     }
     for (const meta::Vm& vm : vms) {
-      if (vm.node != node.id || vm.id == without_vm) continue;
+      if ((vm.node != node.id && vm.to_node != node.id) || vm.id == without_vm) continue;
       host.used_memory_mib += vm.memory_mib;
       host.used_vcpus += vm.vcpus;
     }

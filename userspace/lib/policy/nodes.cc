@@ -45,7 +45,7 @@ Outcome add_node(Context& c, const json::object& args) {
     return Error{Code::conflict, "a node named " + name + " is in the cluster already"};
   const uint64_t id = next_id(c, "node");
   if (id > kMaxNode) return Error{Code::no_space, "all node numbers have been used"};
-  run(c, "INSERT INTO node VALUES(?, ?, ?, ?, 'new', 0, '', 0, ?, 0)", s64(id), name,
+  run(c, "INSERT INTO node VALUES(?, ?, ?, ?, 'new', 0, '', 0, ?, 0, '')", s64(id), name,
       text(args, "lan"), text(args, "backplane"), c.now);
   const uint64_t task = c.tasks.begin("node join", id, name, id);
   return json::object{{"node", id}, {"task", task}};
@@ -62,9 +62,9 @@ Result<void> may_leave(Context& c, const meta::Node& node) {
   auto vms = c.cluster.vms();
   if (!vms) return vms.error();
   for (const meta::Vm& vm : *vms)
-    if (vm.node == node.id)
+    if (vm.node == node.id || vm.to_node == node.id)
       return Error{Code::conflict,
-                   "VM " + vm.name + " runs on it; stop it first: scalectl vm shutdown " + vm.name};
+                   "VM " + vm.name + " runs on it; move it first: scalectl vm migrate " + vm.name};
   for (const meta::Opened& row : *opened) {
     if (row.node != node.id) continue;
     const auto vsd = c.cluster.vsd(row.vsd);
@@ -206,7 +206,9 @@ Outcome node_up(Context& c, const json::object& args) {
     return Error{Code::stale, "node " + std::to_string(node) +
                                   " was declared down: it needs a new life (reload the module)"};
   row.reset();
-  run(c, "UPDATE node SET state = 'up', life = ?, version = ?, seen = 0, since = ? WHERE id = ?",
+  run(c,
+      "UPDATE node SET state = 'up', drain = CASE WHEN drain = 'restart' AND life <> ?1 THEN '' "
+      "ELSE drain END, life = ?1, version = ?2, seen = 0, since = ?3 WHERE id = ?4",
       s64(life), text(args, "version"), c.now, s64(node));
   c.tasks.end("node join", node, node, "");
   return json::object{};

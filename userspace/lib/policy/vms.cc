@@ -1,40 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-// Virtual machines: what they are, where they run, what became of them. Their disks are VSDs,
-// opened on the node that runs them in the entry that says so.
+// Virtual machines: what they are, their snapshots and clones.
 #include <algorithm>
 #include <set>
 
 #include "policy/handlers.h"
-#include "policy/hosts.h"
+#include "policy/vm_rows.h"
 #include "vm/domain.h"
 
 namespace policy {
 
 namespace {
-
-constexpr int64_t kRetrySeconds = 10;
-constexpr int64_t kRetryAtMost = 600;
-constexpr int64_t kRanWell = 600;  // what crashes after that begins anew to count
-
-Error no_vm(uint64_t id) { return {Code::not_found, "no VM with id " + std::to_string(id)}; }
-
-Result<meta::Vm> vm_of(Context& c, const json::object& args) {
-  auto all = c.cluster.vms();
-  if (!all) return all.error();
-  for (meta::Vm& one : *all)
-    if (one.id == number(args, "vm")) return std::move(one);
-  return no_vm(number(args, "vm"));
-}
-
-// The run of a VM that a node speaks of; another one is none of its business any more.
-Result<meta::Vm> run_of(Context& c, const json::object& args) {
-  auto vm = vm_of(c, args);
-  if (!vm) return vm;
-  if (vm->node.value != number(args, "node") || vm->life != number(args, "life") ||
-      vm->run != number(args, "run"))
-    return Error{Code::stale, "VM " + vm->name + " runs elsewhere, or anew"};
-  return vm;
-}
 
 std::string words(const std::vector<std::string>& tags) {
   std::string out;
@@ -97,38 +72,12 @@ Result<VsdId> disk_for(Context& c, const meta::Vm& vm, size_t slot, const json::
   return VsdId{made->at("vsd").to_number<uint64_t>()};
 }
 
-Result<std::vector<Host>> hosts(Context& c, uint64_t without_vm) {
-  auto nodes = c.cluster.nodes();
-  auto capacities = c.cluster.capacities();
-  auto vms = c.cluster.vms();
-  if (!nodes || !capacities || !vms) return Error{Code::storage, "the metadata is unreadable"};
-  return hosts_of(*nodes, *capacities, *vms, without_vm);
-}
-
-void close_disks(Context& c, const meta::Vm& vm) {
-  for (const meta::VmDisk& disk : vm.disks) {
-    const auto vsd = c.cluster.vsd(disk.vsd);
-    // One that is closed already needs nothing.
-    if (vsd && *vsd) (void)close_device(c, disk.vsd, (*vsd)->name, vm.node.value);
-  }
-}
-
-// It runs nowhere from now on; whether it is to run again is in its other columns.
-void leave_node(Context& c, const meta::Vm& vm, const char* state, const std::string& reason) {
-  run(c, "UPDATE vm SET node = 0, life = 0, state = ?, reason = ?, since = ? WHERE id = ?", state,
-      reason, c.now, s64(vm.id));
-}
-
-void end_tasks(Context& c, const meta::Vm& vm, const char* what, const std::string& error) {
-  c.tasks.end(what, vm.id, 0, error);
-}
-
 // A new row, of a VM that is off; it gets its number.
 void put_vm(Context& c, meta::Vm& vm) {
   vm.id = next_id(c, "vm");
   run(c,
       "INSERT INTO vm VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'off', 'stop', 0, 0, 0, 'off', '', ?, "
-      "0, 0)",
+      "0, 0, 0, 0, 0, '', 0)",
       s64(vm.id), vm.name, vm.uuid, vm.description, words(vm.tags), s64(vm.vcpus),
       s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), c.now);
 }
@@ -155,58 +104,6 @@ void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
   for (size_t slot = 0; slot < vm.nics.size(); slot++)
     run(c, "INSERT INTO vm_snapshot_nic VALUES(?, ?, ?, ?)", s64(id), s64(slot),
         vm.nics[slot].bridge, vm.nics[slot].model);
-}
-
-// Any node uses any VSD: only that no other has the device keeps two QEMUs from writing it. One
-// that still runs keeps its device from being closed; a life that is fenced has none.
-Result<void> open_nowhere_else(Context& c, const meta::Vsd& vsd, uint64_t node) {
-  const auto opened = c.cluster.opened();
-  if (!opened) return opened.error();
-  for (const meta::Opened& row : *opened) {
-    if (row.vsd != vsd.id || row.node.value == node) continue;
-    const int64_t other = s64(row.node.value);
-    const uint64_t life = ask(c, "SELECT life FROM node WHERE id = ?", other);
-    const bool down =
-        ask(c, "SELECT count(*) FROM node WHERE id = ? AND state = 'down'", other) != 0;
-    if (!down || !is_fenced(c, row.node.value, life))
-      return Error{Code::conflict,
-                   "VSD " + vsd.name + " is still open on node " + std::to_string(row.node.value)};
-    run(c, "DELETE FROM opened WHERE vsd = ? AND node = ?", s64(vsd.id.value), other);
-  }
-  return {};
-}
-
-// Runs it on that node, or on the one that suits best.
-Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
-  auto all = hosts(c, vm.id);
-  if (!all) return all.error();
-  if (wish != 0) std::erase_if(*all, [&](const Host& one) { return one.node.value != wish; });
-  const auto chosen = choose_host(*all, guest_of(vm), vm.failures);
-  if (!chosen) return chosen.error();
-  const uint64_t life = ask(c, "SELECT life FROM node WHERE id = ?", s64(chosen->value));
-  // All are looked at before one is opened: whoever asks may go on behind a refusal.
-  std::vector<meta::Vsd> vsds;
-  for (const meta::VmDisk& disk : vm.disks) {
-    auto vsd = c.cluster.vsd(disk.vsd);
-    if (!vsd) return vsd.error();
-    if (!*vsd) return no_such("VSD", disk.vsd.value);
-    CORE_TRY(open_nowhere_else(c, **vsd, chosen->value));
-    vsds.push_back(std::move(**vsd));
-  }
-  for (const meta::Vsd& vsd : vsds) {
-    const auto opened = open_device(c, vsd.id, vsd.name, chosen->value);
-    if (!opened) return opened.error();
-  }
-  run(c,
-      "UPDATE vm SET node = ?, life = ?, run = run + 1, state = 'starting', reason = '', since = ? "
-      "WHERE id = ?",
-      s64(chosen->value), s64(life), c.now, s64(vm.id));
-  return json::object{{"node", chosen->value}};
-}
-
-int64_t retry_after(uint64_t failures) {
-  constexpr uint64_t kDoublings = 6;
-  return std::min(kRetrySeconds << std::min(failures - 1, kDoublings), kRetryAtMost);
 }
 
 }  // namespace
@@ -278,119 +175,6 @@ Outcome vm_delete(Context& c, const json::object& args) {
     if (!deleted) return deleted.error();
   }
   return json::object{};
-}
-
-Outcome vm_start(Context& c, const json::object& args) {
-  const auto vm = vm_of(c, args);
-  if (!vm) return vm.error();
-  if (vm->wanted != "off")
-    return Error{Code::conflict, "VM " + vm->name + " is " + vm->state + " already"};
-  if (vm->state != "off")
-    return Error{Code::conflict, "VM " + vm->name + " is being stopped; start it when it is off"};
-  const uint64_t wish = number(args, "on");
-  if (wish != 0 && ask(c, "SELECT count(*) FROM node WHERE id = ?", s64(wish)) == 0)
-    return no_such("node", wish);
-  meta::Vm begun = *vm;
-  begun.failures = 0;
-  auto placed = place_vm(c, begun, wish);
-  if (!placed) return placed;
-  run(c, "UPDATE vm SET wanted = 'running', failures = 0 WHERE id = ?", s64(vm->id));
-  (*placed)["task"] = c.tasks.begin("vm start", vm->id, vm->name, 0);
-  return placed;
-}
-
-// Off, paused or running again. `how`: a guest that is asked to shut down may take its time.
-Outcome vm_want(Context& c, const json::object& args) {
-  const auto vm = vm_of(c, args);
-  if (!vm) return vm.error();
-  const std::string wanted = text(args, "wanted");
-  const std::string how = text(args, "how");
-  if (vm->state == "off") return Error{Code::conflict, "VM " + vm->name + " is off"};
-  if (wanted != "off" && vm->wanted == "off")
-    return Error{Code::conflict, "VM " + vm->name + " is being stopped"};
-  run(c, "UPDATE vm SET wanted = ?, how = ? WHERE id = ?", wanted, how, s64(vm->id));
-  const std::string what = wanted == "off"      ? "vm stop"
-                           : wanted == "paused" ? "vm pause"
-                                                : "vm resume";
-  for (const char* other : {"vm start", "vm stop", "vm pause", "vm resume"})
-    if (what != other) end_tasks(c, *vm, other, "something else was wanted meanwhile");
-  if (vm->node) return json::object{{"task", c.tasks.begin(what, vm->id, vm->name, 0)}};
-  // It waits for a node: there is nobody to tell.
-  if (wanted == "off") leave_node(c, *vm, "off", "");
-  return json::object{{"task", 0}};
-}
-
-// A node says that its domain is what was wanted.
-Outcome vm_state(Context& c, const json::object& args) {
-  const auto vm = run_of(c, args);
-  if (!vm) return vm.error();
-  const std::string state = text(args, "state");
-  run(c, "UPDATE vm SET state = ?, reason = '', since = ? WHERE id = ? AND state <> ?", state,
-      c.now, s64(vm->id), state);
-  if (state == "running") {
-    end_tasks(c, *vm, "vm start", "");
-    end_tasks(c, *vm, "vm resume", "");
-  } else {
-    end_tasks(c, *vm, "vm pause", "");
-  }
-  return json::object{};
-}
-
-// A node says that a run is over: as was wanted, or because the guest powered off ("shutdown"), or
-// not ("failed"); then it begins anew after a while, on whatever node suits then.
-Outcome vm_ended(Context& c, const json::object& args) {
-  const auto vm = run_of(c, args);
-  if (!vm) return vm.error();
-  close_disks(c, *vm);
-  const std::string reason = text(args, "reason");
-  if (vm->wanted == "off" || text(args, "how") == "shutdown") {
-    run(c, "UPDATE vm SET wanted = 'off', failures = 0 WHERE id = ?", s64(vm->id));
-    leave_node(c, *vm, "off", vm->wanted == "off" ? "" : "the guest powered off");
-    end_tasks(c, *vm, "vm stop", "");
-    for (const char* what : {"vm start", "vm pause", "vm resume"})
-      end_tasks(c, *vm, what, "the guest powered off");
-    return json::object{};
-  }
-  const uint64_t failures =
-      vm->state == "running" && c.now - vm->since >= kRanWell ? 1 : vm->failures + 1;
-  run(c, "UPDATE vm SET failures = ?, retry_at = ? WHERE id = ?", s64(failures),
-      c.now + retry_after(failures), s64(vm->id));
-  leave_node(c, *vm, "waiting", reason);
-  end_tasks(c, *vm, "vm start", reason);
-  return json::object{};
-}
-
-// The leader's: one whose node is gone, or whose time to be tried again has come, runs anew.
-Outcome vm_recover(Context& c, const json::object& args) {
-  const auto vm = vm_of(c, args);
-  if (!vm) return vm.error();
-  if (vm->node) {
-    const uint64_t node = vm->node.value;
-    // A machine that is up in another life runs nothing of the one before.
-    const bool again =
-        ask(c, "SELECT count(*) FROM node WHERE id = ? AND state = 'up'", s64(node)) != 0;
-    if (is_live(c, node, vm->life) || (!again && !is_fenced(c, node, vm->life)))
-      return Error{Code::conflict,
-                   "VM " + vm->name + " may still run on node " + std::to_string(node)};
-    for (const meta::VmDisk& disk : vm->disks)
-      run(c, "DELETE FROM opened WHERE vsd = ? AND node = ?", s64(disk.vsd.value), s64(node));
-    if (vm->wanted == "off") {
-      leave_node(c, *vm, "off", "");
-      end_tasks(c, *vm, "vm stop", "");
-      return json::object{};
-    }
-    leave_node(c, *vm, "waiting", "node " + std::to_string(node) + " was lost");
-  } else if (vm->state != "waiting" || c.now < vm->retry_at) {
-    return Error{Code::conflict, "VM " + vm->name + " is " + vm->state};
-  }
-  meta::Vm placed = *vm;
-  placed.node = {};
-  auto done = place_vm(c, placed, 0);
-  if (done || (done.error().code != Code::no_space && done.error().code != Code::conflict))
-    return done;
-  run(c, "UPDATE vm SET state = 'waiting', reason = ?, retry_at = ? WHERE id = ?",
-      done.error().text, c.now + kRetrySeconds, s64(vm->id));
-  return json::object{{"node", 0}};
 }
 
 Result<void> are_all_disks(Context& c, const json::object& args) {
@@ -512,9 +296,10 @@ Result<void> may_close(Context& c, const meta::Vsd& vsd, uint64_t node) {
   if (!vms) return vms.error();
   for (const meta::Vm& vm : *vms)
     for (const meta::VmDisk& disk : vm.disks)
-      if (disk.vsd == vsd.id && vm.node.value == node)
-        return Error{Code::conflict, "VSD " + vsd.name + " is a disk of VM " + vm.name +
-                                         ", which runs there; it is closed when that is stopped"};
+      if (disk.vsd == vsd.id && (vm.node.value == node || vm.to_node.value == node))
+        return Error{Code::conflict,
+                     "VSD " + vsd.name + " is a disk of VM " + vm.name +
+                         ", which runs there or moves there; it is closed when that is stopped"};
   return {};
 }
 
@@ -526,16 +311,6 @@ Result<void> may_delete(Context& c, const meta::Vsd& vsd) {
       if (disk.vsd == vsd.id)
         return Error{Code::conflict, "VSD " + vsd.name + " is a disk of VM " + vm.name};
   return {};
-}
-
-// What a node has for VMs, in its life.
-Outcome capacity(Context& c, const json::object& args) {
-  const uint64_t node = number(args, "node");
-  if (!is_live(c, node, number(args, "life"))) return not_live(node);
-  run(c, "INSERT OR REPLACE INTO capacity VALUES(?, ?, ?, ?, ?)", s64(node),
-      s64(number(args, "life")), s64(number(args, "memory_mib")), s64(number(args, "cpus")),
-      text(args, "problem"));
-  return json::object{};
 }
 
 }  // namespace policy

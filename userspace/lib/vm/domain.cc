@@ -28,7 +28,7 @@ void put(pugi::xml_node at, const char* name, const std::string& text) {
 }
 
 // What any node of the last ten years has: a guest with it runs on each.
-constexpr const char* kBaseline = "Nehalem-IBRS";
+constexpr const char* kBaseline = "Nehalem";
 
 void put_cpu(pugi::xml_node domain, const meta::Vm& vm) {
   pugi::xml_node cpu = domain.append_child("cpu");
@@ -228,6 +228,18 @@ Result<DomainOf> domain_of(const std::string& xml) {
       return none;
   }
   return out;
+}
+
+Result<std::string> as_run(const std::string& xml, uint64_t run) {
+  CORE_TRY(domain_of(xml));
+  pugi::xml_document document;
+  if (!document.load_string(xml.c_str(), pugi::parse_default | pugi::parse_ws_pcdata_single))
+    return Error{Code::invalid, "libvirt's XML is none"};
+  document.child("domain").child("metadata").child("scribe:vm").attribute("run") =
+      std::to_string(run).c_str();
+  std::ostringstream out;
+  document.save(out, "  ", pugi::format_default | pugi::format_no_declaration);
+  return out.str();
 }
 
 }  // namespace vm

@@ -31,6 +31,9 @@ struct DomainOf {
 };
 [[nodiscard]] Result<DomainOf> domain_of(const std::string& xml);
 
+/// The same domain as another run of its VM; Code::not_found where it is none of ours.
+[[nodiscard]] Result<std::string> as_run(const std::string& xml, uint64_t run);
+
 /// Whether a VM may be like this, in words for people where not.
 [[nodiscard]] Result<void> check(const meta::Vm& vm);
 

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "policy/context.h"
+#include "policy/hosts.h"
+
+/// What the handlers of VMs share; for them alone.
+namespace policy {
+
+/// The VM of a call.
+Result<meta::Vm> vm_of(Context& c, const json::object& args);
+/// The run of a VM that a node speaks of; another one is none of its business any more.
+Result<meta::Vm> run_of(Context& c, const json::object& args);
+/// Where VMs run, but for one.
+Result<std::vector<Host>> vm_hosts(Context& c, uint64_t without_vm);
+/// The devices that a VM has on a node go.
+void close_disks(Context& c, const meta::Vm& vm, NodeId node);
+/// It goes nowhere from now on; why, for whoever waits for it.
+void forget_move(Context& c, const meta::Vm& vm, const std::string& why);
+/// Where a VM does not run, or not move, on a node any more.
+void end_drain(Context& c, NodeId node);
+void end_tasks(Context& c, const meta::Vm& vm, const char* what, const std::string& error);
+/// A run of a VM is over, on its node: as was wanted, or because the guest powered off
+/// ("shutdown"), or not; then it begins anew after a while, on whatever node suits then.
+void end_run(Context& c, const meta::Vm& vm, const std::string& how, const std::string& reason);
+
+}  // namespace policy

@@ -395,6 +395,14 @@ def ends():
     wait_until("it is off", lambda: state()["state"] == "off" and state()["node"] == 0)
     wait_until("its disks are closed", lambda: not any(
         ask(lab, 1, f"vsd show {one}")["open"] for one in ("system", "g-1")))
+    was = state()
+    lab.run(1, "scalectl vm export-xml g > /root/g.xml && scalectl vm delete g --keep-disks --yes")
+    lab.run(1, "sed 's,/dev/mapper/scribe-system,/etc/shadow,' /root/g.xml > /root/bad.xml")
+    lab.fails(1, "scalectl vm import-xml /root/bad.xml", 2, "no virtual disk")
+    lab.fails(1, "scalectl vm import-xml /root/none.xml", 2, "cannot be read")
+    lab.run(1, "scalectl vm import-xml /root/g.xml")
+    for what in ("uuid", "memory_mib", "nics", "disks", "machine", "cpu", "description"):
+        assert state()[what] == was[what], (what, was, state())
     lab.run(1, "scalectl vm start g")
     beats(1)
     lab.run(1, "scalectl vm stop g")
@@ -431,7 +439,8 @@ def main():
     lab.case("its node's power is cut while it leaves that: it begins anew elsewhere, and its node comes back without it", node_dies)
     lab.case("its node is cut off: it is held there, and begins anew elsewhere", cut_off)
     lab.case("a node whose guests would fit nowhere else is told of", headroom)
-    lab.case("its guest powers off when asked, is cut off when told, and goes with its disks", ends)
+    lab.case("its guest powers off when asked; exported and imported it is the same; it is cut off when told, and goes "
+             "with its disks", ends)
     lab.finish((1, 2, 3))
 
 

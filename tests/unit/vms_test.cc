@@ -6,6 +6,7 @@
 #include "policy/hosts.h"
 #include "policy_leader.h"
 #include "vm/domain.h"
+#include "vm/import.h"
 #include "vm/lifecycle.h"
 
 namespace {
@@ -899,6 +900,131 @@ TEST(Domain, AsAnotherRunItIsTheSame) {
   EXPECT_EQ(vm::as_run(other, 3).value(), vm::as_run(xml, 3).value());
   EXPECT_NE(other.find("/dev/mapper/x"), std::string::npos);
   EXPECT_EQ(vm::as_run("<domain/>", 1).error().code, Code::not_found);
+}
+
+std::string with(const std::string& from, const std::string& to) {
+  std::string xml = vm::domain_xml(some_vm(), {{"/dev/mapper/scribe-mail-0", "virtio", "vsd-1"}});
+  if (from.empty()) return xml;
+  const size_t at = xml.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return xml.replace(at, from.size(), to);
+}
+
+TEST(Import, WhatIsExportedComesBack) {
+  meta::Vm vm = some_vm();
+  vm.description = "a <description> & more";
+  vm.nics = {{"52:54:00:01:02:03", "br-lan", "e1000e"}};
+  for (const char* cpu : {"host", "baseline"}) {
+    vm.cpu = cpu;
+    const auto back =
+        vm::from_xml(vm::domain_xml(vm, {{"/dev/mapper/scribe-mail-0", "scsi", "vsd-1"},
+                                         {"/dev/mapper/scribe-mail-1", "virtio", "vsd-2"}}));
+    ASSERT_TRUE(back) << back.error().text;
+    EXPECT_EQ(back->vm.name, vm.name);
+    EXPECT_EQ(back->vm.uuid, vm.uuid);
+    EXPECT_EQ(back->vm.description, vm.description);
+    EXPECT_EQ(back->vm.vcpus, vm.vcpus);
+    EXPECT_EQ(back->vm.memory_mib, vm.memory_mib);
+    EXPECT_EQ(back->vm.cpu, vm.cpu);
+    EXPECT_EQ(back->vm.machine, vm.machine);
+    ASSERT_EQ(back->vm.nics.size(), 1U);
+    EXPECT_EQ(back->vm.nics[0].mac, "52:54:00:01:02:03");
+    EXPECT_EQ(back->vm.nics[0].bridge, "br-lan");
+    EXPECT_EQ(back->vm.nics[0].model, "e1000e");
+    ASSERT_EQ(back->disks.size(), 2U);
+    EXPECT_EQ(back->disks[0].vsd, "mail-0");
+    EXPECT_EQ(back->disks[0].bus, "scsi");
+    EXPECT_EQ(back->disks[1].vsd, "mail-1");
+  }
+}
+
+TEST(Import, ADomainOfAnotherToolIsTakenAndWhatChangesIsSaid) {
+  const auto got = vm::from_xml(R"(<?xml version="1.0"?>
+    <domain type='kvm' id='4'><name>web</name><memory>1048576</memory><currentMemory unit='KiB'>1048576</currentMemory>
+    <vcpu>4</vcpu><os><type arch='x86_64' machine='pc-q35-6.2'>hvm</type><boot dev='hd'/></os>
+    <features><acpi/><apic/><hyperv mode='custom'/></features><cpu mode='host-model'/><clock offset='localtime'/>
+    <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='/dev/mapper/scribe-web'/><target dev='vda' bus='virtio'/></disk>
+    <disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>
+    <interface type='bridge'><mac address='52:54:00:AA:BB:CC'/><source bridge='br0'/></interface>
+    <graphics type='vnc' port='-1'/><video><model type='virtio'/></video></devices></domain>)");
+  ASSERT_TRUE(got) << got.error().text;
+  EXPECT_EQ(got->vm.memory_mib, 1024U);
+  EXPECT_EQ(got->vm.machine, "pc-q35-6.2");
+  EXPECT_EQ(got->vm.nics[0].mac, "52:54:00:aa:bb:cc");
+  EXPECT_EQ(got->vm.nics[0].model, "virtio");
+  std::string said;
+  for (const std::string& one : got->left_out) said += one + "; ";
+  for (const char* word : {"hyperv", "host here", "UTC", "drive sda", "graphics", "video"})
+    EXPECT_NE(said.find(word), std::string::npos) << word << " in " << said;
+}
+
+TEST(Import, WhatLeadsOutOfThePoolIsRefused) {
+  const std::string disk = "<source dev=\"/dev/mapper/scribe-mail-0\" />";
+  const std::string end = "</devices>";
+  const std::vector<std::tuple<std::string, std::string, const char*>> cases = {
+      {disk, "<source dev='/dev/sda'/>", "no virtual disk"},
+      {disk, "<source dev='/dev/mapper/scribe-../sda'/>", "no virtual disk"},
+      {disk, "<source dev='/dev/mapper/scribe-'/>", "no virtual disk"},
+      {disk, "<source file='/etc/shadow'/>", "no virtual disk"},
+      {"type=\"block\"", "type='file'", "no virtual disk"},
+      {"type=\"block\"", "type='network'", "no virtual disk"},
+      {"device=\"disk\"", "device='lun'", "no virtual disk"},
+      {"type=\"raw\"", "type='qcow2'", "not raw"},
+      {disk, disk + "<shareable/>", "<shareable>"},
+      {disk, disk + "<backingStore type='file'><source file='/x'/></backingStore>", "backing"},
+      {end, "<disk type='file' device='cdrom'><source file='/etc/shadow'/></disk></devices>",
+       "<disk"},
+      {end, "<interface type='ethernet'><script path='/x'/></interface></devices>", "<script>"},
+      {end, "<interface type='network'><source network='x'/></interface></devices>", "network"},
+      {end, "<hostdev mode='subsystem' type='pci'/></devices>", "<hostdev>"},
+      {end, "<filesystem type='mount'/></devices>", "<filesystem>"},
+      {end, "<redirdev bus='usb' type='tcp'/></devices>", "<redirdev>"},
+      {end, "<shmem name='x'/></devices>", "<shmem>"},
+      {end, "<tpm model='tpm-tis'/></devices>", "<tpm>"},
+      {end, "<serial type='file'><source path='/x'/></serial></devices>", "file"},
+      {end, "<channel type='tcp'/></devices>", "tcp"},
+      {end, "</devices><qemu:commandline><qemu:arg value='-x'/></qemu:commandline>",
+       "<qemu:commandline>"},
+      {"<os>", "<os><loader>/x</loader>", "<loader>"},
+      {"<os>", "<os><kernel>/x</kernel>", "<kernel>"},
+      {"<os>", "<os><boot dev='network'/>", "<boot>"},
+      {"hvm", "xen", "hvm"},
+      {"x86_64", "aarch64", "x86_64"},
+      {"pc-q35-7.2", "pc-i440fx-7.2", "q35"},
+      {"domain type=\"kvm\"", "domain type='lxc'", "lxc"},
+      {">512<", ">9999999999999999<", "too large"},
+      {">512<", ">-1<", "no number"},
+      {"unit=\"MiB\"", "unit='parsec'", "parsec"},
+      {"unit=\"MiB\"", "unit='KiB'", "multiple"},
+      {">2</vcpu>", ">two</vcpu>", "no number"},
+      {"</domain>", "", "byte"}};
+  ASSERT_TRUE(vm::from_xml(with("", ""))) << vm::from_xml(with("", "")).error().text;
+  for (const auto& [from, to, words] : cases) {
+    const auto got = vm::from_xml(with(from, to));
+    EXPECT_FALSE(got) << to;
+    if (got) continue;
+    EXPECT_EQ(got.error().code, Code::invalid);
+    if (std::string(words) != "<disk") {
+      EXPECT_NE(got.error().text.find(words), std::string::npos) << to << ": " << got.error().text;
+    }
+  }
+  EXPECT_FALSE(vm::from_xml(""));
+  EXPECT_FALSE(vm::from_xml("<network/>"));
+  EXPECT_FALSE(vm::from_xml(std::string(vm::kMaxXmlBytes + 1, ' ')));
+  EXPECT_FALSE(
+      vm::from_xml("<!DOCTYPE x [<!ENTITY a SYSTEM '/etc/shadow'>]><domain type='kvm'>"
+                   "<name>&a;</name></domain>"));
+}
+
+RC_GTEST_PROP(Import, BytesOfWhateverKindAreTakenOrRefused, ()) {
+  std::string xml = with("", "");
+  const auto at = *rc::gen::inRange<size_t>(0, xml.size());
+  const auto bytes = *rc::gen::arbitrary<std::string>();
+  const auto cut = *rc::gen::inRange<size_t>(0, 64);
+  xml.replace(at, std::min(cut, xml.size() - at), bytes);
+  const auto got = vm::from_xml(xml);
+  if (!got) RC_ASSERT(got.error().code == Code::invalid);
 }
 
 TEST(Domain, AStrangersDomainIsNoneOfOurs) {

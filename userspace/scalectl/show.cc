@@ -319,6 +319,9 @@ std::string show_vms(const json::object& o) {
 std::string show_vm(const json::object& o) {
   std::string out = show_vms({{"vms", json::array{o}}});
   if (text(o, "state") == "off" && !text(o, "reason").empty()) out += text(o, "reason") + "\n";
+  if (o.contains("left_out"))
+    for (const json::value& value : list(o, "left_out"))
+      out += "not as in the XML: " + std::string(value.as_string()) + "\n";
   if (number(o, "to_node") != 0) {
     out += "moves to node " + count(o, "to_node");
     if (o.contains("moved_bytes"))

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <fstream>
+
 #include "show.h"
 #include "words.h"
 
@@ -12,6 +14,17 @@ uint64_t memory_of(const std::string& word) {
   const uint64_t bytes = size_of(word);
   if (bytes % kMib != 0) throw UsageError{"--memory is a multiple of 1 MiB"};
   return bytes / kMib;
+}
+
+// A domain's XML, which is never as large as that.
+std::string file_of(const std::string& path) {
+  constexpr size_t kMost = size_t{1} << 20;
+  std::ifstream in(path, std::ios::binary);
+  std::string out(kMost, '\0');
+  in.read(out.data(), static_cast<std::streamsize>(out.size()));
+  out.resize(static_cast<size_t>(in.gcount()));
+  if (!in.eof() || out.empty()) throw UsageError{path + " cannot be read, or is no domain's XML"};
+  return out;
 }
 
 std::vector<Option> fields(bool create) {
@@ -170,6 +183,26 @@ std::vector<Command> vm_commands() {
        "let a guest that was paused go on",
        "scalectl vm resume mail",
        [](const Words& w) { return action("resume", w); },
+       show_vm},
+      {"vm",
+       "export-xml",
+       {"NAME"},
+       {},
+       "what libvirt runs: a domain's XML",
+       "scalectl vm export-xml mail",
+       [](const Words& w) { return get("vm/" + path_word(w.arguments[0]) + "/xml"); },
+       [](const json::object& o) { return json::value_to<std::string>(o.at("xml")); }},
+      {"vm",
+       "import-xml",
+       {"FILE"},
+       {{"name", "NAME", "default: what the domain is called"}},
+       "make a virtual machine of a libvirt domain, whose disks are virtual disks by their devices",
+       "scalectl vm import-xml mail.xml",
+       [](const Words& w) {
+         Call call{"POST", std::string(kRoot) + "vm_import", {{"xml", file_of(w.arguments[0])}}};
+         take(call.body, w, {"name"});
+         return call;
+       },
        show_vm},
       {"vm",
        "migrate",

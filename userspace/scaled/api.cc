@@ -177,6 +177,8 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST vm/*/pause") return want_vm(call, name, "paused", "");
   if (key == "POST vm/*/resume") return want_vm(call, name, "running", "");
   if (key == "POST vm/*/clone") return clone_vm(call, name);
+  if (key == "GET vm/*/xml") return export_vm(call, name);
+  if (key == "POST vm_import") return import_vm(call);
   if (key == "POST vm/*/migrate") return migrate_vm(call, name);
   if (key == "DELETE vm/*/migrate") return cancel_migration(call, name);
   if (key == "GET vm_snapshot") return list_vm_snapshots(call);

@@ -214,6 +214,8 @@ Outcome change_vm(Call& call, const std::string& name);
 Outcome delete_vm(Call& call, const std::string& name);
 Outcome start_vm(Call& call, const std::string& name);
 // `name` is VM@NAME
+Outcome export_vm(Call& call, const std::string& name);
+Outcome import_vm(Call& call);
 Outcome migrate_vm(Call& call, const std::string& name);
 Outcome cancel_migration(Call& call, const std::string& name);
 Outcome serve_progress(Call& call);

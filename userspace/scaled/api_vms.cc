@@ -5,6 +5,7 @@
 #include "api_call.h"
 #include "host/disks.h"
 #include "vm/domain.h"
+#include "vm/import.h"
 
 namespace scaled {
 
@@ -225,6 +226,59 @@ Outcome create_vm(Call& call) {
   const std::string name = json::value_to<std::string>(body.at("name"));
   auto made = call.propose(std::move(body));
   return made ? vms_json(call, name) : made;
+}
+
+Outcome export_vm(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  meta::Cluster cluster = call.cluster();
+  const auto disks = domain_disks(cluster, *vm);
+  if (!disks) return disks.error();
+  return json::object{{"xml", vm::domain_xml(*vm, *disks)}};
+}
+
+// From a domain of libvirt's. Its UUID stays where that is free, so do the MACs.
+Outcome import_vm(Call& call) {
+  Fields fields = call.fields();
+  const std::string xml = fields.text("xml");
+  const std::string name = fields.text("name", "");
+  CORE_TRY(fields.check());
+  auto imported = vm::from_xml(xml);
+  if (!imported) return imported.error();
+  const meta::Vm& vm = imported->vm;
+  json::array disks;
+  for (const auto& disk : imported->disks) {
+    const auto vsd = call.vsd(disk.vsd);
+    if (!vsd) return vsd.error();
+    disks.push_back(json::object{{"vsd", vsd->id.value}, {"bus", disk.bus}});
+  }
+  json::array nics;
+  for (const meta::VmNic& nic : vm.nics) {
+    nics.push_back(json::object{{"bridge", nic.bridge}, {"model", nic.model}});
+    if (!nic.mac.empty()) nics.back().as_object()["mac"] = nic.mac;
+  }
+  const auto all = call.cluster().vms();
+  if (!all) return all.error();
+  const bool known = std::any_of(all->begin(), all->end(),
+                                 [&](const meta::Vm& one) { return one.uuid == vm.uuid; });
+  const auto uuid = host::parse_uuid(vm.uuid);
+  json::object body{{"op", "vm_create"},
+                    {"name", name.empty() ? vm.name : name},
+                    {"uuid", host::to_string(uuid && !known ? *uuid : host::make_uuid())},
+                    {"description", vm.description},
+                    {"machine", vm.machine},
+                    {"vcpus", vm.vcpus},
+                    {"memory_mib", vm.memory_mib},
+                    {"cpu", vm.cpu},
+                    {"priority", kDefaultPriority},
+                    {"disks", std::move(disks)},
+                    {"nics", std::move(nics)}};
+  const std::string made_name = json::value_to<std::string>(body.at("name"));
+  auto made = call.propose(std::move(body));
+  if (!made) return made;
+  auto shown = vms_json(call, made_name);
+  if (shown) (*shown)["left_out"] = json::value_from(imported->left_out);
+  return shown;
 }
 
 Outcome change_vm(Call& call, const std::string& name) {

@@ -83,6 +83,20 @@ std::string reason_of(const std::string& how) {
 
 }  // namespace
 
+Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster, const meta::Vm& vm) {
+  std::vector<vm::DomainDisk> out;
+  for (const meta::VmDisk& disk : vm.disks) {
+    const auto vsd = cluster.vsd(disk.vsd);
+    if (!vsd) return vsd.error();
+    if (!*vsd) return core::Error{Code::not_found, "a disk is gone"};
+    const auto label = cluster.device_label(**vsd);
+    if (!label) return label.error();
+    out.push_back({"/dev/mapper/" + host::device_name(*label), disk.bus,
+                   "vsd-" + std::to_string(disk.vsd.value)});
+  }
+  return out;
+}
+
 Vms::Vms(Member& member)
     : member_(member),
       thread_([this](const std::stop_token& stop) { run(stop); }),
@@ -520,20 +534,12 @@ void Vms::say_pauses(const std::vector<meta::Vm>& vms) {
 }
 
 Result<void> Vms::create(const meta::Vm& vm) {
-  std::vector<vm::DomainDisk> disks;
   meta::Cluster cluster(*database_);
-  for (const meta::VmDisk& disk : vm.disks) {
-    const auto vsd = cluster.vsd(disk.vsd);
-    if (!vsd) return vsd.error();
-    if (!*vsd) return core::Error{Code::not_found, "a disk is gone"};
-    const auto label = cluster.device_label(**vsd);
-    if (!label) return label.error();
-    disks.push_back({"/dev/mapper/" + host::device_name(*label), disk.bus,
-                     "vsd-" + std::to_string(disk.vsd.value)});
-  }
+  const auto disks = domain_disks(cluster, vm);
+  if (!disks) return disks.error();
   // What an earlier run ended with is not this one's end.
   watch_.hypervisor->ended(vm.uuid);
-  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, disks)));
+  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, *disks)));
   std::erase_if(sizes_, [&](const auto& one) { return one.first.first == vm.uuid; });
   spdlog::info("VM {}: run {} began", vm.name, vm.run);
   return {};

@@ -16,11 +16,16 @@
 #include "hypervisor/hypervisor.h"
 #include "meta/cluster.h"
 #include "migration.h"
+#include "vm/domain.h"
 #include "vm/lifecycle.h"
 
 namespace scaled {
 
 class Member;
+
+/// A VM's disks as its domain has them.
+[[nodiscard]] core::Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster,
+                                                                     const meta::Vm& vm);
 
 /// Makes the domains of this node what the metadata says of its VMs, and says what became of them.
 /// On the leader also: those whose node was lost, or which could not be started, begin anew.

@@ -32,7 +32,8 @@ void take_nics(const json::object& args, meta::Vm& vm) {
   if (!args.contains("nics")) return;
   vm.nics.clear();
   for (const json::value& one : args.at("nics").as_array())
-    vm.nics.push_back({"", text(one.as_object(), "bridge"), text(one.as_object(), "model")});
+    vm.nics.push_back({one.as_object().contains("mac") ? text(one.as_object(), "mac") : "",
+                       text(one.as_object(), "bridge"), text(one.as_object(), "model")});
 }
 
 Result<void> name_is_free(Context& c, const meta::Vm& vm) {
@@ -41,10 +42,11 @@ Result<void> name_is_free(Context& c, const meta::Vm& vm) {
   return {};
 }
 
-// As a request or a snapshot has them; their MACs are the VM's own.
+// As a request or a snapshot has them. Where that names no MAC it is the VM's own.
 Result<void> put_nics(Context& c, const meta::Vm& vm) {
   for (size_t slot = 0; slot < vm.nics.size(); slot++) {
-    const std::string mac = vm::mac_of(vm.uuid, slot);
+    const std::string mac =
+        vm.nics[slot].mac.empty() ? vm::mac_of(vm.uuid, slot) : vm.nics[slot].mac;
     if (ask(c, "SELECT count(*) FROM vm_nic WHERE mac = ? AND vm <> ?", mac, s64(vm.id)) != 0)
       return Error{Code::conflict, "MAC " + mac + " is another VM's; try again"};
     run(c, "INSERT INTO vm_nic VALUES(?, ?, ?, ?, ?)", s64(vm.id), s64(slot), mac,
@@ -263,6 +265,8 @@ Outcome vm_revert(Context& c, const json::object& args) {
   run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
   meta::Vm back = was;
   back.uuid = vm->uuid;
+  for (size_t slot = 0; slot < std::min(back.nics.size(), vm->nics.size()); slot++)
+    back.nics[slot].mac = vm->nics[slot].mac;
   CORE_TRY(put_nics(c, back));
   return json::object{};
 }

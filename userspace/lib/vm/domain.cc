@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <map>
 #include <pugixml.hpp>
+#include <set>
 #include <sstream>
 
 namespace vm {
@@ -99,6 +100,18 @@ bool contains(const std::array<const char*, N>& words, const std::string& word) 
   return std::any_of(words.begin(), words.end(), [&](const char* one) { return word == one; });
 }
 
+// Of one interface, in lower case: 52:54:00:12:34:56.
+bool is_mac(const std::string& text) {
+  constexpr size_t kLength = 17;
+  for (size_t i = 0; i < text.size(); i++) {
+    const bool digit = (text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'f');
+    if (i % 3 == 2 ? text[i] != ':' : !digit) return false;
+  }
+  const std::string evens = "02468ace";
+  return text.size() == kLength && evens.find(text[1]) != std::string::npos &&
+         text != "00:00:00:00:00:00";
+}
+
 Result<void> check_texts(const meta::Vm& vm) {
   if (!meta::valid_name(vm.name) || vm.name.size() > kLongestName)
     return Error{Code::invalid, "'" + vm.name + "' is no name for a VM: 1 to " +
@@ -149,9 +162,14 @@ Result<void> check(const meta::Vm& vm) {
   if (vm.nics.size() > kMaxNics)
     return Error{Code::invalid,
                  "a VM has at most " + std::to_string(kMaxNics) + " network interfaces"};
+  std::set<std::string> macs;
   for (const meta::VmNic& nic : vm.nics) {
+    if (!nic.mac.empty() && !macs.insert(nic.mac).second)
+      return Error{Code::invalid, "two network interfaces have the MAC " + nic.mac};
     if (!is_word(nic.bridge) || nic.bridge.size() > kLongestBridge)
       return Error{Code::invalid, "'" + nic.bridge + "' is no name of a bridge"};
+    if (!nic.mac.empty() && !is_mac(nic.mac))
+      return Error{Code::invalid, "'" + nic.mac + "' is no MAC of a network interface"};
     if (!contains(kModels, nic.model))
       return Error{Code::invalid,
                    "'" + nic.model + "' is no model of a network interface: " + one_of(kModels)};

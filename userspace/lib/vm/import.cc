@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "vm/import.h"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <initializer_list>
+#include <map>
+#include <pugixml.hpp>
+#include <string_view>
+
+#include "vm/domain.h"
+
+namespace vm {
+
+namespace {
+
+using core::Code;
+using core::Error;
+using core::Result;
+
+constexpr std::string_view kDevices = "/dev/mapper/scribe-";
+constexpr std::string_view kMachines = "pc-q35-";
+constexpr uint64_t kKib = 1024;
+constexpr uint64_t kMib = kKib * 1024;
+
+bool is_one_of(std::string_view word, std::initializer_list<std::string_view> words) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+Error refused(const std::string& what) { return {Code::invalid, "the domain's XML: " + what}; }
+
+std::string in_quotes(std::string_view text) { return "'" + std::string(text) + "'"; }
+
+Result<uint64_t> number_of(std::string_view text, const char* what) {
+  uint64_t out = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), out);
+  if (read.ec != std::errc() || read.ptr != text.data() + text.size() || text.empty())
+    return refused(std::string(what) + " is no number: " + in_quotes(text));
+  return out;
+}
+
+Result<uint64_t> memory_mib(pugi::xml_node memory) {
+  static const std::map<std::string_view, uint64_t> kUnits = {
+      {"", kKib},           {"b", 1},           {"bytes", 1},        {"k", kKib},
+      {"KiB", kKib},        {"M", kMib},        {"MiB", kMib},       {"G", kMib * kKib},
+      {"GiB", kMib * kKib}, {"T", kMib * kMib}, {"TiB", kMib * kMib}};
+  const auto unit = kUnits.find(memory.attribute("unit").value());
+  if (unit == kUnits.end())
+    return refused("memory in " + in_quotes(memory.attribute("unit").value()) +
+                   " is not known here");
+  auto count = number_of(memory.text().get(), "memory");
+  if (!count) return count;
+  if (*count > kMaxMemoryMib * kMib / unit->second) return refused("memory is too large");
+  const uint64_t bytes = *count * unit->second;
+  if (bytes % kMib != 0) return refused("memory must be a multiple of 1 MiB");
+  return bytes / kMib;
+}
+
+Result<void> take_os(pugi::xml_node os, Imported& out) {
+  for (const pugi::xml_node one : os.children()) {
+    const std::string_view name = one.name();
+    if (is_one_of(name, {"type", "bios", "bootmenu", "smbios"})) continue;
+    if (name == "boot" && std::string_view(one.attribute("dev").value()) == "hd") continue;
+    return refused("<os> with <" + std::string(name) +
+                   ">: only a BIOS that boots from the disks, in their order, is known here");
+  }
+  const pugi::xml_node type = os.child("type");
+  if (std::string_view(type.text().get()) != "hvm" ||
+      !is_one_of(type.attribute("arch").value(), {"", "x86_64"}))
+    return refused("only fully virtual machines (hvm) of x86_64 are known here");
+  const std::string machine = type.attribute("machine").value();
+  if (is_one_of(machine, {"", "q35"}))
+    out.vm.machine = kMachine;
+  else if (machine.starts_with(kMachines) && machine.size() < 20)
+    out.vm.machine = machine;
+  else
+    return refused("machine " + in_quotes(machine) + " is not known here, only those of q35");
+  return {};
+}
+
+void take_cpu(pugi::xml_node cpu, Imported& out) {
+  const std::string_view mode = cpu.attribute("mode").value();
+  out.vm.cpu = mode == "custom" || (mode.empty() && cpu) ? "baseline" : "host";
+  if (out.vm.cpu == "baseline" || mode == "host-model")
+    out.left_out.push_back("its CPU is " + out.vm.cpu + " here");
+}
+
+Result<void> take_disk(pugi::xml_node disk, Imported& out) {
+  const std::string_view device = disk.attribute("device").value();
+  const std::string path = disk.child("source").attribute("dev").value();
+  const std::string where = disk.child("target").attribute("dev").value();
+  if (is_one_of(device, {"cdrom", "floppy"}) && !disk.child("source")) {
+    out.left_out.push_back("the drive " + where + ", which has no medium");
+    return {};
+  }
+  for (const pugi::xml_node one : disk.children()) {
+    if (is_one_of(one.name(), {"driver", "source", "target", "serial", "boot", "alias", "address",
+                               "wwn", "vendor", "product", "backingStore"}))
+      continue;
+    return refused("disk " + where + " with <" + one.name() + "> is not known here");
+  }
+  if (std::string_view(disk.attribute("type").value()) != "block" ||
+      !is_one_of(device, {"", "disk"}) || !path.starts_with(kDevices) ||
+      !meta::valid_name(path.substr(kDevices.size())))
+    return refused(
+        "disk " + where + " is no virtual disk of this cluster: make one, fill it, and name " +
+        "it as <source dev='" + std::string(kDevices) + "NAME'/> of a disk of type 'block'");
+  if (disk.child("backingStore").first_child())
+    return refused("disk " + where + " has a backing store");
+  if (!is_one_of(disk.child("driver").attribute("type").value(), {"", "raw"}))
+    return refused("disk " + where + " is not raw");
+  out.disks.push_back(
+      {path.substr(kDevices.size()), disk.child("target").attribute("bus").value()});
+  return {};
+}
+
+Result<void> take_nic(pugi::xml_node nic, Imported& out) {
+  std::string mac = nic.child("mac").attribute("address").value();
+  std::transform(mac.begin(), mac.end(), mac.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  for (const pugi::xml_node one : nic.children()) {
+    if (is_one_of(one.name(), {"mac", "source", "model", "alias", "address", "target", "boot",
+                               "mtu", "link", "driver"}))
+      continue;
+    return refused("network interface " + mac + " with <" + one.name() + "> is not known here");
+  }
+  if (std::string_view(nic.attribute("type").value()) != "bridge")
+    return refused("network interface " + mac + " of type " +
+                   in_quotes(nic.attribute("type").value()) +
+                   ": only those at bridges of the nodes are known here");
+  const std::string model = nic.child("model").attribute("type").value();
+  out.vm.nics.push_back(
+      {mac, nic.child("source").attribute("bridge").value(), model.empty() ? "virtio" : model});
+  return {};
+}
+
+// Each gets what all VMs have of these; none of them leads anywhere.
+bool is_furniture(std::string_view name) {
+  return is_one_of(name, {"controller", "input", "graphics", "video", "sound", "audio", "console",
+                          "memballoon", "rng", "panic", "hub", "emulator"});
+}
+
+Result<void> take_devices(pugi::xml_node devices, Imported& out) {
+  for (const pugi::xml_node one : devices.children()) {
+    const std::string_view name = one.name();
+    if (name == "disk") {
+      CORE_TRY(take_disk(one, out));
+    } else if (name == "interface") {
+      CORE_TRY(take_nic(one, out));
+    } else if (is_one_of(name, {"serial", "channel"})) {
+      if (!is_one_of(one.attribute("type").value(), {"pty", "unix", "spicevmc"}))
+        return refused("<" + std::string(name) + "> of type " +
+                       in_quotes(one.attribute("type").value()) + " is not known here");
+      if (name == "channel") out.left_out.emplace_back("a channel to the guest");
+    } else if (is_one_of(name, {"graphics", "video", "sound"})) {
+      out.left_out.push_back("<" + std::string(name) + ">");
+    } else if (!is_furniture(name)) {
+      return refused("<" + std::string(name) + "> is not known here");
+    }
+  }
+  return {};
+}
+
+Result<void> take_element(pugi::xml_node one, Imported& out) {
+  const std::string_view name = one.name();
+  if (is_one_of(name, {"name", "uuid", "description", "memory", "currentMemory", "vcpu", "os",
+                       "cpu", "devices", "metadata", "title", "on_poweroff", "on_reboot",
+                       "on_crash", "resource"}))
+    return {};
+  if (is_one_of(name, {"pm", "cputune", "memtune", "blkiotune", "seclabel", "iothreads"})) {
+    out.left_out.push_back("<" + std::string(name) + ">");
+    return {};
+  }
+  if (name == "features") {
+    for (const pugi::xml_node feature : one.children())
+      if (!is_one_of(feature.name(), {"acpi", "apic", "pae"}))
+        out.left_out.push_back("the feature <" + std::string(feature.name()) + ">");
+    return {};
+  }
+  if (name != "clock") return refused("<" + std::string(name) + "> is not known here");
+  if (std::string_view(one.attribute("offset").value()) != "utc")
+    out.left_out.emplace_back("its clock begins in UTC here");
+  return {};
+}
+
+}  // namespace
+
+Result<Imported> from_xml(const std::string& xml) {
+  if (xml.size() > kMaxXmlBytes) return refused("is larger than 256 KiB");
+  pugi::xml_document document;
+  // Neither a document type nor entities of its own: none of them is looked at.
+  if (const auto read = document.load_buffer(xml.data(), xml.size(), pugi::parse_default); !read)
+    return refused(std::string(read.description()) + " at byte " + std::to_string(read.offset));
+  const pugi::xml_node domain = document.child("domain");
+  if (!domain) return refused("is none of a domain");
+  if (!is_one_of(domain.attribute("type").value(), {"kvm", "qemu"}))
+    return refused("a domain of type " + in_quotes(domain.attribute("type").value()) +
+                   " cannot be run here, only of kvm");
+  Imported out;
+  for (const pugi::xml_node one : domain.children()) CORE_TRY(take_element(one, out));
+  out.vm.name = domain.child("name").text().get();
+  out.vm.uuid = domain.child("uuid").text().get();
+  out.vm.description = domain.child("description").text().get();
+  const auto memory = memory_mib(domain.child("memory"));
+  if (!memory) return memory.error();
+  out.vm.memory_mib = *memory;
+  const auto vcpus = number_of(domain.child("vcpu").text().as_string("1"), "vcpu");
+  if (!vcpus) return vcpus.error();
+  out.vm.vcpus = *vcpus;
+  CORE_TRY(take_os(domain.child("os"), out));
+  take_cpu(domain.child("cpu"), out);
+  CORE_TRY(take_devices(domain.child("devices"), out));
+  return out;
+}
+
+}  // namespace vm

@@ -125,12 +125,18 @@ def runs():
 
 def paused():
     lab.run(1, "scalectl vm pause g")
+    lab.fails(1, "scalectl vm reboot g", 5, "is paused")
     assert state()["state"] == "paused"
     before = sight()
     time.sleep(5)
     assert sight() == before, "it goes on though it is paused"
     lab.run(1, "scalectl vm resume g")
     beats()
+
+
+def begins_anew(how: str):
+    lab.run(others(state()["node"]), f"scalectl vm {how} g")
+    beats(1)
 
 
 def disk_grows():
@@ -422,6 +428,8 @@ def main():
     lab.case("what no VM can be is refused, and leaves nothing", bad_input)
     lab.case("a VM runs on the node that was named, on its disks", runs, always=True)
     lab.case("it is paused, and goes on", paused)
+    lab.case("it is asked to begin anew, and does", begins_anew, "reboot")
+    lab.case("it is reset", begins_anew, "reset", slow=True)
     lab.case("its disk grows while it runs, and the guest sees that", disk_grows)
     lab.case("somebody pauses it behind our back: it goes on", strangers_hand)
     lab.case("it is kept as it is, and cloned, while it runs", snapshots)

@@ -55,6 +55,8 @@ TEST(Hypervisor, ADomainIsRunHeldAndEnded) {
   EXPECT_EQ(state(*libvirt), State::paused);
   libvirt->resume(kUuid).value();
   EXPECT_EQ(state(*libvirt), State::running);
+  libvirt->reboot(kUuid).value();
+  EXPECT_EQ(state(*libvirt), State::running);
   EXPECT_FALSE(libvirt->progress(kUuid)) << "this driver moves none";
   EXPECT_EQ(libvirt->stopped_to_move(kUuid), std::nullopt);
   libvirt->destroy(kUuid).value();

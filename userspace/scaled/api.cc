@@ -127,6 +127,7 @@ Outcome serve_peer(Call& call, const std::vector<std::string>& path, NodeId peer
   if (what == "hold") return serve_hold(call);
   if (what == "go_on") return serve_go_on(call);
   if (what == "backplane") return serve_backplane(call, peer);
+  if (what == "restart") return serve_restart(call);
   if (what == "progress") return serve_progress(call);
   if (what == "libvirt") return call.member().peers().admit_libvirt(peer);
   if (what == "disk") return add_local_disk(call);
@@ -179,6 +180,8 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST vm/*/clone") return clone_vm(call, name);
   if (key == "GET vm/*/xml") return export_vm(call, name);
   if (key == "POST vm_import") return import_vm(call);
+  if (key == "POST vm/*/reboot") return restart_vm(call, name, "reboot");
+  if (key == "POST vm/*/reset") return restart_vm(call, name, "reset");
   if (key == "POST vm/*/migrate") return migrate_vm(call, name);
   if (key == "DELETE vm/*/migrate") return cancel_migration(call, name);
   if (key == "GET vm_snapshot") return list_vm_snapshots(call);

@@ -216,6 +216,8 @@ Outcome start_vm(Call& call, const std::string& name);
 // `name` is VM@NAME
 Outcome export_vm(Call& call, const std::string& name);
 Outcome import_vm(Call& call);
+Outcome restart_vm(Call& call, const std::string& name, const char* how);
+Outcome serve_restart(Call& call);
 Outcome migrate_vm(Call& call, const std::string& name);
 Outcome cancel_migration(Call& call, const std::string& name);
 Outcome serve_progress(Call& call);

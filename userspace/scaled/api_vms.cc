@@ -17,6 +17,7 @@ namespace {
 
 constexpr seconds kWaitFor{60};
 constexpr std::chrono::milliseconds kPeerTimeout{2'000};
+constexpr std::chrono::milliseconds kRestartTimeout{15'000};
 constexpr uint64_t kDefaultPriority = 4;
 constexpr uint64_t kMaxPriority = 11;
 
@@ -327,6 +328,34 @@ Outcome want_vm(Call& call, const std::string& name, const char* wanted, const c
   return answer(call, name,
                 call.propose({{"op", "vm_want"}, {"vm", vm->id}, {"wanted", wanted}, {"how", how}}),
                 wait);
+}
+
+Outcome serve_restart(Call& call) {
+  CORE_TRY(call.member().vms().restart(json::value_to<std::string>(call.body().at("uuid")),
+                                       call.body().at("run").to_number<uint64_t>(),
+                                       json::value_to<std::string>(call.body().at("how"))));
+  return json::object{};
+}
+
+// By the node that runs it, and known to no other.
+Outcome restart_vm(Call& call, const std::string& name, const char* how) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  CORE_TRY(call.fields().check());
+  if (vm->state != "running" || vm->wanted != "running" || vm->to_node)
+    return Error{Code::conflict, "VM " + name + " is " +
+                                     (vm->to_node              ? "on its way to another node"
+                                      : vm->state == "running" ? "being stopped or paused"
+                                                               : vm->state)};
+  if (vm->node == call.member().config().node) {
+    CORE_TRY(call.member().vms().restart(vm->uuid, vm->run, how));
+  } else {
+    auto done = call.member().peers().call(vm->node, "/peer/restart",
+                                           {{"uuid", vm->uuid}, {"run", vm->run}, {"how", how}},
+                                           kRestartTimeout);
+    if (!done) return done;
+  }
+  return vms_json(call, name);
 }
 
 Outcome serve_progress(Call& call) { return progress_of(call, call.body()); }

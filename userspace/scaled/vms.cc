@@ -128,6 +128,17 @@ void Vms::rest(const std::stop_token& stop) {
   changed_ = false;
 }
 
+Result<void> Vms::restart(const std::string& uuid, uint64_t run, const std::string& how) {
+  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
+  if (!opened) return opened.error();
+  const auto xml = (*opened)->xml(uuid);
+  if (!xml) return xml.error();
+  const auto of = vm::domain_of(*xml);
+  if (!of || of->run != run) return core::Error{Code::stale, "it runs elsewhere, or anew"};
+  if (member_.expired()) return core::Error{Code::conflict, "its node is cut off from the others"};
+  return how == "reset" ? (*opened)->reset(uuid) : (*opened)->reboot(uuid);
+}
+
 std::optional<hypervisor::Hypervisor::Progress> Vms::progress(const std::string& uuid) {
   auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
   if (!opened) return std::nullopt;

@@ -39,6 +39,9 @@ class Vms {
   ~Vms();
   /// The metadata has changed: what moves is looked at without delay.
   void poke();
+  /// Has the guest of a run that is here begin anew: "reboot" asks it, "reset" does not. Done once,
+  /// and known to nobody else: a run that begins anew elsewhere is another one.
+  core::Result<void> restart(const std::string& uuid, uint64_t run, const std::string& how);
   /// How far a VM of this node's has moved; nothing where none is under way.
   std::optional<hypervisor::Hypervisor::Progress> progress(const std::string& uuid);
 

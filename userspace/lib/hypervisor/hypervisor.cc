@@ -173,6 +173,14 @@ Result<void> Hypervisor::shutdown(const std::string& uuid) { return on(uuid, vir
 
 Result<void> Hypervisor::destroy(const std::string& uuid) { return on(uuid, virDomainDestroy); }
 
+Result<void> Hypervisor::reboot(const std::string& uuid) {
+  return on(uuid, [](virDomainPtr domain) { return virDomainReboot(domain, 0); });
+}
+
+Result<void> Hypervisor::reset(const std::string& uuid) {
+  return on(uuid, [](virDomainPtr domain) { return virDomainReset(domain, 0); });
+}
+
 Result<void> Hypervisor::resize(const std::string& uuid, const std::string& path, uint64_t bytes) {
   return on(uuid, [&](virDomainPtr domain) {
     return virDomainBlockResize(domain, path.c_str(), bytes, VIR_DOMAIN_BLOCK_RESIZE_BYTES);

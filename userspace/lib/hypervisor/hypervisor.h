@@ -60,6 +60,10 @@ class Hypervisor {
   /// Asks the guest; whether it does so is its own.
   Result<void> shutdown(const std::string& uuid);
   Result<void> destroy(const std::string& uuid);
+  /// Asks the guest; whether it does so is its own.
+  Result<void> reboot(const std::string& uuid);
+  /// As the button of a machine: it begins anew, whatever its guest does.
+  Result<void> reset(const std::string& uuid);
   /// Has the guest see that the device behind a disk of its has grown to that size.
   Result<void> resize(const std::string& uuid, const std::string& path, uint64_t bytes);
 

@@ -462,6 +462,13 @@ def api_is_as_described():
             answer = json.loads(lab.run(1, curl + path.replace("{name}", name).replace("{id}", "1")))
             wrong += problems(document, answer_schema(document, path), answer, path)
     lab.run(1, "scalectl schedule delete files && scalectl snapshot delete files@api --yes && scalectl vm delete files --yes")
+    # All others are known, and refuse what they do not know.
+    for path, methods in document["paths"].items():
+        for method in set(methods) & {"post", "patch", "delete"}:
+            where = path.replace("{name}", "nothing@x" if path.startswith("/snapshot") else "nothing").replace("{id}", "99")
+            answer = lab.run(1, f"{curl}{where} -X {method.upper()} -d '{{\"nothing\": 1}}'")
+            if "error" not in json.loads(answer) or "no such call" in answer:
+                wrong.append(f"{method} {where}: {answer}")
     error = json.loads(lab.run(1, f"{curl}/vsd/nothing"))
     wrong += problems(document, {"$ref": "#/components/schemas/Error"}, error, "error")
     assert not wrong, "\n".join(wrong)

@@ -22,7 +22,9 @@ constexpr uint64_t kDefaultPriority = 4;
 constexpr uint64_t kMaxPriority = 11;
 
 Outcome progress_of(Call& call, const json::object& asked) {
-  const auto progress = call.member().vms().progress(json::value_to<std::string>(asked.at("uuid")));
+  Vms* const vms = call.member().vms();
+  if (vms == nullptr) return json::object{};
+  const auto progress = vms->progress(json::value_to<std::string>(asked.at("uuid")));
   if (!progress) return json::object{};
   return json::object{{"moved_bytes", progress->bytes}, {"left_bytes", progress->remaining}};
 }
@@ -330,10 +332,22 @@ Outcome want_vm(Call& call, const std::string& name, const char* wanted, const c
                 wait);
 }
 
+namespace {
+
+Result<void> restart_here(Call& call, const std::string& uuid, uint64_t run,
+                          const std::string& how) {
+  Vms* const vms = call.member().vms();
+  if (vms == nullptr) return Error{Code::conflict, "its node's daemon has just begun; try again"};
+  return vms->restart(uuid, run, how);
+}
+
+}  // namespace
+
 Outcome serve_restart(Call& call) {
-  CORE_TRY(call.member().vms().restart(json::value_to<std::string>(call.body().at("uuid")),
-                                       call.body().at("run").to_number<uint64_t>(),
-                                       json::value_to<std::string>(call.body().at("how"))));
+  const json::object& asked = call.body();
+  CORE_TRY(restart_here(call, json::value_to<std::string>(asked.at("uuid")),
+                        asked.at("run").to_number<uint64_t>(),
+                        json::value_to<std::string>(asked.at("how"))));
   return json::object{};
 }
 
@@ -348,7 +362,7 @@ Outcome restart_vm(Call& call, const std::string& name, const char* how) {
                                       : vm->state == "running" ? "being stopped or paused"
                                                                : vm->state)};
   if (vm->node == call.member().config().node) {
-    CORE_TRY(call.member().vms().restart(vm->uuid, vm->run, how));
+    CORE_TRY(restart_here(call, vm->uuid, vm->run, how));
   } else {
     auto done = call.member().peers().call(vm->node, "/peer/restart",
                                            {{"uuid", vm->uuid}, {"run", vm->run}, {"how", how}},

@@ -207,6 +207,11 @@ Result<void> Member::start(http::Handler handler) {
   return {};
 }
 
+Vms* Member::vms() {
+  const std::lock_guard lock(poking_);
+  return poked_;
+}
+
 std::optional<Error> Member::failure() const {
   const std::lock_guard lock(mutex_);
   return failure_;

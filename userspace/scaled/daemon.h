@@ -43,7 +43,8 @@ class Member {
   /// Whether this node's time is over, so that others may go on without it.
   bool expired() const { return liveness_->expired(); }
   Peers& peers() { return peers_; }
-  Vms& vms() { return *vms_; }
+  /// Nothing before it runs: other nodes' calls are served earlier.
+  Vms* vms();
   Audit& audit() { return *audit_; }
   /// This node leads no more. Waits until that is so, for a while.
   void resign();

@@ -1016,7 +1016,8 @@ def main():
     lab.case("a disk is emptied under a writer, leaves the pool and comes back", disk_leaves)
     lab.case("three copies on three nodes, and two, and three again under a writer", three_copies)
     lab.case("all copies are compared under writers, and nothing is found wrong", compared_under_load, slow=True)
-    lab.case("a copy rots: it is found, located, and made anew from the one that is chosen", copy_rots)
+    lab.case("a copy rots: it is found, located, and made anew from the one that is chosen", copy_rots,
+             slow=True)
     lab.case("the owner's power cut: node 2 has every acknowledged record and writes on", owner_dies, 0, slow=True)
     lab.case("the owner's power cut where the drives had written half of their caches", owner_dies, 50, slow=True)
     lab.case("blocks that describe themselves: the owner's power cut, each copy read apart", blocks_and_the_owners_cut)

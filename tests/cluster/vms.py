@@ -446,7 +446,7 @@ def main():
              node_is_shut_down_alone, slow=True)
     lab.case("its node's power is cut while it leaves that: it begins anew elsewhere, and its node comes back without it", node_dies)
     lab.case("its node is cut off: it is held there, and begins anew elsewhere", cut_off)
-    lab.case("a node whose guests would fit nowhere else is told of", headroom)
+    lab.case("a node whose guests would fit nowhere else is told of", headroom, slow=True)
     lab.case("its guest powers off when asked; exported and imported it is the same; it is cut off when told, and goes "
              "with its disks", ends)
     lab.finish((1, 2, 3))

@@ -129,6 +129,9 @@ Result<void> take_nic(pugi::xml_node nic, Imported& out) {
     return refused("network interface " + mac + " of type " +
                    in_quotes(nic.attribute("type").value()) +
                    ": only those at bridges of the nodes are known here");
+  for (const char* what : {"boot", "mtu", "link"})
+    if (nic.child(what))
+      out.left_out.push_back("<" + std::string(what) + "> of the network interface " + mac);
   const std::string model = nic.child("model").attribute("type").value();
   out.vm.nics.push_back(
       {mac, nic.child("source").attribute("bridge").value(), model.empty() ? "virtio" : model});
@@ -205,6 +208,11 @@ Result<Imported> from_xml(const std::string& xml) {
   const auto memory = memory_mib(domain.child("memory"));
   if (!memory) return memory.error();
   out.vm.memory_mib = *memory;
+  if (const pugi::xml_node now = domain.child("currentMemory")) {
+    const auto begin = memory_mib(now);
+    if (!begin) return begin.error();
+    if (*begin != *memory) out.left_out.emplace_back("it begins with all of its memory here");
+  }
   const auto vcpus = number_of(domain.child("vcpu").text().as_string("1"), "vcpu");
   if (!vcpus) return vcpus.error();
   out.vm.vcpus = *vcpus;

@@ -11,8 +11,9 @@
 
 namespace host {
 
-/// Passes on what comes from either of two sockets to the other, until both ends have ended. It
-/// owns them.
+/// Passes on what comes from either of two sockets to the other, until both ends have ended, on two
+/// threads of its own. It owns the sockets; its destructor ends both sides and waits for the
+/// threads. over() may be asked by any thread.
 class Channel {
  public:
   Channel(int one, int other);
@@ -33,7 +34,9 @@ class Channel {
 };
 
 /// A local socket, for its owner alone, whose connections lead to where `connect` does; where that
-/// fails they end at once. It ends with all of them.
+/// fails they end at once. A thread of its own accepts, calls `connect` and waits for it; the
+/// destructor waits for that thread, ends all connections and removes the socket. One that was left
+/// at the path by a process that is gone is replaced.
 class Tunnel {
  public:
   using Connect = std::function<core::Result<int>()>;

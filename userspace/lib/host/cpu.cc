@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "host/cpu.h"
 
-#include <cstdint>
+#include <xxhash.h>
+
 #include <cstdio>
 #include <fstream>
 #include <set>
@@ -36,12 +37,11 @@ std::string cpu_kind(const std::string& cpuinfo) {
     for (std::string word; words >> word;) flags.insert(word);
   }
   if (out.empty()) return "";
-  // FNV-1a: the same everywhere, for ever.
-  uint64_t hash = 14695981039346656037U;
-  for (const std::string& flag : flags)
-    for (const char c : flag + " ") hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
+  std::string all;
+  for (const std::string& flag : flags) all += flag + " ";
   std::string text(17, '\0');
-  std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(hash));
+  std::snprintf(text.data(), text.size(), "%016llx",
+                static_cast<unsigned long long>(XXH64(all.data(), all.size(), 0)));
   text.pop_back();
   return out + "-" + text;
 }

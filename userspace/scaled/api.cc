@@ -88,6 +88,15 @@ Outcome serve_backplane(Call& call, NodeId peer) {
   return call.member().peers().admit(peer, call.body().at("life").to_number<uint64_t>());
 }
 
+// Whoever gets at libvirt can do anything here: a certificate outlives its node's membership.
+Outcome serve_libvirt(Call& call, NodeId peer) {
+  const auto nodes = call.cluster().nodes();
+  if (!nodes) return nodes.error();
+  for (const meta::Node& node : *nodes)
+    if (node.id == peer && node.state == "up") return call.member().peers().admit_libvirt(peer);
+  return Error{Code::conflict, "node " + std::to_string(peer.value) + " is not up in this cluster"};
+}
+
 Outcome serve_promote(Call& call, NodeId peer) {
   auto node = call.node(std::to_string(peer.value));
   if (!node) return node.error();
@@ -129,7 +138,7 @@ Outcome serve_peer(Call& call, const std::vector<std::string>& path, NodeId peer
   if (what == "backplane") return serve_backplane(call, peer);
   if (what == "restart") return serve_restart(call);
   if (what == "progress") return serve_progress(call);
-  if (what == "libvirt") return call.member().peers().admit_libvirt(peer);
+  if (what == "libvirt") return serve_libvirt(call, peer);
   if (what == "disk") return add_local_disk(call);
   if (what == "promote") return serve_promote(call, peer);
   if (what == "status") return serve_status(call);

@@ -19,11 +19,23 @@ lab = Lab("vms", 3, debs=True)
 
 
 def make_ready(node: int):
-    """What a machine of its own has after it has booted: KVM, which udev sees to, and a bridge at its LAN."""
+    """What a machine of its own has after it has booted: KVM, which udev sees to."""
     lab.wait(node, "test -e /run/libvirt/libvirt-sock")
-    lab.run(node, "modprobe -a kvm_amd tun vhost_net && ip link add br-lan type bridge && ip link set br-lan up && "
-                  f"ip address del 10.11.0.{node}/24 dev lan && ip link set lan master br-lan && "
-                  f"ip address add 10.11.0.{node}/24 dev br-lan")
+    lab.run(node, "modprobe -a kvm_amd tun vhost_net")
+
+
+def networks():
+    """Each node's LAN becomes a bridge; that of one is a bare port before, as after Debian's installation."""
+    lab.run(3, "ip link del lan && ip link set lan0 up && ip address add 10.11.0.3/24 dev lan0 && ip route add 10.99.0.0/16 via "
+               "10.11.0.1")
+    for node in (1, 2, 3):
+        lab.run(1, f"scalectl node bond n{node} lan --ports lan0,lan1 --primary lan0")
+    for node in (1, 2, 3):
+        wait_until("it has a bridge on its LAN", lambda: next(
+            one for one in ask(lab, 1, "node list")["nodes"] if one["id"] == node)["networks"]["lan_bridge"] == "scribe-br0")  # pylint: disable=cell-var-from-loop
+        lab.run(node, f"ip -o address show dev scribe-br0 | grep -q 10.11.0.{node}/24")
+    lab.run(3, "ip route show 10.99.0.0/16 | grep -q scribe-br0 && grep -q scribe-lan /sys/class/net/lan1/master/uevent")
+    lab.wait(3, "ping -c 1 -W 1 10.11.0.1 && ping -c 1 -W 1 10.11.0.2")
 
 
 def formation():
@@ -34,6 +46,7 @@ def formation():
     for node in (1, 2, 3):
         add_disks(lab, node, ("ssd0",))
         make_ready(node)
+    networks()
     wait_disks(lab, 1, 3)
     path = guest.build(REPO / "build/check/guest.img")
     lab.lab("put", 1, path, "--to", "/root/guest.img")
@@ -62,7 +75,14 @@ def bad_input():
             ("vm create a --memory 1GiB --disks 1GiB --copies 4", 2, "2 or 3 copies"),
             ("vm create a --memory 1GiB --tags 'a b'", 2, "no tag"),
             ("vm create a --memory 1GiB --nics ../x", 2, "no name of a bridge"),
-            ("vm create a --memory 1GiB --nics br-lan --nic-model ne2k", 2, "virtio or e1000e"),
+            ("vm create a --memory 1GiB --nics vlan:4095", 2, "1 to 4094"),
+            ("vm create a --memory 1GiB --nics vlan:x", 2, "number"),
+            ("node bond n9 lan --ports eth0", 4, "no node"),
+            ("node bond n1 wan --ports eth0", 2, "lan or backplane"),
+            ("node bond n1 lan --ports ../x", 2, "no name of a port"),
+            ("node bond n1 lan --ports lan0 --primary lan1", 2, "none of the ports"),
+            ("node bond n1 backplane --ports lan0,bp0", 5, "one of the lan"),
+            ("vm create a --memory 1GiB --nics lan --nic-model ne2k", 2, "virtio or e1000e"),
             ("vm create a --memory 1GiB --nic-model virtio", 2, "--nics"),
             ("vm create a --memory 1GiB --bus scsi", 2, "--disks"),
             ("vm show nothing", 4, "no VM"),
@@ -106,7 +126,7 @@ def beats(boots: int = 0):
 
 
 def runs():
-    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --nics br-lan --tags web --description 'a <guest>'")
+    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --nics lan --tags web --description 'a <guest>'")
     lab.fails(1, "scalectl vm create g --memory 128MiB", 5, "exists")
     lab.run(1, "scalectl vm start g --node n2")
     assert state()["state"] == "running" and state()["node"] == 2, state()
@@ -149,6 +169,67 @@ def strangers_hand():
     """Somebody else pauses or resumes it, on its node."""
     lab.run(state()["node"], "virsh suspend g")
     beats()
+
+
+def answers(node: int, via: str = "") -> bool:
+    """The guest does, to somebody on that node's LAN."""
+    code, out = lab.ended(lab.start(node, f"{via}curl -sS -m 5 http://{guest.ADDRESS}/beat", stdout=subprocess.PIPE,
+                                    stderr=subprocess.STDOUT))
+    return code == 0 and f"boot {BOOTS[0]} " in out
+
+
+def plugged(node: int, count: int):
+    wait_until(f"its guest has {count} network interfaces", lambda: lab.run(
+        node, "virsh domiflist g").count("52:54:00") == count)
+
+
+def network_changes():
+    """Its cable is pulled, it is put into a VLAN, it gets another interface, while it runs."""
+    node = state()["node"]
+    other = others(node)
+    mac = state()["nics"][0]["mac"]
+    lab.run(1, "scalectl vm nic-edit g 0 --cable out")
+    wait_until("it cannot be reached", lambda: not answers(other))
+    lab.run(1, "scalectl vm nic-edit g 0 --cable in --at vlan:7")
+    lab.wait(other, "ip netns add far && ip link add far0 type veth peer name far1 netns far && ip link set far0 master "
+                    "scribe-br7 up && ip -n far address add 10.11.0.60/24 dev far1 && ip -n far link set far1 up || "
+                    "{ ip netns del far; false; }")
+    wait_until("it is reached from another node in its VLAN", lambda: answers(other, "ip netns exec far "))
+    assert not answers(other), "it is reached from outside of its VLAN"
+    lab.run(other, "ip netns del far")
+    lab.run(1, "scalectl vm nic-edit g 0 --at lan && scalectl vm nic-add g --at vlan:7 --mac 52:54:00:00:00:77")
+    plugged(node, 2)
+    lab.fails(1, "scalectl vm nic-add g --mac 52:54:00:00:00:77", 2, "have the MAC")
+    lab.fails(1, "scalectl vm nic-edit g 7 --cable out", 4, "no network interface 7")
+    lab.fails(1, "scalectl vm nic-edit g 0", 2, "what of it")
+    lab.run(1, "scalectl vm nic-remove g 1")
+    plugged(node, 1)
+    for each in (node, other):
+        wait_until("nothing of the VLAN is left", lambda: "scribe-br7" not in lab.run(each, "ip -br link"))  # pylint: disable=cell-var-from-loop
+    assert state()["nics"] == [{"nic": 0, "bridge": "", "vlan": 0, "model": "virtio", "mac": mac, "connected": True}]
+    beats()
+
+
+def port_fails():
+    """The other one is used, and that one again when it is back; the switches know at once where the guest is."""
+    node = state()["node"]
+    other = others(node)
+
+    def condition() -> str:
+        return str([one for one in ask(lab, node, "cluster status")["conditions"] if one["subject"] == "link lan0"])
+
+    def used(port: str) -> bool:
+        return lab.run(node, "cat /sys/class/net/lan/bonding/active_slave /sys/class/net/scribe-lan/bonding/active_slave "
+                             "2> /dev/null || true").split() == [port]
+    assert answers(other)
+    lab.lab("net", node, "lan0", "down")
+    wait_until("the other port is used", lambda: used("lan1"))
+    assert answers(other), "it is not reached by the other port"
+    wait_until("it is told of", lambda: "without a carrier" in condition())
+    lab.lab("net", node, "lan0", "up")
+    wait_until("the primary port is used again", lambda: used("lan0"))
+    assert answers(other), "it is not reached by the primary port"
+    assert "has it again" in condition(), condition()
 
 
 def snapshots():
@@ -431,6 +512,8 @@ def main():
     lab.case("it is asked to begin anew, and does", begins_anew, "reboot")
     lab.case("it is reset", begins_anew, "reset", slow=True)
     lab.case("its disk grows while it runs, and the guest sees that", disk_grows)
+    lab.case("its network changes while it runs: cable, VLAN, another interface", network_changes)
+    lab.case("a port of its node's LAN fails, and comes back: it is reached by the other one, then by that", port_fails)
     lab.case("somebody pauses it behind our back: it goes on", strangers_hand)
     lab.case("it is kept as it is, and cloned, while it runs", snapshots)
     lab.case("it moves to other nodes while it runs, and writes", moves)

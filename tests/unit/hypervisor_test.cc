@@ -23,7 +23,8 @@ std::string xml() {
   vm.memory_mib = 64;
   vm.machine = vm::kMachine;
   vm.cpu = "host";
-  std::string out = vm::domain_xml(vm, {{"/dev/mapper/scribe-guest-0", "virtio", "vsd-1"}});
+  std::string out =
+      vm::domain_xml(vm, {{"/dev/mapper/scribe-guest-0", "virtio", "vsd-1"}}, "br-lan");
   // Its driver runs domains of its own kind alone.
   return out.replace(out.find("type=\"kvm\""), 10, "type=\"test\"");
 }

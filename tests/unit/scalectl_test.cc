@@ -46,7 +46,8 @@ Said run(const std::vector<std::string>& words) {
 }
 
 std::string value_for(const std::string& name) {
-  static const std::set<std::string> numbers{"SECONDS", "N", "DISK", "EXTENT", "2|3", "CHUNK"};
+  static const std::set<std::string> numbers{"SECONDS", "N",     "DISK", "EXTENT",
+                                             "2|3",     "CHUNK", "NIC"};
   if (name.find('@') != std::string::npos) return "x1@y1";
   if (name == "FILE") return __FILE__;
   if (name == "SIZE") return "1GiB";

@@ -167,7 +167,7 @@ meta::Vm some_vm() {
 
 TEST(Domain, ItSaysWhichRunOfWhichVmItIs) {
   const std::string xml =
-      vm::domain_xml(some_vm(), {{"/dev/mapper/scribe-mail-0", "virtio", "vsd-1"}});
+      vm::domain_xml(some_vm(), {{"/dev/mapper/scribe-mail-0", "virtio", "vsd-1"}}, "br-lan");
   const auto of = vm::domain_of(xml);
   ASSERT_TRUE(of);
   EXPECT_EQ(of->vm, 7U);
@@ -177,13 +177,14 @@ TEST(Domain, ItSaysWhichRunOfWhichVmItIs) {
 TEST(Domain, WhatPeopleWriteStaysText) {
   meta::Vm vm = some_vm();
   vm.description = "</description><devices><disk type='file'/></devices> & \"x\"";
-  const std::string xml = vm::domain_xml(vm, {});
+  const std::string xml = vm::domain_xml(vm, {}, "br-lan");
   EXPECT_EQ(xml.find("<disk"), std::string::npos);
   EXPECT_TRUE(vm::domain_of(xml));
 }
 
 TEST(Domain, AsAnotherRunItIsTheSame) {
-  const std::string xml = vm::domain_xml(some_vm(), {{"/dev/mapper/x", "virtio", "vsd-1"}});
+  const std::string xml =
+      vm::domain_xml(some_vm(), {{"/dev/mapper/x", "virtio", "vsd-1"}}, "br-lan");
   const std::string other = vm::as_run(xml, 4).value();
   EXPECT_EQ(vm::domain_of(other)->run, 4U);
   EXPECT_EQ(vm::domain_of(other)->vm, 7U);
@@ -193,7 +194,8 @@ TEST(Domain, AsAnotherRunItIsTheSame) {
 }
 
 std::string with(const std::string& from, const std::string& to) {
-  std::string xml = vm::domain_xml(some_vm(), {{"/dev/mapper/scribe-mail-0", "virtio", "vsd-1"}});
+  std::string xml =
+      vm::domain_xml(some_vm(), {{"/dev/mapper/scribe-mail-0", "virtio", "vsd-1"}}, "br-lan");
   if (from.empty()) return xml;
   const size_t at = xml.find(from);
   EXPECT_NE(at, std::string::npos) << from;
@@ -203,12 +205,14 @@ std::string with(const std::string& from, const std::string& to) {
 TEST(Import, WhatIsExportedComesBack) {
   meta::Vm vm = some_vm();
   vm.description = "a <description> & more";
-  vm.nics = {{"52:54:00:01:02:03", "br-lan", "e1000e"}};
+  vm.nics = {{0, "52:54:00:01:02:03", "br-dmz", 0, "e1000e", false}};
   for (const char* cpu : {"host", "baseline"}) {
     vm.cpu = cpu;
     const auto back =
-        vm::from_xml(vm::domain_xml(vm, {{"/dev/mapper/scribe-mail-0", "scsi", "vsd-1"},
-                                         {"/dev/mapper/scribe-mail-1", "virtio", "vsd-2"}}));
+        vm::from_xml(vm::domain_xml(vm,
+                                    {{"/dev/mapper/scribe-mail-0", "scsi", "vsd-1"},
+                                     {"/dev/mapper/scribe-mail-1", "virtio", "vsd-2"}},
+                                    "br-lan"));
     ASSERT_TRUE(back) << back.error().text;
     EXPECT_EQ(back->vm.name, vm.name);
     EXPECT_EQ(back->vm.uuid, vm.uuid);
@@ -219,7 +223,8 @@ TEST(Import, WhatIsExportedComesBack) {
     EXPECT_EQ(back->vm.machine, vm.machine);
     ASSERT_EQ(back->vm.nics.size(), 1U);
     EXPECT_EQ(back->vm.nics[0].mac, "52:54:00:01:02:03");
-    EXPECT_EQ(back->vm.nics[0].bridge, "br-lan");
+    EXPECT_EQ(back->vm.nics[0].bridge, "br-dmz");
+    EXPECT_FALSE(back->vm.nics[0].connected);
     EXPECT_EQ(back->vm.nics[0].model, "e1000e");
     ASSERT_EQ(back->disks.size(), 2U);
     EXPECT_EQ(back->disks[0].vsd, "mail-0");
@@ -246,9 +251,10 @@ TEST(Import, ADomainOfAnotherToolIsTakenAndWhatChangesIsSaid) {
   EXPECT_EQ(got->vm.nics[0].model, "virtio");
   std::string said;
   for (const std::string& one : got->left_out) said += one + "; ";
-  for (const char* word : {"hyperv", "host here", "UTC", "drive sda", "graphics", "video",
-                           "all of its memory", "<link>"})
+  for (const char* word :
+       {"hyperv", "host here", "UTC", "drive sda", "graphics", "video", "all of its memory"})
     EXPECT_NE(said.find(word), std::string::npos) << word << " in " << said;
+  EXPECT_FALSE(got->vm.nics[1].connected);
 }
 
 TEST(Import, WhatLeadsOutOfThePoolIsRefused) {
@@ -332,18 +338,21 @@ TEST(Domain, AStrangersDomainIsNoneOfOurs) {
 
 TEST(Domain, NetworkInterfacesAreAtBridges) {
   meta::Vm vm = some_vm();
-  vm.nics = {{"52:54:00:00:00:01", "br-lan", "virtio"}, {"52:54:00:00:00:02", "br0", "e1000e"}};
-  const std::string xml = vm::domain_xml(vm, {});
+  vm.nics = {{0, "52:54:00:00:00:01", "br-dmz", 0, "virtio", true},
+             {1, "52:54:00:00:00:02", "br0", 0, "e1000e", true}};
+  const std::string xml = vm::domain_xml(vm, {}, "br-lan");
   for (const char* part : {"<interface type=\"bridge\">", "address=\"52:54:00:00:00:01\"",
-                           "bridge=\"br-lan\"", "type=\"e1000e\""})
+                           "bridge=\"br-dmz\"", "type=\"e1000e\""})
     EXPECT_NE(xml.find(part), std::string::npos) << part << "\n" << xml;
 }
 
 TEST(Domain, DisksAreBlockDevicesInTheirOrderPastThePageCache) {
-  const std::string xml = vm::domain_xml(some_vm(), {{"/dev/mapper/scribe-a", "virtio", "vsd-1"},
-                                                     {"/dev/mapper/scribe-b", "scsi", "vsd-2"},
-                                                     {"/dev/mapper/scribe-c", "virtio", "vsd-3"},
-                                                     {"/dev/mapper/scribe-d", "sata", "vsd-4"}});
+  const std::string xml = vm::domain_xml(some_vm(),
+                                         {{"/dev/mapper/scribe-a", "virtio", "vsd-1"},
+                                          {"/dev/mapper/scribe-b", "scsi", "vsd-2"},
+                                          {"/dev/mapper/scribe-c", "virtio", "vsd-3"},
+                                          {"/dev/mapper/scribe-d", "sata", "vsd-4"}},
+                                         "br-lan");
   for (const char* part :
        {"dev=\"vda\" bus=\"virtio\"", "dev=\"sda\" bus=\"scsi\"", "dev=\"vdb\" bus=\"virtio\"",
         "dev=\"sdb\" bus=\"sata\"", "cache=\"none\"", "io=\"native\"", "discard=\"unmap\"",

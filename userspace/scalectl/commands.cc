@@ -5,6 +5,7 @@
 #include <ctime>
 #include <sstream>
 
+#include "nic_commands.h"
 #include "show.h"
 #include "table.h"
 #include "words.h"
@@ -601,6 +602,7 @@ const std::vector<Command>& commands() {
   static const std::vector<Command> all = [] {
     std::vector<Command> out = make_commands();
     for (Command& one : vm_commands()) out.push_back(std::move(one));
+    for (Command& one : nic_commands()) out.push_back(std::move(one));
     return out;
   }();
   return all;

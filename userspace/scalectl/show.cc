@@ -67,6 +67,30 @@ std::string show_cluster(const json::object& o) {
   return out;
 }
 
+namespace {
+
+// What nodes have for networks, as far as there is something to say of it.
+std::string show_bonds(const json::array& nodes) {
+  std::string out;
+  for (const json::value& value : nodes) {
+    const json::object& n = value.as_object();
+    const json::object& networks = n.at("networks").as_object();
+    for (const json::value& one : list(networks, "bonds")) {
+      const json::object& bond = one.as_object();
+      out += text(n, "name") + ": " + text(bond, "network") + " is";
+      for (const json::value& port : list(bond, "ports"))
+        out += " " + std::string(port.as_string()) +
+               (port.as_string() == text(bond, "primary") ? " (primary)" : "");
+      out += "\n";
+    }
+    if (!text(networks, "lan_problem").empty())
+      out += text(n, "name") + ": guests on the LAN: " + text(networks, "lan_problem") + "\n";
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string show_nodes(const json::object& o) {
   Table table({"ID:", "NAME", "STATE", "LAN", "BACKPLANE", "VERSION", "LEADS"});
   for (const json::value& value : list(o, "nodes")) {
@@ -77,7 +101,7 @@ std::string show_nodes(const json::object& o) {
                text(n, "lan"), text(n, "backplane"), text(n, "version"),
                n.at("leader").as_bool() ? "yes" : ""});
   }
-  return table.text();
+  return table.text() + show_bonds(list(o, "nodes"));
 }
 
 std::string show_audit(const json::object& o) {
@@ -337,10 +361,14 @@ std::string show_vm(const json::object& o) {
     table.add({text(disk, "vsd"), bytes(disk, "size_bytes"), text(disk, "bus")});
   }
   if (!list(o, "disks").empty()) out += table.text();
-  Table nics({"BRIDGE", "MODEL", "MAC"});
+  Table nics({"NIC:", "AT", "MODEL", "MAC", "CABLE"});
   for (const json::value& value : list(o, "nics")) {
     const json::object& nic = value.as_object();
-    nics.add({text(nic, "bridge"), text(nic, "model"), text(nic, "mac")});
+    const std::string at = number(nic, "vlan") != 0      ? "vlan:" + count(nic, "vlan")
+                           : text(nic, "bridge").empty() ? "lan"
+                                                         : text(nic, "bridge");
+    nics.add({count(nic, "nic"), at, text(nic, "model"), text(nic, "mac"),
+              nic.at("connected").as_bool() ? "in" : "out"});
   }
   if (!list(o, "nics").empty()) out += nics.text();
   out += text(o, "machine") + ", CPU " + text(o, "cpu") + ", priority " + count(o, "priority") +

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <fstream>
 
+#include "nic_commands.h"
 #include "show.h"
 #include "words.h"
 
@@ -35,7 +36,8 @@ std::vector<Option> fields(bool create) {
       {"priority", "0-11", "which are restarted first when a node is lost; default: 4"},
       {"description", "TEXT", "for people"},
       {"tags", "TAG[,TAG...]", "for people, to find it by"},
-      {"nics", "BRIDGE[,BRIDGE...]", "network interfaces, each at a bridge of its node; '': none"},
+      {"nics", "PLACE[,PLACE...]",
+       "network interfaces, each at lan, vlan:NUMBER or a bridge of the nodes; '': none"},
       {"nic-model", "virtio|e1000e", "of these; default: virtio"}};
   if (!create) out.insert(out.begin(), {"name", "NAME", "another name"});
   return out;
@@ -57,8 +59,8 @@ json::object fields_body(const Words& w) {
     throw UsageError{"--nic-model is of network interfaces; say --nics, too"};
   if (w.has("nics")) {
     json::array nics;
-    for (const std::string& bridge : split_at_commas(w.options.at("nics"))) {
-      json::object nic{{"bridge", bridge}};
+    for (const std::string& place : split_at_commas(w.options.at("nics"))) {
+      json::object nic = place_of(place);
       if (w.has("nic-model")) nic["model"] = w.options.at("nic-model");
       nics.push_back(std::move(nic));
     }

@@ -158,6 +158,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST cluster/*" && name == "audit") return audit_cluster(call);
   if (key == "GET node") return list_nodes(call);
   if (key == "POST node/*/remove") return remove_node(call, name);
+  if (key == "POST node/*/bond") return bond_node(call, name);
   if (key == "POST node/*" && name == "drain") return drain_node(call);
   if (key == "GET disk") return list_disks(call);
   if (key == "GET disk/*" && name == "candidates") return list_candidates(call);
@@ -181,6 +182,9 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "GET vm/*") return show_vm(call, name);
   if (key == "PATCH vm/*") return change_vm(call, name);
   if (key == "DELETE vm/*") return delete_vm(call, name);
+  if (key == "POST vm/*/nic") return add_nic(call, name);
+  if (key == "PATCH vm/*/nic") return change_nic(call, name);
+  if (key == "DELETE vm/*/nic") return remove_nic(call, name);
   if (key == "POST vm/*/start") return start_vm(call, name);
   if (key == "POST vm/*/shutdown") return want_vm(call, name, "off", "shutdown");
   if (key == "POST vm/*/stop") return want_vm(call, name, "off", "stop");

@@ -151,6 +151,7 @@ Outcome make_token(Call& call);
 Outcome admit_node(Call& call);
 Outcome remove_node(Call& call, const std::string& name);
 Outcome drain_node(Call& call);
+Outcome bond_node(Call& call, const std::string& name);
 Outcome audit_cluster(Call& call);
 
 // api_disks.cc
@@ -211,6 +212,9 @@ Outcome list_vms(Call& call);
 Outcome show_vm(Call& call, const std::string& name);
 Outcome create_vm(Call& call);
 Outcome change_vm(Call& call, const std::string& name);
+Outcome add_nic(Call& call, const std::string& name);
+Outcome change_nic(Call& call, const std::string& name);
+Outcome remove_nic(Call& call, const std::string& name);
 Outcome delete_vm(Call& call, const std::string& name);
 Outcome start_vm(Call& call, const std::string& name);
 // `name` is VM@NAME

@@ -97,9 +97,31 @@ void wait_for_leader(Call& call) {
     std::this_thread::sleep_for(kLook);
 }
 
+// What a node has for networks: its ports, where those were named, and what guests are at.
+json::object networks_of(const meta::Node& node, const std::vector<meta::Bond>& bonds,
+                         const std::vector<meta::Capacity>& capacities) {
+  json::array own;
+  for (const meta::Bond& bond : bonds)
+    if (bond.node == node.id)
+      own.push_back(json::object{{"network", bond.network},
+                                 {"ports", json::value_from(bond.ports)},
+                                 {"primary", bond.preferred}});
+  json::object out{
+      {"bonds", std::move(own)}, {"lan_bridge", ""}, {"uplink", ""}, {"lan_problem", ""}};
+  for (const meta::Capacity& one : capacities) {
+    if (one.node != node.id || one.life != node.life) continue;
+    out["lan_bridge"] = one.lan_bridge;
+    out["uplink"] = one.uplink;
+    out["lan_problem"] = one.lan_problem;
+  }
+  return out;
+}
+
 Outcome list_nodes(Call& call) {
   auto nodes = call.cluster().nodes();
-  if (!nodes) return nodes.error();
+  const auto bonds = call.cluster().bonds();
+  const auto capacities = call.cluster().capacities();
+  if (!nodes || !bonds || !capacities) return Error{Code::storage, "the metadata is unreadable"};
   json::array out;
   for (const meta::Node& node : *nodes)
     out.push_back({{"id", node.id.value},
@@ -110,7 +132,8 @@ Outcome list_nodes(Call& call) {
                    {"lan", node.lan_addr},
                    {"backplane", node.backplane_addr},
                    {"version", node.version},
-                   {"leader", node.id == call.member().replica().leader()}});
+                   {"leader", node.id == call.member().replica().leader()},
+                   {"networks", networks_of(node, *bonds, *capacities)}});
   return json::object{{"nodes", std::move(out)}};
 }
 
@@ -195,6 +218,29 @@ Outcome drain_node(Call& call) {
                        {"drain", cancel    ? ""
                                  : restart ? "restart"
                                            : "on"}});
+}
+
+// Which of its ports are its LAN, or its backplane.
+Outcome bond_node(Call& call, const std::string& name) {
+  Fields fields = call.fields();
+  const std::string network = fields.text("network");
+  const std::string primary = fields.text("primary", "");
+  const json::value* asked = call.body().if_contains("ports");
+  const bool none = asked != nullptr && asked->is_array() && asked->as_array().empty();
+  json::array ports;
+  if (none)
+    fields.skip("ports");
+  else
+    ports = json::value_from(fields.texts("ports")).as_array();
+  CORE_TRY(fields.check());
+  auto node = call.node(name);
+  if (!node) return node.error();
+  auto done = call.propose({{"op", "node_bond"},
+                            {"node", node->id.value},
+                            {"network", network},
+                            {"ports", std::move(ports)},
+                            {"preferred", primary}});
+  return done ? list_nodes(call) : done;
 }
 
 // All nodes' metadata at one entry, beside each other.

@@ -4,6 +4,7 @@
 
 #include "api_call.h"
 #include "host/disks.h"
+#include "net/plan.h"
 #include "vm/domain.h"
 #include "vm/import.h"
 
@@ -46,7 +47,12 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
             {"vsd", vsd.name}, {"size_bytes", vsd.sectors * kSectorBytes}, {"bus", disk.bus}});
   json::array nics;
   for (const meta::VmNic& nic : vm.nics)
-    nics.push_back(json::object{{"bridge", nic.bridge}, {"model", nic.model}, {"mac", nic.mac}});
+    nics.push_back(json::object{{"nic", nic.slot},
+                                {"bridge", nic.bridge},
+                                {"vlan", nic.vlan},
+                                {"model", nic.model},
+                                {"mac", nic.mac},
+                                {"connected", nic.connected}});
   std::string state = vm.state;
   if (vm.to_node || vm.state == "arriving") state = "migrating";
   if (vm.wanted == "off" && vm.state != "off") state = "stopping";
@@ -138,6 +144,18 @@ Outcome disk_of(Call& call, const json::object& asked) {
   return out;
 }
 
+// What a request says of a network interface; "lan" is where it says nothing of that.
+Outcome nic_of(Fields& fields, const json::object& asked) {
+  json::object out;
+  for (const char* name : {"mac", "model", "bridge"})
+    if (asked.contains(name)) out[name] = fields.text(name, "");
+  if (asked.contains("vlan")) out["vlan"] = fields.number("vlan");
+  if (asked.contains("connected")) out["connected"] = fields.flag("connected", true);
+  CORE_TRY(fields.check());
+  if (out.contains("vlan") && !out.contains("bridge")) out["bridge"] = "";
+  return out;
+}
+
 // For proposals "vm_create" and "vm_edit", where the request names any.
 Result<void> take_nics(Call& call, Fields& fields, json::object& out) {
   fields.skip("nics");
@@ -148,10 +166,9 @@ Result<void> take_nics(Call& call, Fields& fields, json::object& out) {
   for (const json::value& one : asked->as_array()) {
     if (!one.is_object()) return Error{Code::invalid, "a network interface is an object"};
     Fields inner(one.as_object());
-    const std::string bridge = inner.text("bridge");
-    const std::string model = inner.text("model", "virtio");
-    CORE_TRY(inner.check());
-    nics.push_back(json::object{{"bridge", bridge}, {"model", model}});
+    auto nic = nic_of(inner, one.as_object());
+    if (!nic) return nic.error();
+    nics.push_back(std::move(*nic));
   }
   out["nics"] = std::move(nics);
   return {};
@@ -236,8 +253,14 @@ Outcome export_vm(Call& call, const std::string& name) {
   if (!vm) return vm.error();
   meta::Cluster cluster = call.cluster();
   const auto disks = domain_disks(cluster, *vm);
+  const auto capacities = cluster.capacities();
   if (!disks) return disks.error();
-  return json::object{{"xml", vm::domain_xml(*vm, *disks)}};
+  if (!capacities) return capacities.error();
+  // As its node has it; where it does not run, as the cluster itself calls it.
+  std::string lan_bridge = net::kLanBridge;
+  for (const meta::Capacity& one : *capacities)
+    if (one.node == vm->node && !one.lan_bridge.empty()) lan_bridge = one.lan_bridge;
+  return json::object{{"xml", vm::domain_xml(*vm, *disks, lan_bridge)}};
 }
 
 // From a domain of libvirt's. Its UUID stays where that is free, so do the MACs.
@@ -255,10 +278,18 @@ Outcome import_vm(Call& call) {
     if (!vsd) return vsd.error();
     disks.push_back(json::object{{"vsd", vsd->id.value}, {"bus", disk.bus}});
   }
+  const auto capacities = call.cluster().capacities();
+  if (!capacities) return capacities.error();
   json::array nics;
   for (const meta::VmNic& nic : vm.nics) {
-    nics.push_back(json::object{{"bridge", nic.bridge}, {"model", nic.model}});
-    if (!nic.mac.empty()) nics.back().as_object()["mac"] = nic.mac;
+    const bool lan = std::any_of(capacities->begin(), capacities->end(), [&](const auto& one) {
+      return !nic.bridge.empty() && one.lan_bridge == nic.bridge;
+    });
+    nics.push_back(json::object{{"bridge", lan ? "" : nic.bridge},
+                                {"vlan", nic.vlan},
+                                {"model", nic.model},
+                                {"mac", nic.mac},
+                                {"connected", nic.connected}});
   }
   const auto all = call.cluster().vms();
   if (!all) return all.error();
@@ -298,6 +329,43 @@ Outcome change_vm(Call& call, const std::string& name) {
   body["vm"] = vm->id;
   auto done = call.propose(std::move(body));
   return done ? vms_json(call, after) : done;
+}
+
+Outcome add_nic(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  auto body = nic_of(fields, call.body());
+  if (!body) return body;
+  (*body)["op"] = "vm_nic_add";
+  (*body)["vm"] = vm->id;
+  auto done = call.propose(std::move(*body));
+  return done ? vms_json(call, name) : done;
+}
+
+Outcome change_nic(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  const uint64_t slot = fields.number("nic");
+  auto body = nic_of(fields, call.body());
+  if (!body) return body;
+  if (body->empty()) return Error{Code::invalid, "what of it is to change? --at, or --cable"};
+  (*body)["op"] = "vm_nic_change";
+  (*body)["vm"] = vm->id;
+  (*body)["slot"] = slot;
+  auto done = call.propose(std::move(*body));
+  return done ? vms_json(call, name) : done;
+}
+
+Outcome remove_nic(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  const uint64_t slot = fields.number("nic");
+  CORE_TRY(fields.check());
+  auto done = call.propose({{"op", "vm_nic_remove"}, {"vm", vm->id}, {"slot", slot}});
+  return done ? vms_json(call, name) : done;
 }
 
 Outcome delete_vm(Call& call, const std::string& name) {

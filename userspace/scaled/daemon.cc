@@ -80,6 +80,7 @@ Member::~Member() {
   if (etcd_log_ != nullptr) etcd_log_->stop();
   if (metadata_.joinable()) metadata_.join();
   audit_.reset();
+  networks_.reset();
   agent_.reset();
 }
 
@@ -147,6 +148,8 @@ Result<void> Member::start(http::Handler handler) {
     return *failure();
   }
   peers_.set_nodes(*nodes);
+  // First: all that follows may need them.
+  networks_ = std::make_unique<Networks>(paths_, config_);
   auto log = open_log();
   if (!log) return log.error();
   replica_ = std::make_unique<replica::Replica>(
@@ -192,6 +195,7 @@ Result<void> Member::start(http::Handler handler) {
     listen();
   }
   agent_->run();
+  networks_->run(*agent_);
   audit_->run(*replica_);
   liveness_ = std::make_unique<Liveness>(paths_, config_, *replica_, *agent_, watchdog_,
                                          etcd_endpoints(config_, peers_));

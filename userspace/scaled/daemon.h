@@ -18,6 +18,7 @@
 #include "journal/etcd_log.h"
 #include "liveness.h"
 #include "membership.h"
+#include "networks.h"
 #include "peers.h"
 #include "replica/replica.h"
 #include "schedules.h"
@@ -43,6 +44,7 @@ class Member {
   /// Whether this node's time is over, so that others may go on without it.
   bool expired() const { return liveness_->expired(); }
   Peers& peers() { return peers_; }
+  Networks& networks() { return *networks_; }
   /// Nothing before it runs: other nodes' calls are served earlier.
   Vms* vms();
   Audit& audit() { return *audit_; }
@@ -64,6 +66,7 @@ class Member {
   Peers peers_;
   Hints hints_;
   std::unique_ptr<replica::Replica> replica_;
+  std::unique_ptr<Networks> networks_;
   std::unique_ptr<Agent> agent_;
   std::unique_ptr<Audit> audit_;
   mutable std::mutex mutex_;

@@ -5,16 +5,19 @@
 
 #include "hypervisor/hypervisor.h"
 #include "vm/domain.h"
+#include "vm/nics.h"
 
 namespace scaled {
 
 using core::Result;
 
-Migration::Migration(const meta::Vm& vm, std::string tunnel_path, host::Tunnel::Connect connect,
-                     std::function<void()> ended)
+Migration::Migration(const meta::Vm& vm, std::string lan_bridge, std::string tunnel_path,
+                     host::Tunnel::Connect connect, std::function<void()> ended)
     : name_(vm.name),
       uuid_(vm.uuid),
       run_(vm.runs),
+      nics_(vm.nics),
+      lan_bridge_(std::move(lan_bridge)),
       tunnel_path_(std::move(tunnel_path)),
       tunnel_(tunnel_path_, std::move(connect)),
       thread_([this, ended = std::move(ended)] {
@@ -39,7 +42,9 @@ Result<void> Migration::move() {
   if (!hypervisor) return hypervisor.error();
   const auto xml = (*hypervisor)->movable_xml(uuid_);
   if (!xml) return xml.error();
-  const auto there = vm::as_run(*xml, run_);
+  const auto run = vm::as_run(*xml, run_);
+  if (!run) return run.error();
+  const auto there = vm::with_bridges(*run, nics_, lan_bridge_);
   if (!there) return there.error();
   spdlog::info("VM {}: moves, as run {}", name_, run_);
   return (*hypervisor)->migrate(uuid_, "qemu+unix:///system?socket=" + tunnel_path_, *there);

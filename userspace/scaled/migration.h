@@ -18,9 +18,9 @@ namespace scaled {
 class Migration {
  public:
   /// `tunnel_path`: a local socket, for as long as this lives, that leads to that node's libvirt.
-  /// `ended` is called from the thread.
-  Migration(const meta::Vm& vm, std::string tunnel_path, host::Tunnel::Connect connect,
-            std::function<void()> ended);
+  /// `lan_bridge`: what guests on the LAN are at there. `ended` is called from the thread.
+  Migration(const meta::Vm& vm, std::string lan_bridge, std::string tunnel_path,
+            host::Tunnel::Connect connect, std::function<void()> ended);
   /// Waits until it has ended.
   ~Migration();
   Migration(const Migration&) = delete;
@@ -36,6 +36,8 @@ class Migration {
   const std::string name_;
   const std::string uuid_;
   const uint64_t run_;  // that it will be there
+  const std::vector<meta::VmNic> nics_;
+  const std::string lan_bridge_;
   const std::string tunnel_path_;
   host::Tunnel tunnel_;
   mutable std::mutex mutex_;

@@ -17,6 +17,7 @@
 #include "host/reset.h"
 #include "policy/hosts.h"
 #include "vm/domain.h"
+#include "vm/nics.h"
 
 namespace scaled {
 
@@ -181,7 +182,9 @@ void Vms::run(const std::stop_token& stop) {
 void Vms::report_capacity() {
   const uint64_t life = member_.agent().life();
   const std::string problem = ends_ ? "is being shut down" : what_is_missing();
-  if (told_life_ == life && told_problem_ == problem) return;
+  const net::Lan lan = member_.networks().lan();
+  const std::string networks = lan.bridge + "/" + lan.uplink + "/" + lan.problem;
+  if (told_life_ == life && told_problem_ == problem && told_lan_ == networks) return;
   const auto cpus = static_cast<uint64_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
   const auto said = propose({{"op", "capacity"},
                              {"node", member_.config().node.value},
@@ -189,8 +192,12 @@ void Vms::report_capacity() {
                              {"memory_mib", memory_for_guests()},
                              {"cpus", cpus},
                              {"cpu", host::cpu_kind()},
-                             {"problem", problem}});
+                             {"problem", problem},
+                             {"lan_bridge", lan.bridge},
+                             {"uplink", lan.uplink},
+                             {"lan_problem", lan.problem}});
   if (!said) return;
+  told_lan_ = networks;
   told_life_ = life;
   told_problem_ = problem;
 }
@@ -295,8 +302,10 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
   guests_ = assigned || !domains->empty();
   const bool held = member_.expired();
   std::set<uint64_t> seen;
+  std::set<std::string> here;
   for (const Ours& domain : *domains) {
     seen.insert(domain.vm);
+    here.insert(domain.uuid);
     const auto at =
         std::find_if(vms.begin(), vms.end(), [&](const auto& one) { return one.id == domain.vm; });
     meta::Vm vm = at == vms.end() ? meta::Vm{} : *at;
@@ -304,7 +313,10 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
     failed_.erase(domain.uuid);
     const vm::View view = view_of(vm, &domain, at != vms.end());
     act(vm, view);
-    if (view.here && view.this_run && !held && !vm.to_node) keep_sizes(vm);
+    if (view.here && view.this_run && !held && !vm.to_node && vm.state != "arriving") {
+      keep_sizes(vm);
+      keep_nics(vm);
+    }
   }
   for (const meta::Vm& vm : vms) {
     if (vm.node != member_.config().node || vm.life != member_.agent().life() ||
@@ -319,6 +331,7 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
     else
       act(vm, view_of(vm, nullptr, true));
   }
+  forget_nics(here);
 }
 
 vm::View Vms::view_of(const meta::Vm& vm, const Ours* domain, bool known) {
@@ -387,6 +400,59 @@ void Vms::keep_sizes(const meta::Vm& vm) {
     else
       spdlog::warn("VM {}: {}", vm.name, told.error().text);
   }
+}
+
+// Whether it has them now. One that is to go is there until its guest has let go of it.
+Result<bool> Vms::change_nics(const meta::Vm& vm, const std::string& lan_bridge, Nics& nics) {
+  nics.next = Clock::now() + kAskEvery;
+  CORE_TRY(member_.networks().ready(vm));
+  const auto xml = watch_.hypervisor->xml(vm.uuid);
+  if (!xml) return xml.error();
+  const auto changes = vm::nic_changes(*xml, vm.nics, lan_bridge);
+  if (!changes) return changes.error();
+  bool waits = false;
+  for (const vm::NicChange& change : *changes) {
+    using What = vm::NicChange::What;
+    waits = waits || change.what == What::detach;
+    CORE_TRY(change.what == What::attach   ? watch_.hypervisor->attach(vm.uuid, change.xml)
+             : change.what == What::detach ? watch_.hypervisor->detach(vm.uuid, change.xml)
+                                           : watch_.hypervisor->update(vm.uuid, change.xml));
+  }
+  if (!waits) nics.next = {};
+  return changes->empty();
+}
+
+void Vms::keep_nics(const meta::Vm& vm) {
+  const std::string lan_bridge = member_.networks().lan().bridge;
+  std::string wanted;
+  for (const meta::VmNic& nic : vm.nics) wanted += vm::nic_xml(nic, lan_bridge);
+  Nics& nics = nics_[vm.uuid];
+  if (nics.run != vm.run || nics.are != wanted)
+    nics = {vm.run, wanted, false, {}, "network of VM " + vm.name};
+  if (nics.settled || Clock::now() < nics.next) return;
+  const auto done = change_nics(vm, lan_bridge, nics);
+  nics.settled = done && *done;
+  member_.agent().set_condition(nics.subject, done ? "" : done.error().text);
+}
+
+void Vms::forget_nics(const std::set<std::string>& here) {
+  for (auto at = nics_.begin(); at != nics_.end();) {
+    if (here.contains(at->first)) {
+      at++;
+      continue;
+    }
+    member_.agent().set_condition(at->second.subject, "");
+    at = nics_.erase(at);
+  }
+}
+
+// What guests on the LAN are at on another node.
+std::string Vms::bridge_there(core::NodeId node) {
+  const auto capacities = meta::Cluster(*database_).capacities();
+  if (!capacities) return "";
+  for (const meta::Capacity& one : *capacities)
+    if (one.node == node) return one.lan_bridge;
+  return "";
 }
 
 void Vms::act(const meta::Vm& vm, const vm::View& view) {
@@ -468,7 +534,7 @@ Result<void> Vms::migrate(const meta::Vm& vm) {
   const std::string path =
       member_.paths().socket + "." + std::to_string(vm.id) + "-" + std::to_string(vm.runs);
   moves_[vm.uuid] = std::make_unique<Migration>(
-      vm, path,
+      vm, bridge_there(to), path,
       [this, to] {
         auto socket = member_.peers().connect_libvirt(to);
         if (!socket) spdlog::warn("libvirt of node {}: {}", to.value, socket.error().text);
@@ -550,7 +616,9 @@ Result<void> Vms::create(const meta::Vm& vm) {
   if (!disks) return disks.error();
   // What an earlier run ended with is not this one's end.
   watch_.hypervisor->ended(vm.uuid);
-  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, *disks)));
+  CORE_TRY(member_.networks().ready(vm));
+  const std::string lan_bridge = member_.networks().lan().bridge;
+  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, *disks, lan_bridge)));
   std::erase_if(sizes_, [&](const auto& one) { return one.first.first == vm.uuid; });
   spdlog::info("VM {}: run {} began", vm.name, vm.run);
   return {};

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -70,6 +71,15 @@ class Vms {
     Clock::time_point at;
   };
 
+  /// What a run's network interfaces were last made.
+  struct Nics {
+    uint64_t run = 0;
+    std::string are;         ///< of that they are to be, in short
+    bool settled = false;    ///< they are
+    Clock::time_point next;  ///< where not: when that is looked at again
+    std::string subject;     ///< of the condition
+  };
+
   void run(const std::stop_token& stop);
   void rest(const std::stop_token& stop);
   void guard(const std::stop_token& stop);
@@ -90,6 +100,10 @@ class Vms {
   core::Result<void> create(const meta::Vm& vm);
   core::Result<bool> disks_open(const meta::Vm& vm);
   void keep_sizes(const meta::Vm& vm);
+  void keep_nics(const meta::Vm& vm);
+  core::Result<bool> change_nics(const meta::Vm& vm, const std::string& lan_bridge, Nics& nics);
+  void forget_nics(const std::set<std::string>& here);
+  std::string bridge_there(core::NodeId node);
   void lead(const std::vector<meta::Vm>& vms);
   void note(const std::string& subject, const std::string& text);
   void forget();
@@ -100,7 +114,9 @@ class Vms {
   Watch watch_;
   uint64_t told_life_ = 0;  // for which the capacity was said
   std::string told_problem_;
+  std::string told_lan_;
   std::map<std::pair<std::string, core::VsdId>, uint64_t> sizes_;  // in sectors, that guests know
+  std::map<std::string, Nics> nics_;                               // that guests have, by UUID
   bool ends_ = false;                                              // its machine is being shut down
   std::map<std::string, std::pair<uint64_t, std::string>> failed_;  // by UUID: run and why
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID

@@ -187,6 +187,24 @@ Result<void> Hypervisor::resize(const std::string& uuid, const std::string& path
   });
 }
 
+Result<void> Hypervisor::attach(const std::string& uuid, const std::string& device_xml) {
+  return on(uuid, [&](virDomainPtr domain) {
+    return virDomainAttachDeviceFlags(domain, device_xml.c_str(), VIR_DOMAIN_AFFECT_LIVE);
+  });
+}
+
+Result<void> Hypervisor::detach(const std::string& uuid, const std::string& device_xml) {
+  return on(uuid, [&](virDomainPtr domain) {
+    return virDomainDetachDeviceFlags(domain, device_xml.c_str(), VIR_DOMAIN_AFFECT_LIVE);
+  });
+}
+
+Result<void> Hypervisor::update(const std::string& uuid, const std::string& device_xml) {
+  return on(uuid, [&](virDomainPtr domain) {
+    return virDomainUpdateDeviceFlags(domain, device_xml.c_str(), VIR_DOMAIN_AFFECT_LIVE);
+  });
+}
+
 // Paused there: libvirt lets the guest here go on where it has no answer from there, though that
 // may have begun. It is tunnelled through the connection that the URI names: that is what is
 // encrypted.

@@ -67,6 +67,13 @@ class Hypervisor {
   /// Has the guest see that the device behind a disk of its has grown to that size.
   Result<void> resize(const std::string& uuid, const std::string& path, uint64_t bytes);
 
+  /// Plugs a device in while the domain runs.
+  Result<void> attach(const std::string& uuid, const std::string& device_xml);
+  /// Has the guest let go of a device; it is there until that has done so, if ever.
+  Result<void> detach(const std::string& uuid, const std::string& device_xml);
+  /// Changes what can be changed of a device that is there.
+  Result<void> update(const std::string& uuid, const std::string& device_xml);
+
   /// Moves a domain to the libvirt at `uri` while its guest runs, and makes it `xml` there. When
   /// this has ended well it is gone here and paused there; with an error it may be anything of the
   /// two, but nothing runs there. Blocks as long as that takes.

@@ -31,6 +31,11 @@ std::vector<std::string> words(const std::string& text) {
   return out;
 }
 
+VmNic nic_of(SQLite::Statement& row) {
+  return {u64(row.getColumn(0)), row.getColumn(1).getString(), row.getColumn(2).getString(),
+          u64(row.getColumn(3)), row.getColumn(4).getString(), row.getColumn(5).getInt() != 0};
+}
+
 Vsd vsd_of(SQLite::Statement& row) {
   return {{u64(row.getColumn(0))},    row.getColumn(1).getString(), u64(row.getColumn(2)),
           row.getColumn(3).getUInt(), u64(row.getColumn(4)),        {u64(row.getColumn(5))},
@@ -190,12 +195,9 @@ Result<std::vector<Vm>> Cluster::vms() {
     if (!disks) return disks.error();
     vm.disks = std::move(*disks);
     auto nics = rows(database_,
-                     "SELECT mac, bridge, model FROM vm_nic WHERE vm = " + std::to_string(vm.id) +
-                         " ORDER BY slot",
-                     [](SQLite::Statement& row) {
-                       return VmNic{row.getColumn(0).getString(), row.getColumn(1).getString(),
-                                    row.getColumn(2).getString()};
-                     });
+                     "SELECT slot, mac, bridge, vlan, model, connected FROM vm_nic WHERE vm = " +
+                         std::to_string(vm.id) + " ORDER BY slot",
+                     nic_of);
     if (!nics) return nics.error();
     vm.nics = std::move(*nics);
   }
@@ -235,11 +237,10 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
     if (!disks) return disks.error();
     one.disks = std::move(*disks);
     auto nics = rows(database_,
-                     "SELECT bridge, model FROM vm_snapshot_nic WHERE vm_snapshot = " +
+                     "SELECT slot, '', bridge, vlan, model, connected FROM vm_snapshot_nic WHERE "
+                     "vm_snapshot = " +
                          std::to_string(one.id) + " ORDER BY slot",
-                     [](SQLite::Statement& row) {
-                       return VmNic{"", row.getColumn(0).getString(), row.getColumn(1).getString()};
-                     });
+                     nic_of);
     if (!nics) return nics.error();
     one.was.nics = std::move(*nics);
   }
@@ -248,12 +249,30 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
 
 Result<std::vector<Capacity>> Cluster::capacities() {
   return rows(database_,
-              "SELECT node, life, memory_mib, cpus, cpu, problem FROM capacity ORDER BY node",
+              "SELECT node, life, memory_mib, cpus, cpu, problem, lan_bridge, uplink, lan_problem "
+              "FROM capacity ORDER BY node",
               [](SQLite::Statement& row) {
                 return Capacity{{u64(row.getColumn(0))},      u64(row.getColumn(1)),
                                 u64(row.getColumn(2)),        u64(row.getColumn(3)),
-                                row.getColumn(4).getString(), row.getColumn(5).getString()};
+                                row.getColumn(4).getString(), row.getColumn(5).getString(),
+                                row.getColumn(6).getString(), row.getColumn(7).getString(),
+                                row.getColumn(8).getString()};
               });
+}
+
+Result<std::vector<Bond>> Cluster::bonds() {
+  return rows(database_, "SELECT node, network, ports, preferred FROM bond ORDER BY node, network",
+              [](SQLite::Statement& row) {
+                return Bond{{u64(row.getColumn(0))},
+                            row.getColumn(1).getString(),
+                            words(row.getColumn(2).getString()),
+                            row.getColumn(3).getString()};
+              });
+}
+
+Result<std::vector<uint64_t>> Cluster::vlans() {
+  return rows(database_, "SELECT DISTINCT vlan FROM vm_nic WHERE vlan <> 0 ORDER BY vlan",
+              [](SQLite::Statement& row) { return u64(row.getColumn(0)); });
 }
 
 Result<std::string> Cluster::label(core::SnapshotId id) {

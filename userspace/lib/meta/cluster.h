@@ -132,9 +132,12 @@ struct VmDisk {
 };
 
 struct VmNic {
-  std::string mac;  ///< that the guest sees; the VM keeps it
-  std::string bridge;
-  std::string model;  ///< virtio or e1000e
+  uint64_t slot = 0;             ///< which of the VM's it is
+  std::string mac;               ///< that the guest sees; the VM keeps it
+  std::string bridge;            ///< the administrator's, that it is at; empty: it is on the LAN
+  uint64_t vlan = 0;             ///< there: its tag, 1 to 4094; 0: it has none
+  std::string model = "virtio";  ///< or e1000e
+  bool connected = true;         ///< false: as with the cable pulled out
 };
 
 /// A virtual machine: what it is, what it should do and what it does. Times are in seconds since
@@ -188,8 +191,19 @@ struct Capacity {
   uint64_t life = 0;
   uint64_t memory_mib = 0;  ///< without what the node itself needs
   uint64_t cpus = 0;
-  std::string cpu;      ///< what they are: guests with all of one go only where it is the same
-  std::string problem;  ///< why it can run none
+  std::string cpu;          ///< what they are: guests with all of one go only where it is the same
+  std::string problem;      ///< why it can run none
+  std::string lan_bridge;   ///< what guests on the LAN are at; empty: there is none
+  std::string uplink;       ///< what VLANs of guests are on; empty: there is none
+  std::string lan_problem;  ///< why something of that is not there
+};
+
+/// Ports that a node has for a network, of which one is used at a time.
+struct Bond {
+  core::NodeId node;
+  std::string network;  ///< lan or backplane
+  std::vector<std::string> ports;
+  std::string preferred;  ///< the one that is used while it can be; empty: whichever was last
 };
 
 /// How far the comparing of a VSD's copies has got. Times are in seconds since 1970.
@@ -273,6 +287,9 @@ class Cluster {
   /// Of all VMs, the oldest first.
   Result<std::vector<VmSnapshot>> vm_snapshots();
   Result<std::vector<Capacity>> capacities();
+  Result<std::vector<Bond>> bonds();
+  /// The VLANs that network interfaces of VMs are in.
+  Result<std::vector<uint64_t>> vlans();
   /// VSD@NAME
   Result<std::string> label(core::SnapshotId id);
   /// What a VSD's device is called: by its name, or as the snapshot whose view it is.

@@ -53,9 +53,11 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE vm_disk(vm INTEGER NOT NULL, slot INTEGER NOT NULL, vsd INTEGER NOT NULL UNIQUE,
          bus TEXT NOT NULL, PRIMARY KEY(vm, slot)) WITHOUT ROWID)",
     R"(CREATE TABLE vm_nic(vm INTEGER NOT NULL, slot INTEGER NOT NULL, mac TEXT NOT NULL UNIQUE,
-         bridge TEXT NOT NULL, model TEXT NOT NULL, PRIMARY KEY(vm, slot)) WITHOUT ROWID)",
+         bridge TEXT NOT NULL, vlan INTEGER NOT NULL, model TEXT NOT NULL,
+         connected INTEGER NOT NULL, PRIMARY KEY(vm, slot)) WITHOUT ROWID)",
     R"(CREATE TABLE vm_snapshot_nic(vm_snapshot INTEGER NOT NULL, slot INTEGER NOT NULL,
-         bridge TEXT NOT NULL, model TEXT NOT NULL, PRIMARY KEY(vm_snapshot, slot)) WITHOUT ROWID)",
+         bridge TEXT NOT NULL, vlan INTEGER NOT NULL, model TEXT NOT NULL,
+         connected INTEGER NOT NULL, PRIMARY KEY(vm_snapshot, slot)) WITHOUT ROWID)",
     R"(CREATE TABLE vm_snapshot(id INTEGER PRIMARY KEY, vm INTEGER NOT NULL, name TEXT NOT NULL,
          created INTEGER NOT NULL, description TEXT NOT NULL, tags TEXT NOT NULL,
          vcpus INTEGER NOT NULL, memory_mib INTEGER NOT NULL, machine TEXT NOT NULL,
@@ -65,7 +67,10 @@ constexpr std::array kReplicated = {
          WITHOUT ROWID)",
     R"(CREATE TABLE capacity(node INTEGER PRIMARY KEY, life INTEGER NOT NULL,
          memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, cpu TEXT NOT NULL,
-         problem TEXT NOT NULL))",
+         problem TEXT NOT NULL, lan_bridge TEXT NOT NULL, uplink TEXT NOT NULL,
+         lan_problem TEXT NOT NULL))",
+    R"(CREATE TABLE bond(node INTEGER NOT NULL, network TEXT NOT NULL, ports TEXT NOT NULL,
+         preferred TEXT NOT NULL, PRIMARY KEY(node, network)) WITHOUT ROWID)",
     R"(CREATE TABLE tree(id INTEGER PRIMARY KEY, level INTEGER NOT NULL, refs INTEGER NOT NULL,
          body BLOB NOT NULL))",
     R"(CREATE TABLE extent(id INTEGER PRIMARY KEY, vsd INTEGER NOT NULL, born INTEGER NOT NULL,
@@ -111,9 +116,9 @@ constexpr std::array kTables = {"counter",     "cluster",
                                 "vm",          "vm_disk",
                                 "vm_snapshot", "vm_snapshot_disk",
                                 "vm_nic",      "vm_snapshot_nic",
-                                "capacity"};
+                                "capacity",    "bond"};
 static_assert(kReplicated.size() == kTables.size());
-constexpr int kSchemaVersion = 6;
+constexpr int kSchemaVersion = 7;
 constexpr int kReaderBusyMs = 10'000;
 
 bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }

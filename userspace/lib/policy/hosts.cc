@@ -17,6 +17,8 @@ std::string refusal(const Host& host, const Guest& guest) {
   if (guest.vcpus > host.cpus) return "has " + std::to_string(host.cpus) + " CPUs";
   if (guest.memory_mib > free_memory(host))
     return "has " + std::to_string(free_memory(host)) + " MiB of memory left";
+  if ((guest.on_lan && !host.has_lan) || (guest.in_vlan && !host.has_vlans))
+    return "has not its networks (" + host.lan_problem + ")";
   return "";
 }
 
@@ -41,7 +43,12 @@ std::vector<Guest> in_order(std::vector<Guest> guests) {
 }  // namespace
 
 Guest guest_of(const meta::Vm& vm) {
-  return {vm.id, vm.name, vm.memory_mib, vm.vcpus, vm.priority, vm.node};
+  Guest out{vm.id, vm.name, vm.memory_mib, vm.vcpus, vm.priority, vm.node};
+  for (const meta::VmNic& nic : vm.nics) {
+    out.on_lan = out.on_lan || (nic.bridge.empty() && nic.vlan == 0);
+    out.in_vlan = out.in_vlan || nic.vlan != 0;
+  }
+  return out;
 }
 
 std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
@@ -50,7 +57,9 @@ std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
   std::vector<Host> out;
   for (const meta::Node& node : nodes) {
     if (node.state == "removed" || node.state == "new") continue;
-    Host host{node.id, node.name, "", 0, 0, 0, 0};
+    Host host;
+    host.node = node.id;
+    host.name = node.name;
     const auto has = std::find_if(capacities.begin(), capacities.end(),
                                   [&](const auto& one) { return one.node == node.id; });
     if (node.state != "up") {
@@ -65,6 +74,9 @@ std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
       host.problem = has->problem;
       host.memory_mib = has->memory_mib;
       host.cpus = has->cpus;
+      host.has_lan = !has->lan_bridge.empty();
+      host.has_vlans = !has->uplink.empty();
+      host.lan_problem = has->lan_problem;
     }
     for (const meta::Vm& vm : vms) {
       if ((vm.node != node.id && vm.to_node != node.id) || vm.id == without_vm) continue;

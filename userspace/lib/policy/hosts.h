@@ -20,6 +20,9 @@ struct Host {
   uint64_t cpus = 0;
   uint64_t used_memory_mib = 0;
   uint64_t used_vcpus = 0;
+  bool has_lan = false;     ///< there is a bridge for guests on the LAN
+  bool has_vlans = false;   ///< there is something for VLANs of guests to be on
+  std::string lan_problem;  ///< why one of that is not there
 };
 
 /// What a VM needs of the node that runs it.
@@ -29,7 +32,9 @@ struct Guest {
   uint64_t memory_mib = 0;
   uint64_t vcpus = 0;
   uint64_t priority = 0;
-  core::NodeId node;  ///< where it runs; 0: nowhere
+  core::NodeId node;     ///< where it runs; 0: nowhere
+  bool on_lan = false;   ///< it has a network interface there
+  bool in_vlan = false;  ///< or in a VLAN
 };
 
 [[nodiscard]] Guest guest_of(const meta::Vm& vm);

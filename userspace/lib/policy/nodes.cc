@@ -169,6 +169,8 @@ Outcome node_forget(Context& c, const json::object& args) {
   // What it held, others take; whether it had flushed is not known.
   run(c, "UPDATE vsd SET lease_node = 0 WHERE lease_node = ?", s64(node));
   run(c, "DELETE FROM fence WHERE node = ?", s64(node));
+  run(c, "DELETE FROM bond WHERE node = ?", s64(node));
+  run(c, "DELETE FROM capacity WHERE node = ?", s64(node));
   run(c, "DELETE FROM node WHERE id = ?", s64(node));
   return json::object{};
 }

@@ -14,6 +14,10 @@ namespace policy {
 Result<meta::Vm> vm_of(Context& c, const json::object& args);
 /// The run of a VM that a node speaks of; another one is none of its business any more.
 Result<meta::Vm> run_of(Context& c, const json::object& args);
+/// Network interfaces as a request has them all, and as rows; whether those of a VM may change now.
+void take_nics(const json::object& args, meta::Vm& vm);
+Result<void> put_nics(Context& c, const meta::Vm& vm);
+Result<void> may_change_nics(const meta::Vm& vm);
 /// Where VMs run, but for one.
 Result<std::vector<Host>> vm_hosts(Context& c, uint64_t without_vm);
 /// The devices that a VM has on a node go.

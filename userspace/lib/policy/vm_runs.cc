@@ -244,14 +244,4 @@ Outcome vm_recover(Context& c, const json::object& args) {
   return json::object{{"node", 0}};
 }
 
-// What a node has for VMs, in its life.
-Outcome capacity(Context& c, const json::object& args) {
-  const uint64_t node = number(args, "node");
-  if (!is_live(c, node, number(args, "life"))) return not_live(node);
-  run(c, "INSERT OR REPLACE INTO capacity VALUES(?, ?, ?, ?, ?, ?)", s64(node),
-      s64(number(args, "life")), s64(number(args, "memory_mib")), s64(number(args, "cpus")),
-      text(args, "cpu"), text(args, "problem"));
-  return json::object{};
-}
-
 }  // namespace policy

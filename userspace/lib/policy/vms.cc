@@ -28,30 +28,9 @@ void take_fields(const json::object& args, meta::Vm& vm) {
   if (args.contains("tags")) vm.tags = json::value_to<std::vector<std::string>>(args.at("tags"));
 }
 
-void take_nics(const json::object& args, meta::Vm& vm) {
-  if (!args.contains("nics")) return;
-  vm.nics.clear();
-  for (const json::value& one : args.at("nics").as_array())
-    vm.nics.push_back({one.as_object().contains("mac") ? text(one.as_object(), "mac") : "",
-                       text(one.as_object(), "bridge"), text(one.as_object(), "model")});
-}
-
 Result<void> name_is_free(Context& c, const meta::Vm& vm) {
   if (ask(c, "SELECT count(*) FROM vm WHERE name = ? AND id <> ?", vm.name, s64(vm.id)) != 0)
     return Error{Code::conflict, "a VM named " + vm.name + " exists"};
-  return {};
-}
-
-// As a request or a snapshot has them. Where that names no MAC it is the VM's own.
-Result<void> put_nics(Context& c, const meta::Vm& vm) {
-  for (size_t slot = 0; slot < vm.nics.size(); slot++) {
-    const std::string mac =
-        vm.nics[slot].mac.empty() ? vm::mac_of(vm.uuid, slot) : vm.nics[slot].mac;
-    if (ask(c, "SELECT count(*) FROM vm_nic WHERE mac = ? AND vm <> ?", mac, s64(vm.id)) != 0)
-      return Error{Code::conflict, "MAC " + mac + " is another VM's; try again"};
-    run(c, "INSERT INTO vm_nic VALUES(?, ?, ?, ?, ?)", s64(vm.id), s64(slot), mac,
-        vm.nics[slot].bridge, vm.nics[slot].model);
-  }
   return {};
 }
 
@@ -103,9 +82,9 @@ void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
   for (size_t slot = 0; slot < snapshots.size(); slot++)
     run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?)", s64(id), s64(slot),
         s64(snapshots[slot]), vm.disks[slot].bus);
-  for (size_t slot = 0; slot < vm.nics.size(); slot++)
-    run(c, "INSERT INTO vm_snapshot_nic VALUES(?, ?, ?, ?)", s64(id), s64(slot),
-        vm.nics[slot].bridge, vm.nics[slot].model);
+  for (const meta::VmNic& nic : vm.nics)
+    run(c, "INSERT INTO vm_snapshot_nic VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(nic.slot),
+        nic.bridge, s64(nic.vlan), nic.model, nic.connected ? 1 : 0);
 }
 
 }  // namespace
@@ -141,14 +120,12 @@ Outcome vm_edit(Context& c, const json::object& args) {
   take_nics(args, vm);
   CORE_TRY(vm::check(vm));
   CORE_TRY(name_is_free(c, vm));
-  if (vm.state != "off" &&
-      (args.contains("nics") || vm.name != before->name || vm.vcpus != before->vcpus ||
-       vm.memory_mib != before->memory_mib || vm.cpu != before->cpu))
-    return Error{Code::conflict,
-                 "VM " + before->name + " is " + before->state +
-                     ": its name, vCPUs, memory, CPU and network change while it is "
-                     "off"};
+  if (vm.state != "off" && (vm.name != before->name || vm.vcpus != before->vcpus ||
+                            vm.memory_mib != before->memory_mib || vm.cpu != before->cpu))
+    return Error{Code::conflict, "VM " + before->name + " is " + before->state +
+                                     ": its name, vCPUs, memory and CPU change while it is off"};
   if (args.contains("nics")) {
+    CORE_TRY(may_change_nics(vm));
     run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm.id));
     CORE_TRY(put_nics(c, vm));
   }
@@ -265,8 +242,10 @@ Outcome vm_revert(Context& c, const json::object& args) {
   run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
   meta::Vm back = was;
   back.uuid = vm->uuid;
-  for (size_t slot = 0; slot < std::min(back.nics.size(), vm->nics.size()); slot++)
-    back.nics[slot].mac = vm->nics[slot].mac;
+  back.id = vm->id;
+  for (meta::VmNic& nic : back.nics)
+    for (const meta::VmNic& now : vm->nics)
+      if (now.slot == nic.slot) nic.mac = now.mac;
   CORE_TRY(put_nics(c, back));
   return json::object{};
 }

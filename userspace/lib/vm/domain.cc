@@ -10,6 +10,8 @@
 #include <set>
 #include <sstream>
 
+#include "vm/nics.h"
+
 namespace vm {
 
 namespace {
@@ -22,6 +24,11 @@ constexpr size_t kMostTags = 32;
 constexpr std::array<const char*, 3> kBuses = {"virtio", "scsi", "sata"};
 constexpr std::array<const char*, 2> kModels = {"virtio", "e1000e"};
 constexpr size_t kLongestBridge = 15;  // IFNAMSIZ
+constexpr uint64_t kMaxVlan = 4094;
+// Where network interfaces are plugged in while it runs.
+constexpr size_t kFreePorts = 4;
+// Beside disks and network interfaces: USB, SCSI, rng, balloon.
+constexpr size_t kOtherPorts = 4;
 constexpr std::array<const char*, 2> kCpus = {"host", "baseline"};
 
 void put(pugi::xml_node at, const char* name, const std::string& text) {
@@ -72,12 +79,16 @@ void put_disk(pugi::xml_node devices, const DomainDisk& disk, int order,
   out.append_child("boot").append_attribute("order") = order;
 }
 
-void put_nic(pugi::xml_node devices, const meta::VmNic& nic) {
-  pugi::xml_node out = devices.append_child("interface");
-  out.append_attribute("type") = "bridge";
-  out.append_child("mac").append_attribute("address") = nic.mac.c_str();
-  out.append_child("source").append_attribute("bridge") = nic.bridge.c_str();
-  out.append_child("model").append_attribute("type") = nic.model.c_str();
+// libvirt makes as many as there are devices, and none for what comes later.
+void put_ports(pugi::xml_node devices, size_t count) {
+  pugi::xml_node root = devices.append_child("controller");
+  root.append_attribute("type") = "pci";
+  root.append_attribute("model") = "pcie-root";
+  for (size_t i = 0; i < count; i++) {
+    pugi::xml_node port = devices.append_child("controller");
+    port.append_attribute("type") = "pci";
+    port.append_attribute("model") = "pcie-root-port";
+  }
 }
 
 bool is_word(const std::string& text) {
@@ -110,6 +121,22 @@ bool is_mac(const std::string& text) {
   const std::string evens = "02468ace";
   return text.size() == kLength && evens.find(text[1]) != std::string::npos &&
          text != "00:00:00:00:00:00";
+}
+
+Result<void> check_nic(const meta::VmNic& nic) {
+  if (!nic.bridge.empty() && (!is_word(nic.bridge) || nic.bridge.size() > kLongestBridge))
+    return Error{Code::invalid, "'" + nic.bridge + "' is no name of a bridge"};
+  if (!nic.bridge.empty() && nic.vlan != 0)
+    return Error{Code::invalid,
+                 "a network interface at a bridge has no VLAN: that is the bridge's"};
+  if (nic.vlan > kMaxVlan)
+    return Error{Code::invalid, "a VLAN has a number from 1 to " + std::to_string(kMaxVlan)};
+  if (!nic.mac.empty() && !is_mac(nic.mac))
+    return Error{Code::invalid, "'" + nic.mac + "' is no MAC of a network interface"};
+  if (!contains(kModels, nic.model))
+    return Error{Code::invalid,
+                 "'" + nic.model + "' is no model of a network interface: " + one_of(kModels)};
+  return {};
 }
 
 Result<void> check_texts(const meta::Vm& vm) {
@@ -166,18 +193,13 @@ Result<void> check(const meta::Vm& vm) {
   for (const meta::VmNic& nic : vm.nics) {
     if (!nic.mac.empty() && !macs.insert(nic.mac).second)
       return Error{Code::invalid, "two network interfaces have the MAC " + nic.mac};
-    if (!is_word(nic.bridge) || nic.bridge.size() > kLongestBridge)
-      return Error{Code::invalid, "'" + nic.bridge + "' is no name of a bridge"};
-    if (!nic.mac.empty() && !is_mac(nic.mac))
-      return Error{Code::invalid, "'" + nic.mac + "' is no MAC of a network interface"};
-    if (!contains(kModels, nic.model))
-      return Error{Code::invalid,
-                   "'" + nic.model + "' is no model of a network interface: " + one_of(kModels)};
+    CORE_TRY(check_nic(nic));
   }
   return {};
 }
 
-std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks) {
+std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
+                       const std::string& lan_bridge) {
   pugi::xml_document document;
   pugi::xml_node domain = document.append_child("domain");
   domain.append_attribute("type") = "kvm";
@@ -211,7 +233,11 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks)
   std::map<std::string, int> used;
   int order = 0;
   for (const DomainDisk& disk : disks) put_disk(devices, disk, ++order, used);
-  for (const meta::VmNic& nic : vm.nics) put_nic(devices, nic);
+  for (const meta::VmNic& nic : vm.nics) {
+    const std::string xml = nic_xml(nic, lan_bridge);
+    devices.append_buffer(xml.data(), xml.size());
+  }
+  put_ports(devices, disks.size() + vm.nics.size() + kOtherPorts + kFreePorts);
   if (std::any_of(disks.begin(), disks.end(), [](const auto& one) { return one.bus == "scsi"; })) {
     pugi::xml_node controller = devices.append_child("controller");
     controller.append_attribute("type") = "scsi";

@@ -20,8 +20,10 @@ struct DomainDisk {
   std::string serial;  ///< that the guest sees
 };
 
-/// What libvirt is to run: the domain's XML. `disks` are those of the VM, in order.
-[[nodiscard]] std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks);
+/// What libvirt is to run: the domain's XML. `disks` are those of the VM, in order; `lan_bridge` is
+/// what guests on the LAN are at on its node.
+[[nodiscard]] std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
+                                     const std::string& lan_bridge);
 
 /// Of which run of which VM a domain is, by what domain_xml() wrote into it; Code::not_found where
 /// it is none of ours.

@@ -9,6 +9,7 @@
 #include <pugixml.hpp>
 #include <string_view>
 
+#include "net/plan.h"
 #include "vm/domain.h"
 
 namespace vm {
@@ -129,12 +130,21 @@ Result<void> take_nic(pugi::xml_node nic, Imported& out) {
     return refused("network interface " + mac + " of type " +
                    in_quotes(nic.attribute("type").value()) +
                    ": only those at bridges of the nodes are known here");
-  for (const char* what : {"boot", "mtu", "link"})
+  for (const char* what : {"boot", "mtu"})
     if (nic.child(what))
       out.left_out.push_back("<" + std::string(what) + "> of the network interface " + mac);
   const std::string model = nic.child("model").attribute("type").value();
-  out.vm.nics.push_back(
-      {mac, nic.child("source").attribute("bridge").value(), model.empty() ? "virtio" : model});
+  meta::VmNic one;
+  one.slot = out.vm.nics.size();
+  one.mac = mac;
+  one.bridge = nic.child("source").attribute("bridge").value();
+  if (one.bridge.empty()) return refused("network interface " + mac + " is at no bridge");
+  if (!model.empty()) one.model = model;
+  one.connected = std::string_view(nic.child("link").attribute("state").value()) != "down";
+  // What the cluster itself makes has a name that says what it is.
+  one.vlan = net::tag_of(one.bridge);
+  if (one.vlan != 0 || one.bridge == net::kLanBridge) one.bridge.clear();
+  out.vm.nics.push_back(std::move(one));
   return {};
 }
 

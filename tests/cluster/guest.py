@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """A disk that a PC boots from, with a guest that tells on its second disk that it lives.
 
-Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S rounds R wrong W": B
-grows each time the guest boots, N each second, flushed; S is that disk's size in sectors. Beside that it writes 256 KiB
+Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S disks D rounds R wrong W":
+B grows each time the guest boots, N each second, flushed; S is that disk's size in sectors, D how many it has. Beside that it writes 256 KiB
 of noise, flushed, eight places in turn, R times so far; what lies there from the turn before is read back, and was not
 what it had written W times. Where it has a network interface it is 10.11.0.50 there, and says the same at
 http://10.11.0.50/beat. It powers off when it is asked to.
@@ -62,7 +62,8 @@ noise &
 beat=0
 while :; do
 	beat=$((beat + 1))
-	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) $(cat /turns) ." > /www/beat
+	set -- /sys/block/vd*
+	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) disks $# $(cat /turns) ." > /www/beat
 	cat /www/beat | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
 	sleep 1
 done
@@ -82,16 +83,17 @@ class Sight(NamedTuple):
     boot: int
     beat: int
     sectors: int
+    disks: int
     rounds: int
 
 
 def sight(lab, node: int, device: str) -> Sight:
     """What a guest has said on that disk, which is open on the node. It never reads anything but what it wrote."""
     out = lab.run(node, f"dd if={device} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
-    said = re.match(r"boot (\d+) beat (\d+) of (\d+) rounds (\d+) wrong (\d+) \.", out)
+    said = re.match(r"boot (\d+) beat (\d+) of (\d+) disks (\d+) rounds (\d+) wrong (\d+) \.", out)
     assert said, out
-    assert said[5] == "0", f"the guest read what it had not written: {out}"
-    return Sight(*(int(said[n]) for n in range(1, 5)))
+    assert said[6] == "0", f"the guest read what it had not written: {out}"
+    return Sight(*(int(said[n]) for n in range(1, 6)))
 
 
 def build(dest: Path) -> Path:

@@ -171,6 +171,28 @@ def strangers_hand():
     beats()
 
 
+def disks_change():
+    """Another disk comes, is limited, and goes while its guest runs; its data stays."""
+    node = state()["node"]
+    lab.run(1, "scalectl vm disk-add g 64MiB --iops 1000")
+    lab.fails(1, "scalectl vm disk-add g 64MiB --bus sata", 5, "while it is off")
+    lab.fails(1, "scalectl vm disk-add g vsd:system", 5, "is a disk of VM")
+    wait_until("its guest has three disks", lambda: sight().disks == 3)
+    assert "1000" in lab.run(node, "virsh blkdeviotune g vdc | grep total_iops_sec")
+    lab.run(1, "scalectl vm disk-edit g 2 --bandwidth 1MiB --iops 0")
+    lab.wait(node, "virsh blkdeviotune g vdc | grep -q 'total_bytes_sec *: *1048576' && "
+                   "virsh blkdeviotune g vdc | grep -q 'total_iops_sec *: *0'")
+    lab.fails(1, "scalectl vsd delete g-2 --yes", 5, "is a disk of VM g")
+    lab.fails(1, "scalectl vm disk-remove g 9", 4, "no disk 9")
+    lab.fails(1, "scalectl vm disk-edit g 2", 2, "what of it")
+    lab.run(1, "scalectl vm disk-remove g 2")
+    wait_until("its guest has let go of it", lambda: sight().disks == 2)
+    wait_until("it is no disk of it any more", lambda: len(state()["disks"]) == 2 and not ask(lab, 1, "vsd show g-2")["open"])
+    assert [one["state"] for one in ask(lab, 1, "task list")["tasks"] if one["what"] == "vm disk-remove"] == ["done"]
+    lab.run(1, "scalectl vsd delete g-2 --yes")
+    beats()
+
+
 def answers(node: int, via: str = "") -> bool:
     """The guest does, to somebody on that node's LAN."""
     code, out = lab.ended(lab.start(node, f"{via}curl -sS -m 5 http://{guest.ADDRESS}/beat", stdout=subprocess.PIPE,
@@ -512,6 +534,7 @@ def main():
     lab.case("it is asked to begin anew, and does", begins_anew, "reboot")
     lab.case("it is reset", begins_anew, "reset", slow=True)
     lab.case("its disk grows while it runs, and the guest sees that", disk_grows)
+    lab.case("another disk is plugged in while it runs, limited, and taken out", disks_change)
     lab.case("its network changes while it runs: cable, VLAN, another interface", network_changes)
     lab.case("a port of its node's LAN fails, and comes back: it is reached by the other one, then by that", port_fails)
     lab.case("somebody pauses it behind our back: it goes on", strangers_hand)

@@ -5,7 +5,7 @@
 #include <ctime>
 #include <sstream>
 
-#include "nic_commands.h"
+#include "device_commands.h"
 #include "show.h"
 #include "table.h"
 #include "words.h"
@@ -602,7 +602,7 @@ const std::vector<Command>& commands() {
   static const std::vector<Command> all = [] {
     std::vector<Command> out = make_commands();
     for (Command& one : vm_commands()) out.push_back(std::move(one));
-    for (Command& one : nic_commands()) out.push_back(std::move(one));
+    for (Command& one : device_commands()) out.push_back(std::move(one));
     return out;
   }();
   return all;

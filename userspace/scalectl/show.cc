@@ -355,10 +355,15 @@ std::string show_vm(const json::object& o) {
     out += "stood still for " + count(o, "paused_ms") + " ms when it last moved\n";
   }
   if (!text(o, "description").empty()) out += text(o, "description") + "\n";
-  Table table({"DISK", "SIZE:", "BUS"});
+  Table table({"DISK:", "VSD", "SIZE:", "BUS", "AT MOST"});
   for (const json::value& value : list(o, "disks")) {
     const json::object& disk = value.as_object();
-    table.add({text(disk, "vsd"), bytes(disk, "size_bytes"), text(disk, "bus")});
+    std::string most;
+    if (number(disk, "iops") != 0) most = count(disk, "iops") + " requests/s";
+    if (number(disk, "bytes_per_s") != 0)
+      most += (most.empty() ? "" : ", ") + bytes(disk, "bytes_per_s") + "/s";
+    table.add({count(disk, "disk"), text(disk, "vsd"), bytes(disk, "size_bytes"),
+               text(disk, "bus") + (disk.at("leaving").as_bool() ? ", is taken out" : ""), most});
   }
   if (!list(o, "disks").empty()) out += table.text();
   Table nics({"NIC:", "AT", "MODEL", "MAC", "CABLE"});

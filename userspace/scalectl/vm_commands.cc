@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <fstream>
 
-#include "nic_commands.h"
+#include "device_commands.h"
 #include "show.h"
 #include "words.h"
 
@@ -76,11 +76,7 @@ json::array disks_of(const Words& w) {
     throw UsageError{"--copies and --bus are of disks; say --disks, too"};
   if (!w.has("disks")) return out;
   for (const std::string& word : split_at_commas(w.options.at("disks"))) {
-    json::object disk;
-    if (word.starts_with("vsd:"))
-      disk["vsd"] = path_word(word.substr(4));
-    else
-      disk["size_bytes"] = size_of(word);
+    json::object disk = disk_of(word);
     if (w.has("copies") && !disk.contains("vsd"))
       disk["copies"] = count_of(w.options.at("copies"), "--copies");
     if (w.has("bus")) disk["bus"] = w.options.at("bus");

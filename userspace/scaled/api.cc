@@ -182,6 +182,9 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "GET vm/*") return show_vm(call, name);
   if (key == "PATCH vm/*") return change_vm(call, name);
   if (key == "DELETE vm/*") return delete_vm(call, name);
+  if (key == "POST vm/*/disk") return add_disk_to_vm(call, name);
+  if (key == "PATCH vm/*/disk") return change_disk_of_vm(call, name);
+  if (key == "DELETE vm/*/disk") return remove_disk_of_vm(call, name);
   if (key == "POST vm/*/nic") return add_nic(call, name);
   if (key == "PATCH vm/*/nic") return change_nic(call, name);
   if (key == "DELETE vm/*/nic") return remove_nic(call, name);

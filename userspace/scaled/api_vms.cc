@@ -43,8 +43,13 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
   for (const meta::VmDisk& disk : vm.disks)
     for (const meta::Vsd& vsd : vsds)
       if (vsd.id == disk.vsd)
-        disks.push_back(json::object{
-            {"vsd", vsd.name}, {"size_bytes", vsd.sectors * kSectorBytes}, {"bus", disk.bus}});
+        disks.push_back(json::object{{"disk", disk.slot},
+                                     {"vsd", vsd.name},
+                                     {"size_bytes", vsd.sectors * kSectorBytes},
+                                     {"bus", disk.bus},
+                                     {"iops", disk.iops},
+                                     {"bytes_per_s", disk.bytes_per_s},
+                                     {"leaving", disk.leaving}});
   json::array nics;
   for (const meta::VmNic& nic : vm.nics)
     nics.push_back(json::object{{"nic", nic.slot},
@@ -122,11 +127,17 @@ json::object take_fields(Call& call, Fields& fields, bool create) {
   return out;
 }
 
-// For proposal "vm_create".
+void take_limits(Fields& fields, const json::object& asked, json::object& out) {
+  for (const char* name : {"iops", "bytes_per_s"})
+    if (asked.contains(name)) out[name] = fields.number(name);
+}
+
+// For proposals "vm_create" and "vm_disk_add".
 Outcome disk_of(Call& call, const json::object& asked) {
   Fields fields(asked);
   const std::string bus = fields.text("bus", "virtio");
   json::object out{{"bus", bus}};
+  take_limits(fields, asked, out);
   if (asked.contains("vsd")) {
     const std::string name = fields.text("vsd");
     CORE_TRY(fields.check());
@@ -276,7 +287,10 @@ Outcome import_vm(Call& call) {
   for (const auto& disk : imported->disks) {
     const auto vsd = call.vsd(disk.vsd);
     if (!vsd) return vsd.error();
-    disks.push_back(json::object{{"vsd", vsd->id.value}, {"bus", disk.bus}});
+    disks.push_back(json::object{{"vsd", vsd->id.value},
+                                 {"bus", disk.bus},
+                                 {"iops", disk.iops},
+                                 {"bytes_per_s", disk.bytes_per_s}});
   }
   const auto capacities = call.cluster().capacities();
   if (!capacities) return capacities.error();
@@ -366,6 +380,41 @@ Outcome remove_nic(Call& call, const std::string& name) {
   CORE_TRY(fields.check());
   auto done = call.propose({{"op", "vm_nic_remove"}, {"vm", vm->id}, {"slot", slot}});
   return done ? vms_json(call, name) : done;
+}
+
+Outcome add_disk_to_vm(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  auto body = disk_of(call, call.body());
+  if (!body) return body;
+  (*body)["op"] = "vm_disk_add";
+  (*body)["vm"] = vm->id;
+  auto done = call.propose(std::move(*body));
+  return done ? vms_json(call, name) : done;
+}
+
+Outcome change_disk_of_vm(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  json::object body{{"op", "vm_disk_change"}, {"vm", vm->id}, {"slot", fields.number("disk")}};
+  const size_t about = body.size();
+  take_limits(fields, call.body(), body);
+  CORE_TRY(fields.check());
+  if (body.size() == about)
+    return Error{Code::invalid, "what of it is to change? --iops, or --bandwidth"};
+  auto done = call.propose(std::move(body));
+  return done ? vms_json(call, name) : done;
+}
+
+Outcome remove_disk_of_vm(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  const uint64_t slot = fields.number("disk");
+  CORE_TRY(fields.check());
+  return answer(call, name,
+                call.propose({{"op", "vm_disk_remove"}, {"vm", vm->id}, {"slot", slot}}), false);
 }
 
 Outcome delete_vm(Call& call, const std::string& name) {

@@ -42,7 +42,6 @@ constexpr seconds kAskEvery{10};
 constexpr const char* kSocket = "/run/libvirt/libvirt-sock";
 constexpr const char* kKvm = "/dev/kvm";
 constexpr uint64_t kMib = uint64_t{1} << 20;
-constexpr uint64_t kSectorBytes = 512;
 
 // What the node itself needs: an eighth, a GiB at least, of a small machine half.
 uint64_t memory_for_guests() {
@@ -84,22 +83,9 @@ std::string reason_of(const std::string& how) {
 
 }  // namespace
 
-Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster, const meta::Vm& vm) {
-  std::vector<vm::DomainDisk> out;
-  for (const meta::VmDisk& disk : vm.disks) {
-    const auto vsd = cluster.vsd(disk.vsd);
-    if (!vsd) return vsd.error();
-    if (!*vsd) return core::Error{Code::not_found, "a disk is gone"};
-    const auto label = cluster.device_label(**vsd);
-    if (!label) return label.error();
-    out.push_back({"/dev/mapper/" + host::device_name(*label), disk.bus,
-                   "vsd-" + std::to_string(disk.vsd.value)});
-  }
-  return out;
-}
-
 Vms::Vms(Member& member)
     : member_(member),
+      devices_(member),
       thread_([this](const std::stop_token& stop) { run(stop); }),
       guard_([this](const std::stop_token& stop) { guard(stop); }) {}
 
@@ -313,10 +299,8 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
     failed_.erase(domain.uuid);
     const vm::View view = view_of(vm, &domain, at != vms.end());
     act(vm, view);
-    if (view.here && view.this_run && !held && !vm.to_node && vm.state != "arriving") {
-      keep_sizes(vm);
-      keep_nics(vm);
-    }
+    if (view.here && view.this_run && !held && !vm.to_node && vm.state != "arriving")
+      devices_.keep(vm, *watch_.hypervisor, *database_);
   }
   for (const meta::Vm& vm : vms) {
     if (vm.node != member_.config().node || vm.life != member_.agent().life() ||
@@ -331,7 +315,7 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
     else
       act(vm, view_of(vm, nullptr, true));
   }
-  forget_nics(here);
+  devices_.forget_but(here);
 }
 
 vm::View Vms::view_of(const meta::Vm& vm, const Ours* domain, bool known) {
@@ -380,70 +364,6 @@ void Vms::look_at_target(const meta::Vm& vm, vm::View& view) {
     view.target_lost = view.target_lost || row.state == "failed";
   }
   view.target_open = open == vm.disks.size();
-}
-
-// A disk that has grown: the device first, then the guest is told. Said once more after a restart.
-void Vms::keep_sizes(const meta::Vm& vm) {
-  meta::Cluster cluster(*database_);
-  for (const meta::VmDisk& disk : vm.disks) {
-    const auto vsd = cluster.vsd(disk.vsd);
-    if (!vsd || !*vsd) continue;
-    uint64_t& known = sizes_[{vm.uuid, disk.vsd}];
-    if (known == (*vsd)->sectors) continue;
-    const auto device = host::find_device(disk.vsd);
-    const auto label = cluster.device_label(**vsd);
-    if (!device || !*device || (*device)->sectors != (*vsd)->sectors || !label) continue;
-    const auto told = watch_.hypervisor->resize(vm.uuid, "/dev/mapper/" + host::device_name(*label),
-                                                (*vsd)->sectors * kSectorBytes);
-    if (told)
-      known = (*vsd)->sectors;
-    else
-      spdlog::warn("VM {}: {}", vm.name, told.error().text);
-  }
-}
-
-// Whether it has them now. One that is to go is there until its guest has let go of it.
-Result<bool> Vms::change_nics(const meta::Vm& vm, const std::string& lan_bridge, Nics& nics) {
-  nics.next = Clock::now() + kAskEvery;
-  CORE_TRY(member_.networks().ready(vm));
-  const auto xml = watch_.hypervisor->xml(vm.uuid);
-  if (!xml) return xml.error();
-  const auto changes = vm::nic_changes(*xml, vm.nics, lan_bridge);
-  if (!changes) return changes.error();
-  bool waits = false;
-  for (const vm::NicChange& change : *changes) {
-    using What = vm::NicChange::What;
-    waits = waits || change.what == What::detach;
-    CORE_TRY(change.what == What::attach   ? watch_.hypervisor->attach(vm.uuid, change.xml)
-             : change.what == What::detach ? watch_.hypervisor->detach(vm.uuid, change.xml)
-                                           : watch_.hypervisor->update(vm.uuid, change.xml));
-  }
-  if (!waits) nics.next = {};
-  return changes->empty();
-}
-
-void Vms::keep_nics(const meta::Vm& vm) {
-  const std::string lan_bridge = member_.networks().lan().bridge;
-  std::string wanted;
-  for (const meta::VmNic& nic : vm.nics) wanted += vm::nic_xml(nic, lan_bridge);
-  Nics& nics = nics_[vm.uuid];
-  if (nics.run != vm.run || nics.are != wanted)
-    nics = {vm.run, wanted, false, {}, "network of VM " + vm.name};
-  if (nics.settled || Clock::now() < nics.next) return;
-  const auto done = change_nics(vm, lan_bridge, nics);
-  nics.settled = done && *done;
-  member_.agent().set_condition(nics.subject, done ? "" : done.error().text);
-}
-
-void Vms::forget_nics(const std::set<std::string>& here) {
-  for (auto at = nics_.begin(); at != nics_.end();) {
-    if (here.contains(at->first)) {
-      at++;
-      continue;
-    }
-    member_.agent().set_condition(at->second.subject, "");
-    at = nics_.erase(at);
-  }
 }
 
 // What guests on the LAN are at on another node.
@@ -513,11 +433,6 @@ void Vms::act(const meta::Vm& vm, const vm::View& view) {
     }
   }
   if (!done) spdlog::warn("VM {}: {}", vm.name, done.error().text);
-}
-
-// What a node proposes of a run that is its own.
-json::object Vms::of_run(const char* op, const meta::Vm& vm) {
-  return {{"op", op}, {"vm", vm.id}, {"node", vm.node.value}, {"life", vm.life}, {"run", vm.run}};
 }
 
 // That it begins is said first: what a daemon that ended meanwhile leaves behind is never taken for
@@ -619,7 +534,6 @@ Result<void> Vms::create(const meta::Vm& vm) {
   CORE_TRY(member_.networks().ready(vm));
   const std::string lan_bridge = member_.networks().lan().bridge;
   CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, *disks, lan_bridge)));
-  std::erase_if(sizes_, [&](const auto& one) { return one.first.first == vm.uuid; });
   spdlog::info("VM {}: run {} began", vm.name, vm.run);
   return {};
 }

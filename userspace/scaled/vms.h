@@ -19,14 +19,11 @@
 #include "migration.h"
 #include "vm/domain.h"
 #include "vm/lifecycle.h"
+#include "vm_devices.h"
 
 namespace scaled {
 
 class Member;
-
-/// A VM's disks as its domain has them.
-[[nodiscard]] core::Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster,
-                                                                     const meta::Vm& vm);
 
 /// Makes the domains of this node what the metadata says of its VMs, and says what became of them.
 /// On the leader also: those whose node was lost, or which could not be started, begin anew.
@@ -71,15 +68,6 @@ class Vms {
     Clock::time_point at;
   };
 
-  /// What a run's network interfaces were last made.
-  struct Nics {
-    uint64_t run = 0;
-    std::string are;         ///< of that they are to be, in short
-    bool settled = false;    ///< they are
-    Clock::time_point next;  ///< where not: when that is looked at again
-    std::string subject;     ///< of the condition
-  };
-
   void run(const std::stop_token& stop);
   void rest(const std::stop_token& stop);
   void guard(const std::stop_token& stop);
@@ -95,14 +83,9 @@ class Vms {
   void end_moves();
   void say_pauses(const std::vector<meta::Vm>& vms);
   void say_ended(const meta::Vm& vm, const std::string& how, const std::string& reason);
-  static boost::json::object of_run(const char* op, const meta::Vm& vm);
   core::Result<void> say_state(const meta::Vm& vm, const char* state);
   core::Result<void> create(const meta::Vm& vm);
   core::Result<bool> disks_open(const meta::Vm& vm);
-  void keep_sizes(const meta::Vm& vm);
-  void keep_nics(const meta::Vm& vm);
-  core::Result<bool> change_nics(const meta::Vm& vm, const std::string& lan_bridge, Nics& nics);
-  void forget_nics(const std::set<std::string>& here);
   std::string bridge_there(core::NodeId node);
   void lead(const std::vector<meta::Vm>& vms);
   void note(const std::string& subject, const std::string& text);
@@ -110,14 +93,13 @@ class Vms {
   core::Result<boost::json::object> propose(boost::json::object body);
 
   Member& member_;
+  VmDevices devices_;
   std::unique_ptr<meta::Database> database_;
   Watch watch_;
   uint64_t told_life_ = 0;  // for which the capacity was said
   std::string told_problem_;
   std::string told_lan_;
-  std::map<std::pair<std::string, core::VsdId>, uint64_t> sizes_;  // in sectors, that guests know
-  std::map<std::string, Nics> nics_;                               // that guests have, by UUID
-  bool ends_ = false;                                              // its machine is being shut down
+  bool ends_ = false;  // its machine is being shut down
   std::map<std::string, std::pair<uint64_t, std::string>> failed_;  // by UUID: run and why
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID
   std::map<std::string, std::string> noted_;        // conditions that are set here

@@ -205,6 +205,24 @@ Result<void> Hypervisor::update(const std::string& uuid, const std::string& devi
   });
 }
 
+Result<void> Hypervisor::limit(const std::string& uuid, const std::string& target, uint64_t iops,
+                               uint64_t bytes_per_s) {
+  virTypedParameterPtr parameters = nullptr;
+  int count = 0;
+  int most = 0;
+  auto done = on(uuid, [&](virDomainPtr domain) {
+    if (virTypedParamsAddULLong(&parameters, &count, &most, VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_IOPS_SEC,
+                                iops) != 0 ||
+        virTypedParamsAddULLong(&parameters, &count, &most, VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_BYTES_SEC,
+                                bytes_per_s) != 0)
+      return -1;
+    return virDomainSetBlockIoTune(domain, target.c_str(), parameters, count,
+                                   VIR_DOMAIN_AFFECT_LIVE);
+  });
+  virTypedParamsFree(parameters, count);
+  return done;
+}
+
 // Paused there: libvirt lets the guest here go on where it has no answer from there, though that
 // may have begun. It is tunnelled through the connection that the URI names: that is what is
 // encrypted.

@@ -74,6 +74,10 @@ class Hypervisor {
   /// Changes what can be changed of a device that is there.
   Result<void> update(const std::string& uuid, const std::string& device_xml);
 
+  /// Limits what goes to and from a disk from now on; 0: no limit.
+  Result<void> limit(const std::string& uuid, const std::string& target, uint64_t iops,
+                     uint64_t bytes_per_s);
+
   /// Moves a domain to the libvirt at `uri` while its guest runs, and makes it `xml` there. When
   /// this has ended well it is gone here and paused there; with an error it may be anything of the
   /// two, but nothing runs there. Blocks as long as that takes.

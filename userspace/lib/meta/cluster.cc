@@ -186,12 +186,14 @@ Result<std::vector<Vm>> Cluster::vms() {
            });
   if (!out) return out;
   for (Vm& vm : *out) {
-    auto disks =
-        rows(database_,
-             "SELECT vsd, bus FROM vm_disk WHERE vm = " + std::to_string(vm.id) + " ORDER BY slot",
-             [](SQLite::Statement& row) {
-               return VmDisk{{u64(row.getColumn(0))}, row.getColumn(1).getString()};
-             });
+    auto disks = rows(database_,
+                      "SELECT slot, vsd, bus, iops, bytes_per_s, leaving FROM vm_disk WHERE vm = " +
+                          std::to_string(vm.id) + " ORDER BY slot",
+                      [](SQLite::Statement& row) {
+                        return VmDisk{u64(row.getColumn(0)),        {u64(row.getColumn(1))},
+                                      row.getColumn(2).getString(), u64(row.getColumn(3)),
+                                      u64(row.getColumn(4)),        row.getColumn(5).getInt() != 0};
+                      });
     if (!disks) return disks.error();
     vm.disks = std::move(*disks);
     auto nics = rows(database_,
@@ -227,13 +229,16 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
            });
   if (!out) return out;
   for (VmSnapshot& one : *out) {
-    auto disks = rows(
-        database_,
-        "SELECT snapshot, bus FROM vm_snapshot_disk WHERE vm_snapshot = " + std::to_string(one.id) +
-            " ORDER BY slot",
-        [](SQLite::Statement& row) {
-          return VmSnapshot::Disk{{u64(row.getColumn(0))}, row.getColumn(1).getString()};
-        });
+    auto disks =
+        rows(database_,
+             "SELECT snapshot, bus, iops, bytes_per_s FROM vm_snapshot_disk WHERE vm_snapshot = " +
+                 std::to_string(one.id) + " ORDER BY slot",
+             [](SQLite::Statement& row) {
+               return VmSnapshot::Disk{{u64(row.getColumn(0))},
+                                       row.getColumn(1).getString(),
+                                       u64(row.getColumn(2)),
+                                       u64(row.getColumn(3))};
+             });
     if (!disks) return disks.error();
     one.disks = std::move(*disks);
     auto nics = rows(database_,

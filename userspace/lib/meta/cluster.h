@@ -127,8 +127,12 @@ struct Schedule {
 };
 
 struct VmDisk {
+  uint64_t slot = 0;  ///< which of the VM's it is
   core::VsdId vsd;
-  std::string bus;  ///< virtio, scsi or sata
+  std::string bus;           ///< virtio, scsi or sata
+  uint64_t iops = 0;         ///< at most, reads and writes; 0: no limit
+  uint64_t bytes_per_s = 0;  ///< at most, read and written; 0: no limit
+  bool leaving = false;      ///< goes as soon as its guest has let go of it
 };
 
 struct VmNic {
@@ -177,6 +181,8 @@ struct VmSnapshot {
   struct Disk {
     core::SnapshotId snapshot;
     std::string bus;
+    uint64_t iops = 0;
+    uint64_t bytes_per_s = 0;
   };
   uint64_t id = 0;
   std::string name;

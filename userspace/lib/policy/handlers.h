@@ -74,7 +74,7 @@ Outcome schedule_delete(Context& c, const json::object& args);
 Result<void> may_take(Context& c, const json::object& args);
 void note_taken(Context& c, const json::object& args, const json::array& taken);
 
-// vms.cc, vm_runs.cc, vm_moves.cc, vm_nics.cc
+// vms.cc, vm_runs.cc, vm_moves.cc, vm_nics.cc, vm_disks.cc
 Outcome vm_create(Context& c, const json::object& args);
 Outcome vm_edit(Context& c, const json::object& args);
 Outcome vm_delete(Context& c, const json::object& args);
@@ -88,6 +88,10 @@ Outcome vm_moving(Context& c, const json::object& args);
 Outcome vm_moved(Context& c, const json::object& args);
 Outcome vm_stays(Context& c, const json::object& args);
 Outcome vm_migrate_cancel(Context& c, const json::object& args);
+Outcome vm_disk_add(Context& c, const json::object& args);
+Outcome vm_disk_change(Context& c, const json::object& args);
+Outcome vm_disk_remove(Context& c, const json::object& args);
+Outcome vm_disk_gone(Context& c, const json::object& args);
 Outcome vm_nic_add(Context& c, const json::object& args);
 Outcome vm_nic_change(Context& c, const json::object& args);
 Outcome vm_nic_remove(Context& c, const json::object& args);

@@ -35,7 +35,7 @@ void take_fields(const json::object& args, meta::VmNic& nic) {
 // Where its domain is on its way, what it is made of is settled.
 Result<meta::Vm> changeable(Context& c, const json::object& args) {
   auto vm = vm_of(c, args);
-  if (vm) CORE_TRY(may_change_nics(*vm));
+  if (vm) CORE_TRY(may_change_devices(*vm));
   return vm;
 }
 
@@ -90,10 +90,10 @@ Result<void> check_bond(Context& c, const meta::Bond& bond) {
 
 }  // namespace
 
-Result<void> may_change_nics(const meta::Vm& vm) {
+Result<void> may_change_devices(const meta::Vm& vm) {
   if (vm.to_node || vm.state == "arriving")
     return Error{Code::conflict,
-                 "VM " + vm.name + " is migrating: its network changes when that is over"};
+                 "VM " + vm.name + " is migrating: its disks and network change when that is over"};
   return {};
 }
 

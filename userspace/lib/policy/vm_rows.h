@@ -14,10 +14,17 @@ namespace policy {
 Result<meta::Vm> vm_of(Context& c, const json::object& args);
 /// The run of a VM that a node speaks of; another one is none of its business any more.
 Result<meta::Vm> run_of(Context& c, const json::object& args);
-/// Network interfaces as a request has them all, and as rows; whether those of a VM may change now.
+/// Whether a VM's disks and network interfaces may change now: not while it moves.
+Result<void> may_change_devices(const meta::Vm& vm);
+/// Network interfaces as a request has them all, and as rows.
 void take_nics(const json::object& args, meta::Vm& vm);
 Result<void> put_nics(Context& c, const meta::Vm& vm);
-Result<void> may_change_nics(const meta::Vm& vm);
+/// A disk as a request has it, without its VSD; that, which may be new; and its row.
+meta::VmDisk disk_from(const json::object& args, uint64_t slot);
+Result<VsdId> disk_for(Context& c, const meta::Vm& vm, uint64_t slot, const json::object& disk);
+void put_disk(Context& c, const meta::Vm& vm, const meta::VmDisk& disk);
+/// Its run is over: disks that were to go are the VM's no more.
+void forget_leaving(Context& c, const meta::Vm& vm);
 /// Where VMs run, but for one.
 Result<std::vector<Host>> vm_hosts(Context& c, uint64_t without_vm);
 /// The devices that a VM has on a node go.

@@ -177,6 +177,7 @@ Outcome vm_state(Context& c, const json::object& args) {
 void end_run(Context& c, const meta::Vm& vm, const std::string& how, const std::string& reason) {
   close_disks(c, vm, vm.node);
   forget_move(c, vm, reason);
+  forget_leaving(c, vm);
   // The one that arrived goes nowhere any more.
   end_tasks(c, vm, "vm move", reason);
   if (vm.wanted == "off" || how == "shutdown") {
@@ -221,6 +222,7 @@ Outcome vm_recover(Context& c, const json::object& args) {
       run(c, "DELETE FROM opened WHERE vsd = ? AND node = ?", s64(disk.vsd.value), s64(node));
     const std::string why = "node " + std::to_string(node) + " was lost";
     forget_move(c, *vm, why);
+    forget_leaving(c, *vm);
     end_tasks(c, *vm, "vm move", why);
     c.tasks.end("node drain", node, node, why);
     if (vm->wanted == "off") {
@@ -234,6 +236,7 @@ Outcome vm_recover(Context& c, const json::object& args) {
   }
   meta::Vm placed = *vm;
   placed.node = {};
+  std::erase_if(placed.disks, [](const meta::VmDisk& disk) { return disk.leaving; });
   // Where it was to move, its devices are open: on any other node it would wait for their end.
   const bool there = vm->to_node && is_live(c, vm->to_node.value, vm->to_life);
   auto done = place_vm(c, placed, there ? vm->to_node.value : 0);

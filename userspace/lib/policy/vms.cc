@@ -34,25 +34,6 @@ Result<void> name_is_free(Context& c, const meta::Vm& vm) {
   return {};
 }
 
-// A disk that is there already, or a new one, called after the VM.
-Result<VsdId> disk_for(Context& c, const meta::Vm& vm, size_t slot, const json::object& disk) {
-  if (disk.contains("vsd")) {
-    const auto vsd = living_vsd(c, disk);
-    if (!vsd) return vsd.error();
-    if (const uint64_t other = ask(c, "SELECT vm FROM vm_disk WHERE vsd = ?", s64(vsd->id.value)))
-      return Error{Code::conflict,
-                   "VSD " + vsd->name + " is a disk of VM " + std::to_string(other)};
-    if (ask(c, "SELECT count(*) FROM opened WHERE vsd = ?", s64(vsd->id.value)) != 0)
-      return Error{Code::conflict, "VSD " + vsd->name + " is open; close it first"};
-    return vsd->id;
-  }
-  const auto made = vsd_create(c, {{"name", vm.name + "-" + std::to_string(slot)},
-                                   {"sectors", disk.at("sectors")},
-                                   {"replicas", disk.at("replicas")}});
-  if (!made) return made.error();
-  return VsdId{made->at("vsd").to_number<uint64_t>()};
-}
-
 // A new row, of a VM that is off; it gets its number.
 void put_vm(Context& c, meta::Vm& vm) {
   vm.id = next_id(c, "vm");
@@ -80,8 +61,9 @@ void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
       name, c.now, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib), vm.machine,
       vm.cpu, s64(vm.priority));
   for (size_t slot = 0; slot < snapshots.size(); slot++)
-    run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?)", s64(id), s64(slot),
-        s64(snapshots[slot]), vm.disks[slot].bus);
+    run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(slot),
+        s64(snapshots[slot]), vm.disks[slot].bus, s64(vm.disks[slot].iops),
+        s64(vm.disks[slot].bytes_per_s));
   for (const meta::VmNic& nic : vm.nics)
     run(c, "INSERT INTO vm_snapshot_nic VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(nic.slot),
         nic.bridge, s64(nic.vlan), nic.model, nic.connected ? 1 : 0);
@@ -95,7 +77,8 @@ Outcome vm_create(Context& c, const json::object& args) {
   take_fields(args, vm);
   vm.uuid = text(args, "uuid");
   const json::array& disks = args.at("disks").as_array();
-  for (const json::value& one : disks) vm.disks.push_back({{}, text(one.as_object(), "bus")});
+  for (const json::value& one : disks)
+    vm.disks.push_back(disk_from(one.as_object(), vm.disks.size()));
   take_nics(args, vm);
   CORE_TRY(vm::check(vm));
   CORE_TRY(name_is_free(c, vm));
@@ -105,8 +88,8 @@ Outcome vm_create(Context& c, const json::object& args) {
   for (size_t slot = 0; slot < disks.size(); slot++) {
     const auto vsd = disk_for(c, vm, slot, disks[slot].as_object());
     if (!vsd) return vsd.error();
-    run(c, "INSERT INTO vm_disk VALUES(?, ?, ?, ?)", s64(vm.id), s64(slot), s64(vsd->value),
-        vm.disks[slot].bus);
+    vm.disks[slot].vsd = *vsd;
+    put_disk(c, vm, vm.disks[slot]);
   }
   return json::object{{"vm", vm.id}};
 }
@@ -125,7 +108,7 @@ Outcome vm_edit(Context& c, const json::object& args) {
     return Error{Code::conflict, "VM " + before->name + " is " + before->state +
                                      ": its name, vCPUs, memory and CPU change while it is off"};
   if (args.contains("nics")) {
-    CORE_TRY(may_change_nics(vm));
+    CORE_TRY(may_change_devices(vm));
     run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm.id));
     CORE_TRY(put_nics(c, vm));
   }
@@ -267,8 +250,8 @@ Outcome vm_clone(Context& c, const json::object& args) {
     const auto made = vsd_clone(c, {{"snapshot", snapshot->disks[slot].snapshot.value},
                                     {"name", vm.name + "-" + std::to_string(slot)}});
     if (!made) return made.error();
-    run(c, "INSERT INTO vm_disk VALUES(?, ?, ?, ?)", s64(vm.id), s64(slot),
-        s64(number(*made, "vsd")), snapshot->disks[slot].bus);
+    const auto& was = snapshot->disks[slot];
+    put_disk(c, vm, {slot, {number(*made, "vsd")}, was.bus, was.iops, was.bytes_per_s, false});
   }
   if (args.at("drop").as_bool()) CORE_TRY(vm_snapshot_delete(c, args));
   return json::object{{"vm", vm.id}};

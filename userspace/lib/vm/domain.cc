@@ -10,6 +10,7 @@
 #include <set>
 #include <sstream>
 
+#include "vm/disks.h"
 #include "vm/nics.h"
 
 namespace vm {
@@ -25,7 +26,9 @@ constexpr std::array<const char*, 3> kBuses = {"virtio", "scsi", "sata"};
 constexpr std::array<const char*, 2> kModels = {"virtio", "e1000e"};
 constexpr size_t kLongestBridge = 15;  // IFNAMSIZ
 constexpr uint64_t kMaxVlan = 4094;
-// Where network interfaces are plugged in while it runs.
+constexpr uint64_t kMaxIops = 1'000'000'000;
+constexpr uint64_t kMaxBytesPerSecond = uint64_t{512} << 40;
+// Where disks and network interfaces are plugged in while it runs.
 constexpr size_t kFreePorts = 4;
 // Beside disks and network interfaces: USB, SCSI, rng, balloon.
 constexpr size_t kOtherPorts = 4;
@@ -49,34 +52,6 @@ void put_cpu(pugi::xml_node domain, const meta::Vm& vm) {
   cpu.append_attribute("match") = "exact";
   cpu.append_attribute("check") = "partial";
   cpu.append_child("model").text().set(kBaseline);
-}
-
-// vda, sda: by the order on their kind of bus.
-std::string target(const std::string& bus, std::map<std::string, int>& used) {
-  const std::string prefix = bus == "virtio" ? "vd" : "sd";
-  return prefix + static_cast<char>('a' + used[prefix]++);
-}
-
-// Raw, past the node's page cache; a full pool stops the guest instead of breaking its file system.
-void put_disk(pugi::xml_node devices, const DomainDisk& disk, int order,
-              std::map<std::string, int>& used) {
-  pugi::xml_node out = devices.append_child("disk");
-  out.append_attribute("type") = "block";
-  out.append_attribute("device") = "disk";
-  pugi::xml_node driver = out.append_child("driver");
-  driver.append_attribute("name") = "qemu";
-  driver.append_attribute("type") = "raw";
-  driver.append_attribute("cache") = "none";
-  driver.append_attribute("io") = "native";
-  driver.append_attribute("discard") = "unmap";
-  driver.append_attribute("error_policy") = "enospace";
-  driver.append_attribute("rerror_policy") = "report";
-  out.append_child("source").append_attribute("dev") = disk.path.c_str();
-  pugi::xml_node where = out.append_child("target");
-  where.append_attribute("dev") = target(disk.bus, used).c_str();
-  where.append_attribute("bus") = disk.bus.c_str();
-  put(out, "serial", disk.serial);
-  out.append_child("boot").append_attribute("order") = order;
 }
 
 // libvirt makes as many as there are devices, and none for what comes later.
@@ -183,9 +158,14 @@ Result<void> check(const meta::Vm& vm) {
     return Error{Code::invalid, "'" + vm.cpu + "' is no kind of CPU: " + one_of(kCpus)};
   if (vm.disks.size() > kMaxDisks)
     return Error{Code::invalid, "a VM has at most " + std::to_string(kMaxDisks) + " disks"};
-  for (const meta::VmDisk& disk : vm.disks)
+  for (const meta::VmDisk& disk : vm.disks) {
     if (!contains(kBuses, disk.bus))
       return Error{Code::invalid, "'" + disk.bus + "' is no bus of a disk: " + one_of(kBuses)};
+    if (disk.iops > kMaxIops || disk.bytes_per_s > kMaxBytesPerSecond)
+      return Error{Code::invalid, "a disk's limits are at most " + std::to_string(kMaxIops) +
+                                      " requests and " + std::to_string(kMaxBytesPerSecond >> 40) +
+                                      " TiB a second; 0: none"};
+  }
   if (vm.nics.size() > kMaxNics)
     return Error{Code::invalid,
                  "a VM has at most " + std::to_string(kMaxNics) + " network interfaces"};
@@ -230,19 +210,21 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
   put(domain, "on_reboot", "restart");
   put(domain, "on_crash", "destroy");
   pugi::xml_node devices = domain.append_child("devices");
-  std::map<std::string, int> used;
-  int order = 0;
-  for (const DomainDisk& disk : disks) put_disk(devices, disk, ++order, used);
+  std::set<std::string> used;
+  uint64_t order = 0;
+  for (const DomainDisk& disk : disks) {
+    const std::string xml = disk_xml(disk, next_target(disk.bus, used), ++order);
+    devices.append_buffer(xml.data(), xml.size());
+  }
   for (const meta::VmNic& nic : vm.nics) {
     const std::string xml = nic_xml(nic, lan_bridge);
     devices.append_buffer(xml.data(), xml.size());
   }
   put_ports(devices, disks.size() + vm.nics.size() + kOtherPorts + kFreePorts);
-  if (std::any_of(disks.begin(), disks.end(), [](const auto& one) { return one.bus == "scsi"; })) {
-    pugi::xml_node controller = devices.append_child("controller");
-    controller.append_attribute("type") = "scsi";
-    controller.append_attribute("model") = "virtio-scsi";
-  }
+  // Also where nothing is at it yet.
+  pugi::xml_node controller = devices.append_child("controller");
+  controller.append_attribute("type") = "scsi";
+  controller.append_attribute("model") = "virtio-scsi";
   devices.append_child("serial").append_attribute("type") = "pty";
   devices.append_child("console").append_attribute("type") = "pty";
   pugi::xml_node rng = devices.append_child("rng");

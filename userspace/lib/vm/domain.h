@@ -6,19 +6,13 @@
 
 #include "core/result.h"
 #include "meta/cluster.h"
+#include "vm/disks.h"
 
 namespace vm {
 
 using core::Code;
 using core::Error;
 using core::Result;
-
-/// A disk as the domain has it.
-struct DomainDisk {
-  std::string path;    ///< of the block device
-  std::string bus;     ///< virtio, scsi or sata
-  std::string serial;  ///< that the guest sees
-};
 
 /// What libvirt is to run: the domain's XML. `disks` are those of the VM, in order; `lan_bridge` is
 /// what guests on the LAN are at on its node.

@@ -97,7 +97,7 @@ Result<void> take_disk(pugi::xml_node disk, Imported& out) {
   }
   for (const pugi::xml_node one : disk.children()) {
     if (is_one_of(one.name(), {"driver", "source", "target", "serial", "boot", "alias", "address",
-                               "wwn", "vendor", "product", "backingStore"}))
+                               "wwn", "vendor", "product", "backingStore", "iotune"}))
       continue;
     return refused("disk " + where + " with <" + one.name() + "> is not known here");
   }
@@ -111,8 +111,13 @@ Result<void> take_disk(pugi::xml_node disk, Imported& out) {
     return refused("disk " + where + " has a backing store");
   if (!is_one_of(disk.child("driver").attribute("type").value(), {"", "raw"}))
     return refused("disk " + where + " is not raw");
-  out.disks.push_back(
-      {path.substr(kDevices.size()), disk.child("target").attribute("bus").value()});
+  const pugi::xml_node limits = disk.child("iotune");
+  for (const pugi::xml_node one : limits.children())
+    if (!is_one_of(one.name(), {"total_iops_sec", "total_bytes_sec"}))
+      out.left_out.push_back("<" + std::string(one.name()) + "> of disk " + where);
+  out.disks.push_back({path.substr(kDevices.size()), disk.child("target").attribute("bus").value(),
+                       limits.child("total_iops_sec").text().as_ullong(),
+                       limits.child("total_bytes_sec").text().as_ullong()});
   return {};
 }
 

@@ -14,6 +14,8 @@ struct Imported {
   struct Disk {
     std::string vsd;  ///< its name
     std::string bus;
+    uint64_t iops = 0;  ///< at most; 0: no limit
+    uint64_t bytes_per_s = 0;
   };
   meta::Vm vm;  ///< name, UUID, description, vCPUs, memory, CPU and NICs with their MACs; machine
   std::vector<Disk> disks;

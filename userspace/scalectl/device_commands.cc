@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-#include "nic_commands.h"
+#include "device_commands.h"
 
 #include "show.h"
 #include "words.h"
@@ -8,9 +8,13 @@ namespace scalectl {
 
 namespace {
 
+json::object numbered(const char* name, const Words& w) {
+  return {{name, count_of(w.arguments[1], name)}};
+}
+
 Call nic_call(const char* method, const Words& w) {
   Call call{method, kRoot + ("vm/" + path_word(w.arguments[0]) + "/nic"), {}};
-  if (w.arguments.size() > 1) call.body["nic"] = count_of(w.arguments[1], "NIC");
+  if (w.arguments.size() > 1) call.body = numbered("nic", w);
   if (w.has("at")) call.body = joined(std::move(call.body), place_of(w.options.at("at")));
   take(call.body, w, {"model", "mac"});
   if (w.has("cable")) {
@@ -21,6 +25,26 @@ Call nic_call(const char* method, const Words& w) {
   return call;
 }
 
+// A size, for a new one, or vsd:NAME.
+json::object disk_call_body(const Words& w) {
+  json::object body = disk_of(w.arguments[1]);
+  if (w.has("copies")) body["copies"] = count_of(w.options.at("copies"), "--copies");
+  take(body, w, {"bus"});
+  return body;
+}
+
+Call disk_call(const char* method, const Words& w, json::object body) {
+  Call call{method, kRoot + ("vm/" + path_word(w.arguments[0]) + "/disk"), std::move(body)};
+  if (w.has("iops")) call.body["iops"] = count_of(w.options.at("iops"), "--iops");
+  if (w.has("bandwidth")) {
+    const std::string& most = w.options.at("bandwidth");
+    call.body["bytes_per_s"] = most == "0" ? 0 : size_of(most);
+  }
+  return call;
+}
+
+const Option kIops{"iops", "N", "reads and writes a second at most; 0: no limit"};
+const Option kBandwidth{"bandwidth", "SIZE", "read and written a second at most; 0: no limit"};
 const Option kAt{"at", "PLACE", "lan, vlan:NUMBER, or the name of a bridge of the nodes"};
 const Option kCable{"cable", "in|out", "out: as with the cable pulled"};
 
@@ -33,12 +57,18 @@ json::object place_of(const std::string& word) {
   return {{"vlan", count_of(word.substr(kVlan.size()), "vlan:")}};
 }
 
+json::object disk_of(const std::string& word) {
+  constexpr std::string_view kVsd = "vsd:";
+  if (word.starts_with(kVsd)) return {{"vsd", path_word(word.substr(kVsd.size()))}};
+  return {{"size_bytes", size_of(word)}};
+}
+
 json::object joined(json::object out, const json::object& more) {
   for (const auto& [name, value] : more) out[name] = value;
   return out;
 }
 
-std::vector<Command> nic_commands() {
+std::vector<Command> device_commands() {
   Option at = kAt;
   at.help += "; default: lan";
   return {
@@ -68,6 +98,33 @@ std::vector<Command> nic_commands() {
        "take a network interface out, also while the guest runs and lets go of it",
        "scalectl vm nic-remove mail 1",
        [](const Words& w) { return nic_call("DELETE", w); },
+       show_vm},
+      {"vm",
+       "disk-add",
+       {"NAME", "SIZE"},
+       {{"bus", "virtio|scsi|sata", "default: virtio; sata only while the VM is off"},
+        {"copies", "2|3", "of a new one, on as many nodes; default: 2"},
+        kIops,
+        kBandwidth},
+       "another disk, of a size, or vsd:NAME; also while the guest runs",
+       "scalectl vm disk-add mail 100GiB --iops 500",
+       [](const Words& w) { return disk_call("POST", w, disk_call_body(w)); },
+       show_vm},
+      {"vm",
+       "disk-edit",
+       {"NAME", "N"},
+       {kIops, kBandwidth},
+       "limit what a disk, by its number, does; also while the guest runs",
+       "scalectl vm disk-edit mail 1 --bandwidth 50MiB",
+       [](const Words& w) { return disk_call("PATCH", w, numbered("disk", w)); },
+       show_vm},
+      {"vm",
+       "disk-remove",
+       {"NAME", "N"},
+       {},
+       "take a disk out, also while the guest runs and lets go of it; it stays, as a virtual disk",
+       "scalectl vm disk-remove mail 1",
+       [](const Words& w) { return disk_call("DELETE", w, numbered("disk", w)); },
        show_vm},
       {"node",
        "bond",

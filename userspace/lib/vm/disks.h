@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+
+namespace vm {
+
+/// A disk as the domain has it.
+struct DomainDisk {
+  std::string path;    ///< of the block device
+  std::string bus;     ///< virtio, scsi or sata
+  std::string serial;  ///< that the guest sees; its own among a VM's
+  uint64_t iops = 0;   ///< at most; 0: no limit
+  uint64_t bytes_per_s = 0;
+};
+
+/// As a domain has it: <disk>. `order`: in which the guest is booted from them; 0: not from this.
+[[nodiscard]] std::string disk_xml(const DomainDisk& disk, const std::string& target,
+                                   uint64_t order);
+
+/// vda, sda: the first that is not used, which it is then.
+[[nodiscard]] std::string next_target(const std::string& bus, std::set<std::string>& used);
+
+/// What makes the disks of a domain that runs those of its VM.
+struct DiskChange {
+  enum class What : uint8_t { attach, detach, limit };
+  What what;
+  std::string serial;
+  std::string xml;     ///< of the device, to attach or detach
+  std::string target;  ///< of the disk that gets other limits
+  uint64_t iops = 0;
+  uint64_t bytes_per_s = 0;
+};
+/// A function of the domain's XML and what is wanted. Disks are told apart by their serials.
+[[nodiscard]] core::Result<std::vector<DiskChange>> disk_changes(
+    const std::string& domain, const std::vector<DomainDisk>& wanted);
+
+}  // namespace vm

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "vm_devices.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "daemon.h"
+#include "host/dm.h"
+#include "vm/nics.h"
+
+namespace scaled {
+
+namespace json = boost::json;
+using core::Code;
+using core::Result;
+using std::chrono::seconds;
+
+namespace {
+
+// A guest that was asked to let go of a device takes its time; so may what failed.
+constexpr seconds kAskEvery{10};
+constexpr seconds kProposeFor{10};
+constexpr uint64_t kSectorBytes = 512;
+constexpr const char* kDevices = "/dev/mapper/";
+
+std::string serial_of(const meta::VmDisk& disk) { return "vsd-" + std::to_string(disk.vsd.value); }
+
+}  // namespace
+
+Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster, const meta::Vm& vm) {
+  std::vector<vm::DomainDisk> out;
+  for (const meta::VmDisk& disk : vm.disks) {
+    if (disk.leaving) continue;
+    const auto vsd = cluster.vsd(disk.vsd);
+    if (!vsd) return vsd.error();
+    if (!*vsd) return core::Error{Code::not_found, "a disk is gone"};
+    const auto label = cluster.device_label(**vsd);
+    if (!label) return label.error();
+    out.push_back({kDevices + host::device_name(*label), disk.bus, serial_of(disk), disk.iops,
+                   disk.bytes_per_s});
+  }
+  return out;
+}
+
+json::object of_run(const char* op, const meta::Vm& vm) {
+  return {{"op", op}, {"vm", vm.id}, {"node", vm.node.value}, {"life", vm.life}, {"run", vm.run}};
+}
+
+void VmDevices::keep(const meta::Vm& vm, hypervisor::Hypervisor& hypervisor,
+                     meta::Database& database) {
+  Now now{vm, hypervisor, meta::Cluster(database)};
+  keep_disks(now);
+  keep_nics(now);
+}
+
+void VmDevices::forget_but(const std::set<std::string>& here) {
+  for (auto* all : {&disks_, &nics_})
+    std::erase_if(*all, [&](const auto& one) {
+      if (here.contains(one.first)) return false;
+      member_.agent().set_condition(one.second.subject, "");
+      return true;
+    });
+}
+
+bool VmDevices::settle(Kept& kept, const meta::Vm& vm, const std::string& wanted, const char* what,
+                       const std::function<Changed()>& change) {
+  if (kept.run != vm.run) kept.sizes.clear();
+  if (kept.run != vm.run || kept.are != wanted) {
+    kept.run = vm.run;
+    kept.are = wanted;
+    kept.settled = false;
+    kept.next = {};
+    kept.subject = what + (" of VM " + vm.name);
+  }
+  if (kept.settled || Clock::now() < kept.next) return kept.settled;
+  kept.next = Clock::now() + kAskEvery;
+  const auto done = change();
+  kept.settled = done && *done;
+  member_.agent().set_condition(kept.subject, done ? "" : done.error().text);
+  return kept.settled;
+}
+
+// Disks
+
+bool VmDevices::is_open(Now& now, const std::string& serial) {
+  const auto opened = now.cluster.opened();
+  if (!opened) return false;
+  for (const meta::VmDisk& disk : now.vm.disks)
+    for (const meta::Opened& row : *opened)
+      if (serial_of(disk) == serial && row.vsd == disk.vsd && row.state == "open" &&
+          row.node == member_.config().node)
+        return true;
+  return false;
+}
+
+// Whether a guest knows a disk's size: the device grows first. Said once more after a restart.
+VmDevices::Changed VmDevices::grow(Now& now, const meta::VmDisk& disk, Kept& kept) {
+  const auto vsd = now.cluster.vsd(disk.vsd);
+  if (!vsd) return vsd.error();
+  uint64_t& known = kept.sizes[disk.vsd];
+  if (!*vsd || known == (*vsd)->sectors) return true;
+  const auto device = host::find_device(disk.vsd);
+  const auto label = now.cluster.device_label(**vsd);
+  if (!device) return device.error();
+  if (!label) return label.error();
+  if (!*device || (*device)->sectors != (*vsd)->sectors) return false;
+  CORE_TRY(now.hypervisor.resize(now.vm.uuid, kDevices + host::device_name(*label),
+                                 (*vsd)->sectors * kSectorBytes));
+  known = (*vsd)->sectors;
+  return true;
+}
+
+// Whether it has them now. A new one is plugged in when its device is here; one that is to go is
+// there until its guest has let go of it.
+VmDevices::Changed VmDevices::change_disks(Now& now, const std::vector<vm::DomainDisk>& wanted,
+                                           Kept& kept) {
+  using What = vm::DiskChange::What;
+  const auto xml = now.hypervisor.xml(now.vm.uuid);
+  if (!xml) return xml.error();
+  const auto changes = vm::disk_changes(*xml, wanted);
+  if (!changes) return changes.error();
+  bool waits = false;
+  for (const vm::DiskChange& change : *changes) {
+    waits = waits || change.what == What::detach;
+    if (change.what == What::detach) CORE_TRY(now.hypervisor.detach(now.vm.uuid, change.xml));
+    if (change.what == What::attach && is_open(now, change.serial))
+      CORE_TRY(now.hypervisor.attach(now.vm.uuid, change.xml));
+    if (change.what == What::limit)
+      CORE_TRY(now.hypervisor.limit(now.vm.uuid, change.target, change.iops, change.bytes_per_s));
+  }
+  bool grown = changes->empty();
+  for (const meta::VmDisk& disk : now.vm.disks) {
+    if (disk.leaving || !changes->empty()) continue;
+    const auto done = grow(now, disk, kept);
+    if (!done) return done.error();
+    grown = grown && *done;
+  }
+  if (!waits) kept.next = {};
+  return grown;
+}
+
+void VmDevices::keep_disks(Now& now) {
+  const auto wanted = domain_disks(now.cluster, now.vm);
+  if (!wanted) return;
+  std::string are;
+  for (const vm::DomainDisk& disk : *wanted) are += vm::disk_xml(disk, "", 0);
+  for (const meta::VmDisk& disk : now.vm.disks)
+    if (const auto vsd = now.cluster.vsd(disk.vsd); vsd && *vsd)
+      are += std::to_string((*vsd)->sectors) + " ";
+  Kept& kept = disks_[now.vm.uuid];
+  if (!settle(kept, now.vm, are, "disks", [&] { return change_disks(now, *wanted, kept); })) return;
+  for (const meta::VmDisk& disk : now.vm.disks)
+    if (disk.leaving) say_gone(now.vm, disk);
+}
+
+void VmDevices::say_gone(const meta::Vm& vm, const meta::VmDisk& disk) {
+  json::object body = of_run("vm_disk_gone", vm);
+  body["slot"] = disk.slot;
+  const auto said = member_.replica().propose(std::move(body), Clock::now() + kProposeFor);
+  if (said)
+    spdlog::info("VM {}: disk {} is taken out", vm.name, disk.slot);
+  else
+    spdlog::warn("VM {}: {}", vm.name, said.error().text);
+}
+
+// Network interfaces
+
+VmDevices::Changed VmDevices::change_nics(Now& now, const std::string& lan_bridge, Kept& kept) {
+  using What = vm::NicChange::What;
+  CORE_TRY(member_.networks().ready(now.vm));
+  const auto xml = now.hypervisor.xml(now.vm.uuid);
+  if (!xml) return xml.error();
+  const auto changes = vm::nic_changes(*xml, now.vm.nics, lan_bridge);
+  if (!changes) return changes.error();
+  bool waits = false;
+  for (const vm::NicChange& change : *changes) {
+    waits = waits || change.what == What::detach;
+    CORE_TRY(change.what == What::attach   ? now.hypervisor.attach(now.vm.uuid, change.xml)
+             : change.what == What::detach ? now.hypervisor.detach(now.vm.uuid, change.xml)
+                                           : now.hypervisor.update(now.vm.uuid, change.xml));
+  }
+  if (!waits) kept.next = {};
+  return changes->empty();
+}
+
+void VmDevices::keep_nics(Now& now) {
+  const std::string lan_bridge = member_.networks().lan().bridge;
+  std::string wanted;
+  for (const meta::VmNic& nic : now.vm.nics) wanted += vm::nic_xml(nic, lan_bridge);
+  Kept& kept = nics_[now.vm.uuid];
+  settle(kept, now.vm, wanted, "network", [&] { return change_nics(now, lan_bridge, kept); });
+}
+
+}  // namespace scaled

@@ -128,6 +128,11 @@ def beats(boots: int = 0):
 def runs():
     lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --nics lan --tags web --description 'a <guest>'")
     lab.fails(1, "scalectl vm create g --memory 128MiB", 5, "exists")
+    lab.fails(1, "scalectl vm list --state going", 2, "no state")
+    lab.fails(1, "scalectl vm list --node n9", 4, "no node")
+    for words, found in (("--text '<GUEST> '", 0), ("--text '<GUEST>'", 1), ("--tags web --state off", 1), ("--tags we", 0),
+                         ("--node n2", 0)):
+        assert len(ask(lab, 1, f"vm list {words}")["vms"]) == found, words
     lab.run(1, "scalectl vm start g --node n2")
     assert state()["state"] == "running" and state()["node"] == 2, state()
     beats(1)

@@ -6,6 +6,7 @@
 #include "vm/domain.h"
 #include "vm/import.h"
 #include "vm/lifecycle.h"
+#include "vm/search.h"
 
 namespace {
 
@@ -163,6 +164,23 @@ meta::Vm some_vm() {
   vm.machine = vm::kMachine;
   vm.cpu = "host";
   return vm;
+}
+
+TEST(Search, ItFindsWhatIsAllOfThat) {
+  meta::Vm vm = some_vm();
+  vm.description = "Handles the post\nof https://example.org";
+  vm.tags = {"web", "prod"};
+  vm.node = {2};
+  const auto found = [&](const vm::Search& search) { return vm::matches(vm, "running", search); };
+  EXPECT_TRUE(found({}));
+  EXPECT_TRUE(found({"MAIL", {}, "", {}}));
+  EXPECT_TRUE(found({"example.ORG", {"web"}, "running", {2}}));
+  EXPECT_TRUE(found({"", {"prod", "web"}, "", {}}));
+  EXPECT_FALSE(found({"", {"prod", "db"}, "", {}}));
+  EXPECT_FALSE(found({"", {"we"}, "", {}}));
+  EXPECT_FALSE(found({"", {}, "off", {}}));
+  EXPECT_FALSE(found({"", {}, "", {1}}));
+  EXPECT_FALSE(found({"nothing like it", {}, "", {}}));
 }
 
 TEST(Domain, ItSaysWhichRunOfWhichVmItIs) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <boost/url.hpp>
 #include <fstream>
 
 #include "device_commands.h"
@@ -118,10 +119,20 @@ std::vector<Command> vm_commands() {
       {"vm",
        "list",
        {},
-       {},
-       "all virtual machines, and where they run",
-       "scalectl vm list",
-       [](const Words&) { return get("vm"); },
+       {{"text", "TEXT", "those with that in their name or description"},
+        {"tags", "TAG[,TAG...]", "those with all of these"},
+        {"state", "STATE", "those that are running, off, ..."},
+        {"node", "NODE", "those that run there"}},
+       "all virtual machines, or some, and where they run",
+       "scalectl vm list --text mail --tags web",
+       [](const Words& w) {
+         Call call = get("vm");
+         boost::urls::url url;
+         for (const char* name : {"text", "tags", "state", "node"})
+           if (w.has(name)) url.params().append({name, w.options.at(name)});
+         if (url.has_query()) call.path += "?" + std::string(url.encoded_query());
+         return call;
+       },
        show_vms},
       {"vm",
        "show",

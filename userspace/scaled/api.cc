@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "api.h"
 
+#include <boost/url.hpp>
 #include <ctime>
 #include <sstream>
 #include <vector>
@@ -51,10 +52,23 @@ http::Response denied(const char* why) {
 
 std::vector<std::string> split(const std::string& path) {
   std::vector<std::string> parts;
-  std::istringstream in(path.substr(0, path.find('?')));
+  std::istringstream in(path);
   for (std::string part; std::getline(in, part, '/');)
     if (!part.empty()) parts.push_back(part);
   return parts;
+}
+
+// What a GET asks is in its query, and to a handler as what others have in their bodies.
+Result<json::object> take_query(std::string& path) {
+  const auto url = boost::urls::parse_origin_form(path);
+  if (!url) return Error{Code::invalid, "that is no path of a URL"};
+  json::object out;
+  for (const auto& param : url->params()) {
+    if (out.contains(param.key)) return Error{Code::invalid, "'" + param.key + "' is said twice"};
+    out[param.key] = param.value;
+  }
+  path = url->path();
+  return out;
 }
 
 // Other nodes
@@ -227,7 +241,10 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
 }
 
 http::Response route(Daemon& daemon, const http::Request& request) {
-  const std::vector<std::string> path = split(request.path);
+  std::string asked = request.path;
+  auto query = take_query(asked);
+  if (!query) return respond(query.error());
+  const std::vector<std::string> path = split(asked);
   const bool rest = path.size() >= 3 && path[0] == "rest" && path[1] == "v1";
   const bool peer = !path.empty() && path[0] == "peer";
   if (!rest && !peer)
@@ -238,7 +255,9 @@ http::Response route(Daemon& daemon, const http::Request& request) {
   if (peer ? !request.peer : !request.local && !request.peer && !asks_in)
     return denied("not without a certificate of this cluster's nodes");
   json::object body;
-  if (!request.body.empty()) {
+  if (request.method == "GET") {
+    body = std::move(*query);
+  } else if (!request.body.empty()) {
     boost::system::error_code err;
     json::value parsed = json::parse(request.body, err);
     if (err || !parsed.is_object())

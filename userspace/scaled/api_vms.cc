@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <algorithm>
+#include <set>
+#include <sstream>
 #include <thread>
 
 #include "api_call.h"
@@ -7,6 +9,7 @@
 #include "net/plan.h"
 #include "vm/domain.h"
 #include "vm/import.h"
+#include "vm/search.h"
 
 namespace scaled {
 
@@ -21,6 +24,9 @@ constexpr std::chrono::milliseconds kPeerTimeout{2'000};
 constexpr std::chrono::milliseconds kRestartTimeout{15'000};
 constexpr uint64_t kDefaultPriority = 4;
 constexpr uint64_t kMaxPriority = 11;
+// As they are shown.
+const std::set<std::string> kStates = {"off",       "starting", "running", "paused",
+                                       "migrating", "stopping", "waiting"};
 
 Outcome progress_of(Call& call, const json::object& asked) {
   Vms* const vms = call.member().vms();
@@ -92,20 +98,14 @@ void add_progress(Call& call, const meta::Vm& vm, json::object& shown) {
     for (auto& [name, value] : *progress) shown[name] = std::move(value);
 }
 
-Outcome vms_json(Call& call, const std::string& only) {
-  auto vms = call.cluster().vms();
+Outcome vms_json(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
   auto vsds = call.cluster().vsds();
-  if (!vms || !vsds) return Error{Code::storage, "the metadata is unreadable"};
-  json::array out;
-  for (const meta::Vm& one : *vms)
-    if (only.empty() || one.name == only) out.push_back(vm_json(one, *vsds));
-  if (only.empty()) return json::object{{"vms", std::move(out)}};
-  if (out.empty()) return Error{Code::not_found, "no VM named " + only};
-  const auto at =
-      std::find_if(vms->begin(), vms->end(), [&](const meta::Vm& one) { return one.name == only; });
-  json::object& shown = out.at(0).as_object();
-  if (at->to_node) add_progress(call, *at, shown);
-  return std::move(shown);
+  if (!vm) return vm.error();
+  if (!vsds) return vsds.error();
+  json::object shown = vm_json(*vm, *vsds);
+  if (vm->to_node) add_progress(call, *vm, shown);
+  return shown;
 }
 
 // Those that a request names; the others stay as they are.
@@ -227,7 +227,32 @@ Outcome answer(Call& call, const std::string& name, const Outcome& done, bool wa
 
 }  // namespace
 
-Outcome list_vms(Call& call) { return vms_json(call, ""); }
+// All, or those that are all of what is asked for.
+Outcome list_vms(Call& call) {
+  Fields fields = call.fields();
+  vm::Search search;
+  search.text = fields.text("text", "");
+  std::istringstream tags(fields.text("tags", ""));
+  for (std::string tag; std::getline(tags, tag, ',');) search.tags.push_back(tag);
+  search.state = fields.text("state", "");
+  const std::string where = fields.text("node", "");
+  CORE_TRY(fields.check());
+  if (!search.state.empty() && !kStates.contains(search.state))
+    return Error{Code::invalid, "'" + search.state + "' is no state of a VM"};
+  const auto node = node_named(call, where);
+  if (!node) return node.error();
+  search.node = {*node};
+  const auto vms = call.cluster().vms();
+  const auto vsds = call.cluster().vsds();
+  if (!vms || !vsds) return Error{Code::storage, "the metadata is unreadable"};
+  json::array out;
+  for (const meta::Vm& one : *vms) {
+    json::object shown = vm_json(one, *vsds);
+    if (vm::matches(one, json::value_to<std::string>(shown.at("state")), search))
+      out.push_back(std::move(shown));
+  }
+  return json::object{{"vms", std::move(out)}};
+}
 
 Outcome show_vm(Call& call, const std::string& name) { return vms_json(call, name); }
 

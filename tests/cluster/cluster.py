@@ -1013,7 +1013,7 @@ def main():
     lab.case("a disk fails under a writer: what it held is made anew, and it can be replaced", disk_fails, "failwrites")
     lab.case("the same with one that does not answer any more", disk_fails, "hang",
              slow=True)
-    lab.case("a disk is emptied under a writer, leaves the pool and comes back", disk_leaves)
+    lab.case("a disk is emptied under a writer, leaves the pool and comes back", disk_leaves, slow=True)
     lab.case("three copies on three nodes, and two, and three again under a writer", three_copies)
     lab.case("all copies are compared under writers, and nothing is found wrong", compared_under_load, slow=True)
     lab.case("a copy rots: it is found, located, and made anew from the one that is chosen", copy_rots,

@@ -305,7 +305,7 @@ def go(asked: int, to: int):
 
 def moves():
     """Back and forth, under its own load; each time it is on one node alone, and has not booted."""
-    for _ in range(2):
+    for _ in range(2 if lab.all else 1):
         before, was = sight(), state()["node"]
         to = others(was)
         go(others(was, to), to)
@@ -536,13 +536,13 @@ def main():
     lab.case("what no VM can be is refused, and leaves nothing", bad_input)
     lab.case("a VM runs on the node that was named, on its disks", runs, always=True)
     lab.case("it is paused, and goes on", paused)
-    lab.case("it is asked to begin anew, and does", begins_anew, "reboot")
+    lab.case("it is asked to begin anew, and does", begins_anew, "reboot", slow=True)
     lab.case("it is reset", begins_anew, "reset", slow=True)
     lab.case("its disk grows while it runs, and the guest sees that", disk_grows)
     lab.case("another disk is plugged in while it runs, limited, and taken out", disks_change)
     lab.case("its network changes while it runs: cable, VLAN, another interface", network_changes)
     lab.case("a port of its node's LAN fails, and comes back: it is reached by the other one, then by that", port_fails)
-    lab.case("somebody pauses it behind our back: it goes on", strangers_hand)
+    lab.case("somebody pauses it behind our back: it goes on", strangers_hand, slow=True)
     lab.case("it is kept as it is, and cloned, while it runs", snapshots)
     lab.case("it moves to other nodes while it runs, and writes", moves)
     lab.case("it is on its way when that is cancelled, or fails: it goes on where it was", move_fails)

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
+#include "api_vms.h"
+
 #include <algorithm>
 #include <set>
 #include <sstream>
 #include <thread>
 
-#include "api_call.h"
 #include "host/disks.h"
 #include "net/plan.h"
 #include "vm/domain.h"
@@ -34,14 +35,6 @@ Outcome progress_of(Call& call, const json::object& asked) {
   const auto progress = vms->progress(json::value_to<std::string>(asked.at("uuid")));
   if (!progress) return json::object{};
   return json::object{{"moved_bytes", progress->bytes}, {"left_bytes", progress->remaining}};
-}
-
-Result<meta::Vm> find_vm(Call& call, const std::string& name) {
-  auto all = call.cluster().vms();
-  if (!all) return all.error();
-  for (meta::Vm& one : *all)
-    if (one.name == name) return std::move(one);
-  return Error{Code::not_found, "no VM named " + name};
 }
 
 json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
@@ -98,16 +91,6 @@ void add_progress(Call& call, const meta::Vm& vm, json::object& shown) {
     for (auto& [name, value] : *progress) shown[name] = std::move(value);
 }
 
-Outcome vms_json(Call& call, const std::string& name) {
-  const auto vm = find_vm(call, name);
-  auto vsds = call.cluster().vsds();
-  if (!vm) return vm.error();
-  if (!vsds) return vsds.error();
-  json::object shown = vm_json(*vm, *vsds);
-  if (vm->to_node) add_progress(call, *vm, shown);
-  return shown;
-}
-
 // Those that a request names; the others stay as they are.
 json::object take_fields(Call& call, Fields& fields, bool create) {
   json::object out;
@@ -125,64 +108,6 @@ json::object take_fields(Call& call, Fields& fields, bool create) {
                       ? (fields.skip("tags"), json::array{})
                       : json::value_from(fields.texts("tags")).as_array();
   return out;
-}
-
-void take_limits(Fields& fields, const json::object& asked, json::object& out) {
-  for (const char* name : {"iops", "bytes_per_s"})
-    if (asked.contains(name)) out[name] = fields.number(name);
-}
-
-// For proposals "vm_create" and "vm_disk_add".
-Outcome disk_of(Call& call, const json::object& asked) {
-  Fields fields(asked);
-  const std::string bus = fields.text("bus", "virtio");
-  json::object out{{"bus", bus}};
-  take_limits(fields, asked, out);
-  if (asked.contains("vsd")) {
-    const std::string name = fields.text("vsd");
-    CORE_TRY(fields.check());
-    const auto vsd = call.vsd(name);
-    if (!vsd) return vsd.error();
-    out["vsd"] = vsd->id.value;
-    return out;
-  }
-  const uint64_t bytes = fields.number("size_bytes");
-  out["replicas"] = fields.number("copies", 2);
-  CORE_TRY(fields.check());
-  if (bytes == 0 || bytes % kSlotBytes != 0)
-    return Error{Code::invalid, "the size of a disk is a multiple of 1 MiB, at least 1 MiB"};
-  out["sectors"] = bytes / kSectorBytes;
-  return out;
-}
-
-// What a request says of a network interface; "lan" is where it says nothing of that.
-Outcome nic_of(Fields& fields, const json::object& asked) {
-  json::object out;
-  for (const char* name : {"mac", "model", "bridge"})
-    if (asked.contains(name)) out[name] = fields.text(name, "");
-  if (asked.contains("vlan")) out["vlan"] = fields.number("vlan");
-  if (asked.contains("connected")) out["connected"] = fields.flag("connected", true);
-  CORE_TRY(fields.check());
-  if (out.contains("vlan") && !out.contains("bridge")) out["bridge"] = "";
-  return out;
-}
-
-// For proposals "vm_create" and "vm_edit", where the request names any.
-Result<void> take_nics(Call& call, Fields& fields, json::object& out) {
-  fields.skip("nics");
-  const json::value* asked = call.body().if_contains("nics");
-  if (asked == nullptr) return {};
-  if (!asked->is_array()) return Error{Code::invalid, "field 'nics' must be a list"};
-  json::array nics;
-  for (const json::value& one : asked->as_array()) {
-    if (!one.is_object()) return Error{Code::invalid, "a network interface is an object"};
-    Fields inner(one.as_object());
-    auto nic = nic_of(inner, one.as_object());
-    if (!nic) return nic.error();
-    nics.push_back(std::move(*nic));
-  }
-  out["nics"] = std::move(nics);
-  return {};
 }
 
 Result<void> check_priority(const json::object& body) {
@@ -216,7 +141,27 @@ Result<uint64_t> node_named(Call& call, const std::string& name) {
   return node->id.value;
 }
 
-Outcome answer(Call& call, const std::string& name, const Outcome& done, bool wait) {
+}  // namespace
+
+Result<meta::Vm> find_vm(Call& call, const std::string& name) {
+  auto all = call.cluster().vms();
+  if (!all) return all.error();
+  for (meta::Vm& one : *all)
+    if (one.name == name) return std::move(one);
+  return Error{Code::not_found, "no VM named " + name};
+}
+
+Outcome vms_json(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  auto vsds = call.cluster().vsds();
+  if (!vm) return vm.error();
+  if (!vsds) return vsds.error();
+  json::object shown = vm_json(*vm, *vsds);
+  if (vm->to_node) add_progress(call, *vm, shown);
+  return shown;
+}
+
+Outcome answer_vm(Call& call, const std::string& name, const Outcome& done, bool wait) {
   if (!done) return done;
   const uint64_t task = done->at("task").to_number<uint64_t>();
   if (wait) CORE_TRY(wait_for_task_of(call, task));
@@ -224,8 +169,6 @@ Outcome answer(Call& call, const std::string& name, const Outcome& done, bool wa
   if (shown) (*shown)["task"] = task;
   return shown;
 }
-
-}  // namespace
 
 // All, or those that are all of what is asked for.
 Outcome list_vms(Call& call) {
@@ -370,78 +313,6 @@ Outcome change_vm(Call& call, const std::string& name) {
   return done ? vms_json(call, after) : done;
 }
 
-Outcome add_nic(Call& call, const std::string& name) {
-  const auto vm = find_vm(call, name);
-  if (!vm) return vm.error();
-  Fields fields = call.fields();
-  auto body = nic_of(fields, call.body());
-  if (!body) return body;
-  (*body)["op"] = "vm_nic_add";
-  (*body)["vm"] = vm->id;
-  auto done = call.propose(std::move(*body));
-  return done ? vms_json(call, name) : done;
-}
-
-Outcome change_nic(Call& call, const std::string& name) {
-  const auto vm = find_vm(call, name);
-  if (!vm) return vm.error();
-  Fields fields = call.fields();
-  const uint64_t slot = fields.number("nic");
-  auto body = nic_of(fields, call.body());
-  if (!body) return body;
-  if (body->empty()) return Error{Code::invalid, "what of it is to change? --at, or --cable"};
-  (*body)["op"] = "vm_nic_change";
-  (*body)["vm"] = vm->id;
-  (*body)["slot"] = slot;
-  auto done = call.propose(std::move(*body));
-  return done ? vms_json(call, name) : done;
-}
-
-Outcome remove_nic(Call& call, const std::string& name) {
-  const auto vm = find_vm(call, name);
-  if (!vm) return vm.error();
-  Fields fields = call.fields();
-  const uint64_t slot = fields.number("nic");
-  CORE_TRY(fields.check());
-  auto done = call.propose({{"op", "vm_nic_remove"}, {"vm", vm->id}, {"slot", slot}});
-  return done ? vms_json(call, name) : done;
-}
-
-Outcome add_disk_to_vm(Call& call, const std::string& name) {
-  const auto vm = find_vm(call, name);
-  if (!vm) return vm.error();
-  auto body = disk_of(call, call.body());
-  if (!body) return body;
-  (*body)["op"] = "vm_disk_add";
-  (*body)["vm"] = vm->id;
-  auto done = call.propose(std::move(*body));
-  return done ? vms_json(call, name) : done;
-}
-
-Outcome change_disk_of_vm(Call& call, const std::string& name) {
-  const auto vm = find_vm(call, name);
-  if (!vm) return vm.error();
-  Fields fields = call.fields();
-  json::object body{{"op", "vm_disk_change"}, {"vm", vm->id}, {"slot", fields.number("disk")}};
-  const size_t about = body.size();
-  take_limits(fields, call.body(), body);
-  CORE_TRY(fields.check());
-  if (body.size() == about)
-    return Error{Code::invalid, "what of it is to change? --iops, or --bandwidth"};
-  auto done = call.propose(std::move(body));
-  return done ? vms_json(call, name) : done;
-}
-
-Outcome remove_disk_of_vm(Call& call, const std::string& name) {
-  const auto vm = find_vm(call, name);
-  if (!vm) return vm.error();
-  Fields fields = call.fields();
-  const uint64_t slot = fields.number("disk");
-  CORE_TRY(fields.check());
-  return answer(call, name,
-                call.propose({{"op", "vm_disk_remove"}, {"vm", vm->id}, {"slot", slot}}), false);
-}
-
 Outcome delete_vm(Call& call, const std::string& name) {
   auto vm = find_vm(call, name);
   if (!vm) return vm.error();
@@ -460,7 +331,8 @@ Outcome start_vm(Call& call, const std::string& name) {
   CORE_TRY(fields.check());
   const auto on = node_named(call, where);
   if (!on) return on.error();
-  return answer(call, name, call.propose({{"op", "vm_start"}, {"vm", vm->id}, {"on", *on}}), wait);
+  return answer_vm(call, name, call.propose({{"op", "vm_start"}, {"vm", vm->id}, {"on", *on}}),
+                   wait);
 }
 
 Outcome want_vm(Call& call, const std::string& name, const char* wanted, const char* how) {
@@ -469,9 +341,9 @@ Outcome want_vm(Call& call, const std::string& name, const char* wanted, const c
   Fields fields = call.fields();
   const bool wait = fields.flag("wait", true);
   CORE_TRY(fields.check());
-  return answer(call, name,
-                call.propose({{"op", "vm_want"}, {"vm", vm->id}, {"wanted", wanted}, {"how", how}}),
-                wait);
+  return answer_vm(
+      call, name,
+      call.propose({{"op", "vm_want"}, {"vm", vm->id}, {"wanted", wanted}, {"how", how}}), wait);
 }
 
 namespace {
@@ -525,8 +397,8 @@ Outcome migrate_vm(Call& call, const std::string& name) {
   CORE_TRY(fields.check());
   const auto on = node_named(call, where);
   if (!on) return on.error();
-  return answer(call, name, call.propose({{"op", "vm_migrate"}, {"vm", vm->id}, {"on", *on}}),
-                wait);
+  return answer_vm(call, name, call.propose({{"op", "vm_migrate"}, {"vm", vm->id}, {"on", *on}}),
+                   wait);
 }
 
 Outcome cancel_migration(Call& call, const std::string& name) {
@@ -537,123 +409,5 @@ Outcome cancel_migration(Call& call, const std::string& name) {
 }
 
 // Snapshots
-
-namespace {
-
-Result<meta::VmSnapshot> find_vm_snapshot(Call& call, const std::string& label) {
-  const size_t at = label.find('@');
-  const auto vm = find_vm(call, label.substr(0, at));
-  if (!vm) return vm.error();
-  auto all = call.cluster().vm_snapshots();
-  if (!all) return all.error();
-  for (meta::VmSnapshot& one : *all)
-    if (at != std::string::npos && one.was.id == vm->id && one.name == label.substr(at + 1))
-      return std::move(one);
-  return Error{Code::not_found, "VM " + vm->name + " has no such snapshot: " + label};
-}
-
-Outcome vm_snapshots_json(Call& call, uint64_t only) {
-  auto all = call.cluster().vm_snapshots();
-  auto vms = call.cluster().vms();
-  if (!all || !vms) return Error{Code::storage, "the metadata is unreadable"};
-  json::array out;
-  for (const meta::VmSnapshot& one : *all) {
-    if (only != 0 && one.was.id != only) continue;
-    const auto vm = std::find_if(vms->begin(), vms->end(),
-                                 [&](const meta::Vm& of) { return of.id == one.was.id; });
-    json::array disks;
-    for (const auto& disk : one.disks) {
-      auto label = call.cluster().label(disk.snapshot);
-      if (!label) return label.error();
-      disks.push_back(json::value(*label));
-    }
-    out.push_back(json::object{{"vm", vm == vms->end() ? "" : vm->name},
-                               {"name", one.name},
-                               {"created", one.created},
-                               {"vcpus", one.was.vcpus},
-                               {"memory_mib", one.was.memory_mib},
-                               {"disks", std::move(disks)}});
-  }
-  return json::object{{"snapshots", std::move(out)}};
-}
-
-// All disks of a VM at one instant, also while it runs.
-Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, const std::string& name) {
-  if (!meta::valid_name(name)) return Error{Code::invalid, "'" + name + "' is no name"};
-  if (vm.disks.empty()) return Error{Code::invalid, "VM " + vm.name + " has no disks"};
-  std::vector<std::string> names;
-  for (const meta::VmDisk& disk : vm.disks) {
-    const auto vsd = call.cluster().vsd(disk.vsd);
-    if (!vsd) return vsd.error();
-    if (*vsd) names.push_back((*vsd)->name);
-  }
-  return take_snapshots(call, names, {{"name", name}, {"vm", vm.id}});
-}
-
-}  // namespace
-
-Outcome list_vm_snapshots(Call& call) { return vm_snapshots_json(call, 0); }
-
-Outcome create_vm_snapshot(Call& call) {
-  Fields fields = call.fields();
-  const std::string of = fields.text("vm");
-  const std::string name = fields.text("name");
-  CORE_TRY(fields.check());
-  const auto vm = find_vm(call, of);
-  if (!vm) return vm.error();
-  auto taken = take_vm_snapshot(call, *vm, name);
-  if (!taken) return taken;
-  auto out = vm_snapshots_json(call, vm->id);
-  if (out) (*out)["paused_ms"] = taken->at("paused_ms");
-  return out;
-}
-
-Outcome delete_vm_snapshot(Call& call, const std::string& name) {
-  const auto snapshot = find_vm_snapshot(call, name);
-  if (!snapshot) return snapshot.error();
-  return call.propose({{"op", "vm_snapshot_delete"}, {"vm_snapshot", snapshot->id}});
-}
-
-Outcome revert_vm(Call& call, const std::string& name) {
-  Fields fields = call.fields();
-  const std::string keep = fields.text("keep");
-  CORE_TRY(fields.check());
-  const auto snapshot = find_vm_snapshot(call, name);
-  if (!snapshot) return snapshot.error();
-  for (;;) {
-    auto done = call.propose({{"op", "vm_revert"}, {"vm_snapshot", snapshot->id}, {"keep", keep}});
-    if (!done) return done;
-    if (!done->contains("again")) break;
-  }
-  return vm_snapshots_json(call, snapshot->was.id);
-}
-
-Outcome clone_vm(Call& call, const std::string& name) {
-  Fields fields = call.fields();
-  const std::string clone = fields.text("name");
-  CORE_TRY(fields.check());
-  const bool now = name.find('@') == std::string::npos;
-  std::string label = name;
-  if (now) {
-    const auto vm = find_vm(call, name);
-    if (!vm) return vm.error();
-    // Before anybody has to wait for it.
-    if (find_vm(call, clone)) return Error{Code::conflict, "a VM named " + clone + " exists"};
-    label = name + "@for-" + clone;
-    auto taken = take_vm_snapshot(call, *vm, "for-" + clone);
-    if (!taken) return taken;
-  }
-  const auto snapshot = find_vm_snapshot(call, label);
-  if (!snapshot) return snapshot.error();
-  auto made = call.propose({{"op", "vm_clone"},
-                            {"vm_snapshot", snapshot->id},
-                            {"name", clone},
-                            {"uuid", host::to_string(host::make_uuid())},
-                            {"drop", now}});
-  if (made) return vms_json(call, clone);
-  if (now && made.error().code != Code::unknown)
-    (void)call.propose({{"op", "vm_snapshot_delete"}, {"vm_snapshot", snapshot->id}});
-  return made;
-}
 
 }  // namespace scaled

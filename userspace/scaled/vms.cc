@@ -13,7 +13,6 @@
 #include "core/rest.h"
 #include "daemon.h"
 #include "host/cpu.h"
-#include "host/dm.h"
 #include "host/reset.h"
 #include "policy/hosts.h"
 #include "vm/domain.h"

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+// Snapshots and clones of virtual machines.
+#include <algorithm>
+
+#include "api_vms.h"
+#include "host/disks.h"
+
+namespace scaled {
+
+namespace json = boost::json;
+
+namespace {
+
+Result<meta::VmSnapshot> find_vm_snapshot(Call& call, const std::string& label) {
+  const size_t at = label.find('@');
+  const auto vm = find_vm(call, label.substr(0, at));
+  if (!vm) return vm.error();
+  auto all = call.cluster().vm_snapshots();
+  if (!all) return all.error();
+  for (meta::VmSnapshot& one : *all)
+    if (at != std::string::npos && one.was.id == vm->id && one.name == label.substr(at + 1))
+      return std::move(one);
+  return Error{Code::not_found, "VM " + vm->name + " has no such snapshot: " + label};
+}
+
+Outcome vm_snapshots_json(Call& call, uint64_t only) {
+  auto all = call.cluster().vm_snapshots();
+  auto vms = call.cluster().vms();
+  if (!all || !vms) return Error{Code::storage, "the metadata is unreadable"};
+  json::array out;
+  for (const meta::VmSnapshot& one : *all) {
+    if (only != 0 && one.was.id != only) continue;
+    const auto vm = std::find_if(vms->begin(), vms->end(),
+                                 [&](const meta::Vm& of) { return of.id == one.was.id; });
+    json::array disks;
+    for (const auto& disk : one.disks) {
+      auto label = call.cluster().label(disk.snapshot);
+      if (!label) return label.error();
+      disks.push_back(json::value(*label));
+    }
+    out.push_back(json::object{{"vm", vm == vms->end() ? "" : vm->name},
+                               {"name", one.name},
+                               {"created", one.created},
+                               {"vcpus", one.was.vcpus},
+                               {"memory_mib", one.was.memory_mib},
+                               {"disks", std::move(disks)}});
+  }
+  return json::object{{"snapshots", std::move(out)}};
+}
+
+// All disks of a VM at one instant, also while it runs.
+Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, const std::string& name) {
+  if (!meta::valid_name(name)) return Error{Code::invalid, "'" + name + "' is no name"};
+  if (vm.disks.empty()) return Error{Code::invalid, "VM " + vm.name + " has no disks"};
+  std::vector<std::string> names;
+  for (const meta::VmDisk& disk : vm.disks) {
+    const auto vsd = call.cluster().vsd(disk.vsd);
+    if (!vsd) return vsd.error();
+    if (*vsd) names.push_back((*vsd)->name);
+  }
+  return take_snapshots(call, names, {{"name", name}, {"vm", vm.id}});
+}
+
+}  // namespace
+
+Outcome list_vm_snapshots(Call& call) { return vm_snapshots_json(call, 0); }
+
+Outcome create_vm_snapshot(Call& call) {
+  Fields fields = call.fields();
+  const std::string of = fields.text("vm");
+  const std::string name = fields.text("name");
+  CORE_TRY(fields.check());
+  const auto vm = find_vm(call, of);
+  if (!vm) return vm.error();
+  auto taken = take_vm_snapshot(call, *vm, name);
+  if (!taken) return taken;
+  auto out = vm_snapshots_json(call, vm->id);
+  if (out) (*out)["paused_ms"] = taken->at("paused_ms");
+  return out;
+}
+
+Outcome delete_vm_snapshot(Call& call, const std::string& name) {
+  const auto snapshot = find_vm_snapshot(call, name);
+  if (!snapshot) return snapshot.error();
+  return call.propose({{"op", "vm_snapshot_delete"}, {"vm_snapshot", snapshot->id}});
+}
+
+Outcome revert_vm(Call& call, const std::string& name) {
+  Fields fields = call.fields();
+  const std::string keep = fields.text("keep");
+  CORE_TRY(fields.check());
+  const auto snapshot = find_vm_snapshot(call, name);
+  if (!snapshot) return snapshot.error();
+  for (;;) {
+    auto done = call.propose({{"op", "vm_revert"}, {"vm_snapshot", snapshot->id}, {"keep", keep}});
+    if (!done) return done;
+    if (!done->contains("again")) break;
+  }
+  return vm_snapshots_json(call, snapshot->was.id);
+}
+
+Outcome clone_vm(Call& call, const std::string& name) {
+  Fields fields = call.fields();
+  const std::string clone = fields.text("name");
+  CORE_TRY(fields.check());
+  const bool now = name.find('@') == std::string::npos;
+  std::string label = name;
+  if (now) {
+    const auto vm = find_vm(call, name);
+    if (!vm) return vm.error();
+    // Before anybody has to wait for it.
+    if (find_vm(call, clone)) return Error{Code::conflict, "a VM named " + clone + " exists"};
+    label = name + "@for-" + clone;
+    auto taken = take_vm_snapshot(call, *vm, "for-" + clone);
+    if (!taken) return taken;
+  }
+  const auto snapshot = find_vm_snapshot(call, label);
+  if (!snapshot) return snapshot.error();
+  auto made = call.propose({{"op", "vm_clone"},
+                            {"vm_snapshot", snapshot->id},
+                            {"name", clone},
+                            {"uuid", host::to_string(host::make_uuid())},
+                            {"drop", now}});
+  if (made) return vms_json(call, clone);
+  if (now && made.error().code != Code::unknown)
+    (void)call.propose({{"op", "vm_snapshot_delete"}, {"vm_snapshot", snapshot->id}});
+  return made;
+}
+
+}  // namespace scaled

@@ -74,6 +74,8 @@ def bad_input():
             ("vm create a --memory 1GiB --disks 1GiB --bus ide", 2, "virtio, scsi or sata"),
             ("vm create a --memory 1GiB --disks 1GiB --copies 4", 2, "2 or 3 copies"),
             ("vm create a --memory 1GiB --tags 'a b'", 2, "no tag"),
+            ("vm create a --memory 1GiB --prefer n9", 4, "no node"),
+            ("vm create a --memory 1GiB --apart 'a b'", 2, "no name of a group"),
             ("vm create a --memory 1GiB --nics ../x", 2, "no name of a bridge"),
             ("vm create a --memory 1GiB --nics vlan:4095", 2, "1 to 4094"),
             ("vm create a --memory 1GiB --nics vlan:x", 2, "number"),
@@ -126,14 +128,14 @@ def beats(boots: int = 0):
 
 
 def runs():
-    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --nics lan --tags web --description 'a <guest>'")
+    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --nics lan --prefer n2 --apart pair --tags web --description 'a <guest>'")
     lab.fails(1, "scalectl vm create g --memory 128MiB", 5, "exists")
     lab.fails(1, "scalectl vm list --state going", 2, "no state")
     lab.fails(1, "scalectl vm list --node n9", 4, "no node")
     for words, found in (("--text '<GUEST> '", 0), ("--text '<GUEST>'", 1), ("--tags web --state off", 1), ("--tags we", 0),
                          ("--node n2", 0)):
         assert len(ask(lab, 1, f"vm list {words}")["vms"]) == found, words
-    lab.run(1, "scalectl vm start g --node n2")
+    lab.run(1, "scalectl vm start g")
     assert state()["state"] == "running" and state()["node"] == 2, state()
     beats(1)
     lab.fails(1, "scalectl vm start g", 5, "is running already")

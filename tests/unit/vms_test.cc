@@ -674,13 +674,23 @@ Host host(uint64_t node, uint64_t memory, uint64_t cpus) {
   return out;
 }
 
+Guest guest_of(uint64_t memory, uint64_t node = 0, const std::string& name = "g") {
+  Guest out;
+  out.name = name;
+  out.memory_mib = memory;
+  out.vcpus = 1;
+  out.priority = 4;
+  out.node = {node};
+  return out;
+}
+
 RC_GTEST_PROP(Hosts, MemoryIsNeverGivenTwice, ()) {
   std::vector<Host> hosts;
   for (uint64_t node = 1; node <= 3; node++)
     hosts.push_back(host(node, *rc::gen::inRange<uint64_t>(0, 8192), *rc::gen::inRange(1, 9)));
   for (int i = 0; i < 20; i++) {
-    const Guest guest{
-        1, "g", *rc::gen::inRange<uint64_t>(1, 4096), *rc::gen::inRange<uint64_t>(1, 9), 0, {}};
+    Guest guest = guest_of(*rc::gen::inRange<uint64_t>(1, 4096));
+    guest.vcpus = *rc::gen::inRange<uint64_t>(1, 9);
     const auto chosen = policy::choose_host(hosts, guest);
     const bool fits = std::any_of(hosts.begin(), hosts.end(), [&](const Host& one) {
       return one.memory_mib >= one.used_memory_mib + guest.memory_mib && one.cpus >= guest.vcpus;
@@ -699,12 +709,72 @@ RC_GTEST_PROP(Hosts, MemoryIsNeverGivenTwice, ()) {
 TEST(Hosts, OfNodesWithEqualMemoryTheOneWithFewerVcpusInUseIsChosen) {
   std::vector<Host> hosts = {host(1, 4096, 4), host(2, 4096, 4)};
   hosts[0].used_vcpus = 2;
-  EXPECT_EQ(policy::choose_host(hosts, {1, "g", 1024, 1, 0, {}}).value().value, 2U);
+  EXPECT_EQ(policy::choose_host(hosts, guest_of(1024)).value().value, 2U);
+}
+
+TEST(Hosts, WishesCountMoreThanMemoryAndLessThanRoom) {
+  std::vector<Host> hosts = {host(1, 4096, 4), host(2, 3072, 4), host(3, 2048, 4)};
+  const auto chosen = [&](Guest guest) {
+    guest.memory_mib = 1024;
+    guest.vcpus = 1;
+    return policy::choose_host(hosts, guest).value().value;
+  };
+  Guest guest;
+  EXPECT_EQ(chosen(guest), 1U);
+  guest.preferred = {3};
+  EXPECT_EQ(chosen(guest), 3U);
+  hosts[2].used_memory_mib = 2000;
+  EXPECT_EQ(chosen(guest), 1U) << "there is no room on the one that is preferred";
+  hosts[2].used_memory_mib = 0;
+  hosts[1].together = {"shop"};
+  guest.together = "shop";
+  EXPECT_EQ(chosen(guest), 2U) << "together is more than preferred";
+  hosts[1].apart = {"dns"};
+  guest.apart = "dns";
+  EXPECT_EQ(chosen(guest), 3U) << "apart is more than together, then the preferred one";
+  for (Host& one : hosts) one.apart = {"dns"};
+  EXPECT_EQ(chosen(guest), 2U) << "nowhere is it alone: it runs all the same";
+}
+
+TEST(Hosts, GuestsThatAreToBeApartAreSpreadAsTheyAreRestarted) {
+  const std::vector<Host> hosts = {host(1, 8192, 4), host(2, 4096, 4), host(3, 2048, 4)};
+  std::vector<Guest> guests = {guest_of(1024, 1, "a"), guest_of(1024, 1, "b"),
+                               guest_of(2600, 1, "c")};
+  guests[0].priority = guests[1].priority = 9;
+  // Both on node 2 they leave no room for c there.
+  ASSERT_EQ(policy::without_headroom(hosts, guests).size(), 1U);
+  guests[0].apart = guests[1].apart = "dns";
+  EXPECT_TRUE(policy::without_headroom(hosts, guests).empty());
+}
+
+TEST_F(Vms, WhereItIsToBeIsKeptAndChecked) {
+  const auto edit = [&](json::object body) {
+    body["op"] = "vm_edit";
+    body["vm"] = id;
+    return leader.say(std::move(body));
+  };
+  edit({{"preferred", 3}, {"apart", "dns"}, {"together", "shop"}}).value();
+  EXPECT_EQ(row().preferred.value, 3U);
+  EXPECT_EQ(row().apart, "dns");
+  EXPECT_EQ(edit({{"apart", "a b"}}).error().code, Code::invalid);
+  start().value();
+  EXPECT_EQ(row().node.value, 3U);
+  const uint64_t other = create("b", 512).value();
+  leader.say({{"op", "vm_edit"}, {"vm", other}, {"preferred", 3}, {"apart", "dns"}}).value();
+  start(0, other).value();
+  EXPECT_NE(row(other).node.value, 3U);
+  const uint64_t third = create("c", 512).value();
+  leader.say({{"op", "vm_edit"}, {"vm", third}, {"apart", "dns"}}).value();
+  start(3, third).value();
+  const auto nodes = leader.cluster().nodes().value();
+  const auto said = policy::not_apart(nodes, leader.cluster().vms().value());
+  ASSERT_EQ(said.size(), 1U);
+  EXPECT_EQ(said[0], "a, c are to be apart (dns), and are on node n3");
 }
 
 TEST(Hosts, WhatFailedOnOneNodeIsTriedOnTheNext) {
   std::vector<Host> hosts = {host(1, 4096, 4), host(2, 2048, 4), host(3, 512, 4)};
-  const Guest guest{1, "g", 1024, 1, 0, {}};
+  const Guest guest = guest_of(1024);
   std::vector<uint64_t> tried;
   for (uint64_t failures = 0; failures < 4; failures++)
     tried.push_back(policy::choose_host(hosts, guest, failures).value().value);
@@ -713,11 +783,12 @@ TEST(Hosts, WhatFailedOnOneNodeIsTriedOnTheNext) {
 
 TEST(Hosts, WhatWouldNotFitWereANodeLostIsSaid) {
   std::vector<Host> hosts = {host(1, 4096, 4), host(2, 3600, 4)};
-  std::vector<Guest> guests = {{1, "a", 3072, 1, 4, {1}}, {2, "b", 400, 1, 4, {2}}};
+  std::vector<Guest> guests = {guest_of(3072, 1, "a"), guest_of(400, 2, "b")};
   hosts[0].used_memory_mib = 3072;
   hosts[1].used_memory_mib = 400;
   EXPECT_TRUE(policy::without_headroom(hosts, guests).empty());
-  guests.push_back({3, "c", 600, 1, 9, {1}});
+  guests.push_back(guest_of(600, 1, "c"));
+  guests.back().priority = 9;
   hosts[0].used_memory_mib += 600;
   const auto wrong = policy::without_headroom(hosts, guests);
   ASSERT_EQ(wrong.size(), 1U);

@@ -376,6 +376,9 @@ std::string show_vm(const json::object& o) {
               nic.at("connected").as_bool() ? "in" : "out"});
   }
   if (!list(o, "nics").empty()) out += nics.text();
+  if (number(o, "preferred_node") != 0) out += "prefers node " + count(o, "preferred_node") + "\n";
+  for (const char* group : {"apart", "together"})
+    if (!text(o, group).empty()) out += std::string(group) + ": " + text(o, group) + "\n";
   out += text(o, "machine") + ", CPU " + text(o, "cpu") + ", priority " + count(o, "priority") +
          ", UUID " + text(o, "uuid") + "\n";
   if (o.contains("task") && number(o, "task") != 0) out += "task " + count(o, "task") + "\n";

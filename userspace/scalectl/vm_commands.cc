@@ -35,6 +35,9 @@ std::vector<Option> fields(bool create) {
       {"vcpus", "N", "default: 1"},
       {"cpu", "host|baseline", "all that the node's has, or what every node's has; default: host"},
       {"priority", "0-11", "which are restarted first when a node is lost; default: 4"},
+      {"prefer", "NODE", "where it runs if that can be; '': anywhere"},
+      {"apart", "GROUP", "not on one node with others of that group, if that can be; '': none"},
+      {"together", "GROUP", "on one node with others of that group, if that can be; '': none"},
       {"description", "TEXT", "for people"},
       {"tags", "TAG[,TAG...]", "for people, to find it by"},
       {"nics", "PLACE[,PLACE...]",
@@ -46,7 +49,8 @@ std::vector<Option> fields(bool create) {
 
 json::object fields_body(const Words& w) {
   json::object body;
-  take(body, w, {"name", "cpu", "description"});
+  take(body, w, {"name", "cpu", "description", "apart", "together"});
+  if (w.has("prefer")) body["preferred_node"] = w.options.at("prefer");
   if (w.has("memory")) body["memory_mib"] = memory_of(w.options.at("memory"));
   if (w.has("vcpus")) body["vcpus"] = count_of(w.options.at("vcpus"), "--vcpus");
   if (w.has("priority")) body["priority"] = count_of(w.options.at("priority"), "--priority");

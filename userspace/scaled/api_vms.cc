@@ -70,6 +70,9 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
           {"machine", vm.machine},
           {"cpu", vm.cpu},
           {"priority", vm.priority},
+          {"preferred_node", vm.preferred.value},
+          {"apart", vm.apart},
+          {"together", vm.together},
           {"state", state},
           {"reason", vm.reason},
           {"since", vm.since},
@@ -95,7 +98,7 @@ void add_progress(Call& call, const meta::Vm& vm, json::object& shown) {
 json::object take_fields(Call& call, Fields& fields, bool create) {
   json::object out;
   const json::object& body = call.body();
-  for (const char* name : {"name", "description", "cpu"})
+  for (const char* name : {"name", "description", "cpu", "apart", "together"})
     if (body.contains(name) || (create && std::string(name) == "name"))
       out[name] = fields.text(name);
   for (const char* name : {"vcpus", "memory_mib", "priority"})
@@ -108,6 +111,22 @@ json::object take_fields(Call& call, Fields& fields, bool create) {
                       ? (fields.skip("tags"), json::array{})
                       : json::value_from(fields.texts("tags")).as_array();
   return out;
+}
+
+// 0: any.
+Result<uint64_t> node_named(Call& call, const std::string& name) {
+  if (name.empty()) return uint64_t{0};
+  const auto node = call.node(name);
+  if (!node) return node.error();
+  return node->id.value;
+}
+
+Result<void> take_preferred(Call& call, Fields& fields, json::object& out) {
+  if (!call.body().contains("preferred_node")) return {};
+  const auto node = node_named(call, fields.text("preferred_node", ""));
+  if (!node) return node.error();
+  out["preferred"] = *node;
+  return {};
 }
 
 Result<void> check_priority(const json::object& body) {
@@ -131,14 +150,6 @@ Result<void> wait_for_task_of(Call& call, uint64_t task) {
   }
   if (task == 0) return {};
   return Error{Code::unknown, "it takes its time; see: scalectl task wait " + std::to_string(task)};
-}
-
-// 0: any.
-Result<uint64_t> node_named(Call& call, const std::string& name) {
-  if (name.empty()) return uint64_t{0};
-  const auto node = call.node(name);
-  if (!node) return node.error();
-  return node->id.value;
 }
 
 }  // namespace
@@ -203,6 +214,7 @@ Outcome create_vm(Call& call) {
   Fields fields = call.fields();
   json::object body = take_fields(call, fields, true);
   CORE_TRY(take_nics(call, fields, body));
+  CORE_TRY(take_preferred(call, fields, body));
   fields.skip("disks");
   CORE_TRY(fields.check());
   CORE_TRY(check_priority(body));
@@ -303,6 +315,7 @@ Outcome change_vm(Call& call, const std::string& name) {
   Fields fields = call.fields();
   json::object body = take_fields(call, fields, false);
   CORE_TRY(take_nics(call, fields, body));
+  CORE_TRY(take_preferred(call, fields, body));
   CORE_TRY(fields.check());
   CORE_TRY(check_priority(body));
   const std::string after =

@@ -606,6 +606,13 @@ void Vms::lead(const std::vector<meta::Vm>& vms) {
     wrong.insert("headroom");
     note("headroom", room);
   }
+  std::string crowds;
+  for (const std::string& one : policy::not_apart(*nodes, vms))
+    crowds += (crowds.empty() ? "" : "; ") + one;
+  if (!crowds.empty()) {
+    wrong.insert("apart");
+    note("apart", crowds + ": say vm migrate, where there is room");
+  }
   for (auto at = noted_.begin(); at != noted_.end();) {
     const std::string subject = (at++)->first;
     if (!wrong.contains(subject)) note(subject, "");

@@ -152,7 +152,7 @@ Result<std::vector<Vm>> Cluster::vms() {
            "SELECT id, name, uuid, description, tags, vcpus, memory_mib, machine, cpu, priority, "
            "wanted, "
            "how, node, life, run, state, reason, since, failures, retry_at, runs, to_node, "
-           "to_life, move, paused_ms FROM vm ORDER BY name",
+           "to_life, move, paused_ms, preferred, apart, together FROM vm ORDER BY name",
            [](SQLite::Statement& row) {
              Vm vm;
              int at = 0;
@@ -182,6 +182,9 @@ Result<std::vector<Vm>> Cluster::vms() {
              vm.to_life = u64(row.getColumn(at++));
              vm.move = row.getColumn(at++).getString();
              vm.paused_ms = u64(row.getColumn(at++));
+             vm.preferred = {u64(row.getColumn(at++))};
+             vm.apart = row.getColumn(at++).getString();
+             vm.together = row.getColumn(at++).getString();
              return vm;
            });
   if (!out) return out;

@@ -172,6 +172,9 @@ struct Vm {
   uint64_t to_life = 0;
   std::string move;        ///< preparing, moving, or cancelled, where it moves
   uint64_t paused_ms = 0;  ///< how long its guest stood still when it last moved
+  core::NodeId preferred;  ///< where it is to run, if that can be; 0: anywhere
+  std::string apart;       ///< a group whose VMs are to run on different nodes; empty: none
+  std::string together;    ///< a group whose VMs are to run on one node; empty: none
   std::vector<VmDisk> disks;
   std::vector<VmNic> nics;
 };

@@ -2,6 +2,8 @@
 #include "policy/hosts.h"
 
 #include <algorithm>
+#include <array>
+#include <map>
 
 namespace policy {
 
@@ -22,7 +24,24 @@ std::string refusal(const Host& host, const Guest& guest) {
   return "";
 }
 
-bool is_better(const Host& a, const Host& b) {
+// How far a host is from what is wished for, the most important first.
+std::array<bool, 3> misses(const Host& host, const Guest& guest) {
+  return {!guest.apart.empty() && host.apart.contains(guest.apart),
+          !guest.together.empty() && !host.together.contains(guest.together),
+          guest.preferred && host.node != guest.preferred};
+}
+
+void put_on(Host& host, const Guest& guest) {
+  host.used_memory_mib += guest.memory_mib;
+  host.used_vcpus += guest.vcpus;
+  if (!guest.apart.empty()) host.apart.insert(guest.apart);
+  if (!guest.together.empty()) host.together.insert(guest.together);
+}
+
+bool is_better(const Host& a, const Host& b, const Guest& guest) {
+  const auto a_misses = misses(a, guest);
+  const auto b_misses = misses(b, guest);
+  if (a_misses != b_misses) return a_misses < b_misses;
   if (free_memory(a) != free_memory(b)) return free_memory(a) > free_memory(b);
   if (a.used_vcpus * b.cpus != b.used_vcpus * a.cpus)
     return a.used_vcpus * b.cpus < b.used_vcpus * a.cpus;
@@ -43,7 +62,16 @@ std::vector<Guest> in_order(std::vector<Guest> guests) {
 }  // namespace
 
 Guest guest_of(const meta::Vm& vm) {
-  Guest out{vm.id, vm.name, vm.memory_mib, vm.vcpus, vm.priority, vm.node};
+  Guest out;
+  out.id = vm.id;
+  out.name = vm.name;
+  out.memory_mib = vm.memory_mib;
+  out.vcpus = vm.vcpus;
+  out.priority = vm.priority;
+  out.node = vm.node;
+  out.preferred = vm.preferred;
+  out.apart = vm.apart;
+  out.together = vm.together;
   for (const meta::VmNic& nic : vm.nics) {
     out.on_lan = out.on_lan || (nic.bridge.empty() && nic.vlan == 0);
     out.in_vlan = out.in_vlan || nic.vlan != 0;
@@ -80,8 +108,7 @@ std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
     }
     for (const meta::Vm& vm : vms) {
       if ((vm.node != node.id && vm.to_node != node.id) || vm.id == without_vm) continue;
-      host.used_memory_mib += vm.memory_mib;
-      host.used_vcpus += vm.vcpus;
+      put_on(host, guest_of(vm));
     }
     out.push_back(std::move(host));
   }
@@ -99,7 +126,8 @@ core::Result<core::NodeId> choose_host(const std::vector<Host>& hosts, const Gue
     else
       why += (why.empty() ? "" : "; ") + host.name + " " + no;
   }
-  std::sort(fit.begin(), fit.end(), [](const Host* a, const Host* b) { return is_better(*a, *b); });
+  std::sort(fit.begin(), fit.end(),
+            [&](const Host* a, const Host* b) { return is_better(*a, *b, guest); });
   if (!fit.empty()) return fit[failures % fit.size()]->node;
   return core::Error{core::Code::no_space, "no node has room for VM " + guest.name + " (" +
                                                std::to_string(guest.memory_mib) + " MiB, " +
@@ -123,13 +151,30 @@ std::vector<std::string> without_headroom(const std::vector<Host>& hosts,
         continue;
       }
       for (Host& host : rest) {
-        if (host.node != *chosen) continue;
-        host.used_memory_mib += guest.memory_mib;
-        host.used_vcpus += guest.vcpus;
+        if (host.node == *chosen) put_on(host, guest);
       }
     }
     if (!names.empty())
       out.push_back("were node " + lost.name + " lost, there would be no room for " + names);
+  }
+  return out;
+}
+
+std::vector<std::string> not_apart(const std::vector<meta::Node>& nodes,
+                                   const std::vector<meta::Vm>& vms) {
+  std::map<std::pair<std::string, core::NodeId>, std::vector<std::string>> crowds;
+  for (const meta::Vm& vm : vms)
+    if (!vm.apart.empty() && vm.node && !vm.to_node) crowds[{vm.apart, vm.node}].push_back(vm.name);
+  std::vector<std::string> out;
+  for (const auto& crowd : crowds) {
+    if (crowd.second.size() < 2) continue;
+    const auto& [group, on] = crowd.first;
+    std::string text;
+    for (const std::string& name : crowd.second) text += (text.empty() ? "" : ", ") + name;
+    text.append(" are to be apart (").append(group).append("), and are on node ");
+    const auto node = std::find_if(nodes.begin(), nodes.end(),
+                                   [&](const auto& one) { return one.id == crowd.first.second; });
+    out.push_back(text.append(node == nodes.end() ? std::to_string(on.value) : node->name));
   }
   return out;
 }

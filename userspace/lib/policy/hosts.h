@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ struct Host {
   bool has_lan = false;     ///< there is a bridge for guests on the LAN
   bool has_vlans = false;   ///< there is something for VLANs of guests to be on
   std::string lan_problem;  ///< why one of that is not there
+  // Groups of VMs that run there, or move there:
+  std::set<std::string> apart;
+  std::set<std::string> together;
 };
 
 /// What a VM needs of the node that runs it.
@@ -35,6 +39,9 @@ struct Guest {
   core::NodeId node;     ///< where it runs; 0: nowhere
   bool on_lan = false;   ///< it has a network interface there
   bool in_vlan = false;  ///< or in a VLAN
+  core::NodeId preferred;
+  std::string apart;
+  std::string together;
 };
 
 [[nodiscard]] Guest guest_of(const meta::Vm& vm);
@@ -44,10 +51,11 @@ struct Guest {
                                          const std::vector<meta::Capacity>& capacities,
                                          const std::vector<meta::Vm>& vms, uint64_t without_vm);
 
-/// The node with most free memory that has room for a guest, of equal ones that with the fewest
-/// vCPUs for each CPU. Memory is never given twice; no guest has more vCPUs than its node CPUs.
-/// `failures`: the best that often did not do; each time it is the turn of the next.
-/// Code::no_space, with the reason of each node, where there is none.
+/// Of the nodes that have room for a guest the best one: without another VM of a group that is to
+/// be apart; with one of a group that is to be together; the preferred one; with most free memory;
+/// with the fewest vCPUs for each CPU; in that order. Memory is never given twice; no guest has
+/// more vCPUs than its node CPUs. `failures`: the best that often did not do; each time it is the
+/// turn of the next. Code::no_space, with the reason of each node, where there is none.
 [[nodiscard]] core::Result<core::NodeId> choose_host(const std::vector<Host>& hosts,
                                                      const Guest& guest, uint64_t failures = 0);
 
@@ -55,5 +63,9 @@ struct Guest {
 /// The guests of each are placed as they would be restarted, by their priority.
 [[nodiscard]] std::vector<std::string> without_headroom(const std::vector<Host>& hosts,
                                                         const std::vector<Guest>& guests);
+
+/// VMs that are on one node though they are to be apart: each such group and node, in words.
+[[nodiscard]] std::vector<std::string> not_apart(const std::vector<meta::Node>& nodes,
+                                                 const std::vector<meta::Vm>& vms);
 
 }  // namespace policy

@@ -25,6 +25,9 @@ void take_fields(const json::object& args, meta::Vm& vm) {
   if (args.contains("memory_mib")) vm.memory_mib = number(args, "memory_mib");
   if (args.contains("cpu")) vm.cpu = text(args, "cpu");
   if (args.contains("priority")) vm.priority = number(args, "priority");
+  if (args.contains("preferred")) vm.preferred = {number(args, "preferred")};
+  if (args.contains("apart")) vm.apart = text(args, "apart");
+  if (args.contains("together")) vm.together = text(args, "together");
   if (args.contains("tags")) vm.tags = json::value_to<std::vector<std::string>>(args.at("tags"));
 }
 
@@ -39,9 +42,10 @@ void put_vm(Context& c, meta::Vm& vm) {
   vm.id = next_id(c, "vm");
   run(c,
       "INSERT INTO vm VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'off', 'stop', 0, 0, 0, 'off', '', ?, "
-      "0, 0, 0, 0, 0, '', 0)",
+      "0, 0, 0, 0, 0, '', 0, ?, ?, ?)",
       s64(vm.id), vm.name, vm.uuid, vm.description, words(vm.tags), s64(vm.vcpus),
-      s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), c.now);
+      s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), c.now, s64(vm.preferred.value),
+      vm.apart, vm.together);
 }
 
 Result<meta::VmSnapshot> vm_snapshot_of(Context& c, const json::object& args) {
@@ -114,9 +118,9 @@ Outcome vm_edit(Context& c, const json::object& args) {
   }
   run(c,
       "UPDATE vm SET name = ?, description = ?, tags = ?, vcpus = ?, memory_mib = ?, cpu = ?, "
-      "priority = ? WHERE id = ?",
+      "priority = ?, preferred = ?, apart = ?, together = ? WHERE id = ?",
       vm.name, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib), vm.cpu,
-      s64(vm.priority), s64(vm.id));
+      s64(vm.priority), s64(vm.preferred.value), vm.apart, vm.together, s64(vm.id));
   return json::object{};
 }
 

@@ -131,6 +131,11 @@ Result<void> check_texts(const meta::Vm& vm) {
     if (!is_word(tag) || tag.size() > kLongestTag)
       return Error{Code::invalid, "'" + tag + "' is no tag: 1 to " + std::to_string(kLongestTag) +
                                       " letters, digits, '-', '_' and '.'"};
+  for (const std::string& group : {vm.apart, vm.together})
+    if (!group.empty() && (!is_word(group) || group.size() > kLongestTag))
+      return Error{Code::invalid, "'" + group + "' is no name of a group: 1 to " +
+                                      std::to_string(kLongestTag) +
+                                      " letters, digits, '-', '_' and '.'"};
   return {};
 }
 

@@ -54,6 +54,7 @@ class Machine {
     return at(port).master == at(of).index;
   }
   void apply(const Step& step);
+  bool goes_round() const;
   void remove(const std::string& name) {
     const int index = at(name).index;
     std::erase_if(links_, [&](const Link& one) {
@@ -111,6 +112,10 @@ void Machine::apply(const Step& step) {
     }
     case What::set_master: {
       Link& port = at(step.link);
+      if (step.other.empty()) {
+        port.master = 0;
+        break;
+      }
       const Link& master = at(step.other);
       need(master.kind == "bridge" || (master.kind == "bond" && !port.up && port.kind.empty()));
       // No ring.
@@ -145,6 +150,23 @@ void Machine::apply(const Step& step) {
       remove(step.link);
       break;
   }
+  need(!goes_round());
+}
+
+// A bridge with two ways to one network, which frames go round for ever.
+bool Machine::goes_round() const {
+  const auto leads_out = [&](const Link& link) {
+    const bool has_port = std::any_of(links_.begin(), links_.end(), [&](const Link& one) {
+      return one.master == link.index && one.up;
+    });
+    return link.up && (link.kind.empty() || (link.kind == "bond" && has_port));
+  };
+  return std::any_of(links_.begin(), links_.end(), [&](const Link& bridge) {
+    return bridge.kind == "bridge" &&
+           std::count_if(links_.begin(), links_.end(), [&](const Link& port) {
+             return port.master == bridge.index && leads_out(port);
+           }) > 1;
+  });
 }
 
 Wanted with_lan_ports(const std::string& primary = "") {
@@ -274,6 +296,46 @@ TEST(Networks, WhatCannotBeAPortIsLeftAndSaid) {
             std::string::npos);
 }
 
+// What can be, and what cannot; then without what no bond takes.
+void try_all(Machine& machine, Wanted wanted, const std::string& stubborn) {
+  for (int round = 0; round < 3; round++) {
+    for (const Step& step : net::plan(wanted, machine.links()).steps) {
+      if (step.what != What::set_master || step.link != stubborn) {
+        machine.apply(step);
+        continue;
+      }
+      machine.at(stubborn).master = 0;  // the kernel takes it out of its bridge first
+      for (const Step& back : net::undo(step, machine.links())) machine.apply(back);
+      wanted.refused[stubborn] = "Operation not supported";
+      break;
+    }
+  }
+  const Plan plan = net::plan(wanted, machine.links());
+  EXPECT_TRUE(plan.steps.empty());
+  EXPECT_NE(plan.problems.at("link " + stubborn).find("not supported"), std::string::npos);
+}
+
+TEST(Networks, APortThatNoBondTakesKeepsTheNodeReachable) {
+  Machine bare = four_cards();
+  try_all(bare, with_lan_ports(), "eth0");
+  EXPECT_TRUE(bare.at("eth0").up);
+  EXPECT_EQ(bare.at("eth0").addresses.size(), 2U);
+
+  Machine bridged;
+  bridged.add("br0", "bridge").addresses = {"10.11.0.1/24"};
+  bridged.add("eth0", "", "br0");
+  bridged.add("eth1");
+  try_all(bridged, with_lan_ports(), "eth0");
+  EXPECT_TRUE(bridged.is_port("eth0", "br0"));
+  EXPECT_TRUE(bridged.at("eth0").up);
+
+  // The other one carries all by then.
+  Machine second = four_cards();
+  try_all(second, with_lan_ports(), "eth1");
+  EXPECT_TRUE(second.is_port("eth0", net::kLanBond));
+  EXPECT_EQ(second.at(net::kLanBridge).addresses.size(), 2U);
+}
+
 TEST(Networks, APrimaryThatIsGoneIsNoneUntilItComesBack) {
   Machine machine = four_cards();
   machine.become(with_lan_ports("eth0"));
@@ -379,11 +441,12 @@ Machine any_machine() {
   Machine out;
   const bool bond = *rc::gen::arbitrary<bool>();
   const bool bridge = *rc::gen::arbitrary<bool>();
+  const int first = *rc::gen::inRange(0, 2);
   if (bridge) out.add("br-lan", "bridge");
   if (bond) out.add("lan", "bond", bridge ? "br-lan" : "").bond.mode = net::kActiveBackup;
   for (int i = 0; i < 4; i++) {
     const bool in_bond = bond && i < 2 && *rc::gen::arbitrary<bool>();
-    const bool in_bridge = bridge && !bond && i == 0;
+    const bool in_bridge = bridge && !bond && i == first;
     out.add("eth" + std::to_string(i), "",
             in_bond     ? "lan"
             : in_bridge ? "br-lan"

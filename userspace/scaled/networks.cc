@@ -84,6 +84,16 @@ Result<void> Networks::read(net::Wanted& wanted) {
     (bond.network == "lan" ? wanted.lan_ports : wanted.backplane_ports) =
         net::Uplink{bond.ports, bond.preferred};
   }
+  std::string named;
+  for (const auto& uplink : {wanted.lan_ports, wanted.backplane_ports}) {
+    named += "/";
+    if (uplink)
+      for (const std::string& port : uplink->ports) named += port + " ";
+  }
+  // Said anew, they are tried anew.
+  if (named != named_) refused_.clear();
+  named_ = named;
+  wanted.refused = refused_;
   const auto vlans = cluster.vlans();
   if (!vlans) return vlans.error();
   for (const uint64_t tag : *vlans) wanted.vlans.insert(static_cast<uint16_t>(tag));
@@ -95,11 +105,14 @@ Result<Networks::Conditions> Networks::make(const net::Wanted& wanted) {
   Conditions out = plan.problems;
   for (const net::Step& step : plan.steps) {
     const auto done = netlink_->apply(step);
-    spdlog::info("{}{}: {}{}", step.link, step.other.empty() ? "" : " (" + step.other + ")",
-                 word_of(step.what), done ? "" : ": " + done.error().text);
-    if (done) continue;
+    if (done) {
+      spdlog::info("{}{}: {}", step.link, step.other.empty() ? "" : " (" + step.other + ")",
+                   word_of(step.what));
+      continue;
+    }
     // What is behind it relies on it. It is planned anew.
     out["link " + step.link] = word_of(step.what) + (": " + done.error().text);
+    take_back(step, done.error().text);
     break;
   }
   if (plan.steps.empty()) return out;
@@ -107,6 +120,19 @@ Result<Networks::Conditions> Networks::make(const net::Wanted& wanted) {
   if (!links) return links.error();
   links_ = std::move(*links);
   return out;
+}
+
+// The node is to be reached as before, and not to be cut off once more each second.
+void Networks::take_back(const net::Step& failed, const std::string& why) {
+  const auto links = netlink_->links();
+  if (!links) return;
+  const auto steps = net::undo(failed, *links);
+  if (failed.what == net::Step::What::set_master) refused_[failed.link] = why;
+  for (const net::Step& step : steps) {
+    const auto done = netlink_->apply(step);
+    spdlog::warn("{}: {} again{}", step.link, word_of(step.what),
+                 done ? "" : ": " + done.error().text);
+  }
 }
 
 Result<Networks::Conditions> Networks::keep() {

@@ -38,6 +38,7 @@ class Networks {
   core::Result<void> read(net::Wanted& wanted);
   core::Result<Conditions> keep();
   core::Result<Conditions> make(const net::Wanted& wanted);
+  void take_back(const net::Step& failed, const std::string& why);
   void announce();
   void say(Agent& agent, const Conditions& conditions);
 
@@ -48,6 +49,8 @@ class Networks {
   std::unique_ptr<meta::Database> database_;
   std::vector<net::Link> links_;
   net::Lan lan_;
+  std::string named_;                           // the ports, as of `refused_`
+  std::map<std::string, std::string> refused_;  // ports that their bonds did not take
   net::Watch watch_;
   Conditions said_;  // the thread's
   std::jthread thread_;

@@ -87,11 +87,12 @@ const Link* bond_of(const Uplink& uplink, const std::vector<Link>& links) {
 // Links as they would be after the steps so far.
 class Planner {
  public:
-  explicit Planner(std::vector<Link> links) : links_(std::move(links)) {}
+  Planner(const Wanted& wanted, std::vector<Link> links)
+      : wanted_(wanted), links_(std::move(links)) {}
 
   void make_uplink(const Uplink& wanted, const std::string& network, const char* bond,
                    const char* bridge);
-  void make_vlans(const Wanted& wanted);
+  void make_vlans();
   Plan take() { return std::move(plan_); }
 
  private:
@@ -111,6 +112,7 @@ class Planner {
   void make_vlan(uint16_t tag, const std::string& uplink);
   void remove_vlans(const std::set<uint16_t>& wanted);
 
+  const Wanted& wanted_;
   std::vector<Link> links_;
   Plan plan_;
   int next_ = -1;  // no kernel's
@@ -181,6 +183,10 @@ std::vector<std::string> Planner::usable(const Uplink& wanted, const std::string
       problem(subject, "a port of " + network + " that is no network card");
       continue;
     }
+    if (const auto why = wanted_.refused.find(name); why != wanted_.refused.end()) {
+      problem(subject, "its bond did not take it: " + why->second);
+      continue;
+    }
     const Link* on_it = nullptr;
     for (const Link& link : links_)
       if (link.kind == "vlan" && link.lower == port->index && vlan_of(link.name, kLinkPrefix) == 0)
@@ -225,7 +231,10 @@ bool Planner::take_port(const std::string& port, const std::string& bond) {
       problem("link " + port, "it is a port of " + bridge->name);
       return false;
     }
-    if (at(bond).master == 0) add({What::set_master, bond, bridge->name, 0, {}});
+    // Never two ways from the bridge to the LAN: frames would go round.
+    const std::string name = bridge->name;
+    if (at(port).up) add({What::set_down, port, "", 0, {}});
+    if (at(bond).master == 0) add({What::set_master, bond, name, 0, {}});
   }
   move(port, bond);
   if (at(port).up) add({What::set_down, port, "", 0, {}});
@@ -337,15 +346,15 @@ void Planner::remove_vlans(const std::set<uint16_t>& wanted) {
   for (const std::string& name : gone) add({What::remove, name, "", 0, {}});
 }
 
-void Planner::make_vlans(const Wanted& wanted) {
-  remove_vlans(wanted.vlans);
-  if (wanted.vlans.empty()) return;
-  const Lan lan = lan_of(wanted, links_);
+void Planner::make_vlans() {
+  remove_vlans(wanted_.vlans);
+  if (wanted_.vlans.empty()) return;
+  const Lan lan = lan_of(wanted_, links_);
   if (lan.uplink.empty()) {
     problem("VLANs of guests", lan.problem);
     return;
   }
-  for (const uint16_t tag : wanted.vlans) make_vlan(tag, lan.uplink);
+  for (const uint16_t tag : wanted_.vlans) make_vlan(tag, lan.uplink);
 }
 
 }  // namespace
@@ -357,12 +366,34 @@ std::string bridge_of(uint16_t vlan) { return kBridgePrefix + std::to_string(vla
 std::string link_of(uint16_t vlan) { return kLinkPrefix + std::to_string(vlan); }
 
 Plan plan(const Wanted& wanted, const std::vector<Link>& links) {
-  Planner planner(links);
+  Planner planner(wanted, links);
   if (wanted.backplane_ports)
     planner.make_uplink(*wanted.backplane_ports, "the backplane", kBackplaneBond, nullptr);
   if (wanted.lan_ports) planner.make_uplink(*wanted.lan_ports, "the LAN", kLanBond, kLanBridge);
-  planner.make_vlans(wanted);
+  planner.make_vlans();
   return planner.take();
+}
+
+std::vector<Step> undo(const Step& failed, const std::vector<Link>& links) {
+  const Link* const port = by_name(links, failed.link);
+  const Link* const bond = by_name(links, failed.other);
+  if (failed.what != What::set_master || port == nullptr || bond == nullptr ||
+      bond->kind != "bond" || port->master == bond->index)
+    return {};
+  std::vector<Step> out;
+  if (!port->up) out.push_back({What::set_up, port->name, "", 0, {}});
+  // Others that it took carry all.
+  if (std::any_of(links.begin(), links.end(),
+                  [&](const Link& one) { return one.master == bond->index; }))
+    return out;
+  if (!bond->addresses.empty())
+    out.push_back({What::move_addresses, bond->name, port->name, 0, {}});
+  if (const Link* const bridge = master_of(*bond, "bridge", links);
+      bridge != nullptr && port->master == 0) {
+    out.push_back({What::set_master, bond->name, "", 0, {}});
+    out.push_back({What::set_master, port->name, bridge->name, 0, {}});
+  }
+  return out;
 }
 
 Lan lan_of(const Wanted& wanted, const std::vector<Link>& links) {

@@ -23,7 +23,8 @@ struct Wanted {
   std::string backplane;            ///< and there
   std::optional<Uplink> lan_ports;  ///< nothing: that is the administrator's
   std::optional<Uplink> backplane_ports;
-  std::set<uint16_t> vlans;  ///< that guests are in, 1 to 4094
+  std::set<uint16_t> vlans;                    ///< that guests are in, 1 to 4094
+  std::map<std::string, std::string> refused;  ///< ports that no bond took, and why: left alone
 };
 
 /// Where guests of this node can be.
@@ -75,6 +76,10 @@ inline constexpr uint32_t kUpdelayMs = 5000;
 /// here: empty when it is so. A function of its arguments alone; after whatever part of its steps
 /// it may be asked again.
 [[nodiscard]] Plan plan(const Wanted& wanted, const std::vector<Link>& links);
+
+/// What makes up for a step that failed, with the links as they are behind that: a port that its
+/// bond did not take is used as it was before, with the node's addresses, or in its bridge.
+[[nodiscard]] std::vector<Step> undo(const Step& failed, const std::vector<Link>& links);
 
 /// Where guests can be, as it is now.
 [[nodiscard]] Lan lan_of(const Wanted& wanted, const std::vector<Link>& links);

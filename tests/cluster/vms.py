@@ -447,7 +447,12 @@ def node_is_shut_down_alone():
 
 
 def node_dies():
+    lab.run(ASKED[0], f"scalectl node drain --node n{rest[0]} --cancel")
+    wait_until("it moves where there is room", lambda: state()["node"] == rest[0])
+    beats()
     before = sight()
+    go(ASKED[0], node)
+    lab.run(ASKED[0], f"scalectl node drain --node n{rest[0]}")
     victim = state()["node"]
     ASKED[0] = others(victim)
     _, to = slowly()

@@ -38,6 +38,8 @@ constexpr seconds kTellPauseFor{60};
 constexpr ptrdiff_t kMovesAtOnce = 2;
 // A guest that was asked to power off, or to go on with a full disk, is asked again.
 constexpr seconds kAskEvery{10};
+// What there was no room for, or did not get through, is tried again.
+constexpr seconds kLeaveEvery{30};
 constexpr const char* kSocket = "/run/libvirt/libvirt-sock";
 constexpr const char* kKvm = "/dev/kvm";
 constexpr uint64_t kMib = uint64_t{1} << 20;
@@ -561,6 +563,7 @@ void Vms::say_ended(const meta::Vm& vm, const std::string& how, const std::strin
 void Vms::forget() {
   for (const auto& [subject, text] : noted_) member_.agent().set_condition(subject, "");
   noted_.clear();
+  leaving_.clear();
 }
 
 void Vms::note(const std::string& subject, const std::string& text) {
@@ -569,6 +572,31 @@ void Vms::note(const std::string& subject, const std::string& text) {
     noted_.erase(subject);
   else
     noted_[subject] = text;
+}
+
+// From nodes that are drained, or leave the cluster, as there is room elsewhere.
+void Vms::move_away(const std::vector<meta::Vm>& vms, const std::vector<meta::Node>& nodes,
+                    std::set<std::string>& wrong) {
+  std::set<uint64_t> still;
+  for (const meta::Vm& vm : vms) {
+    const bool leaves = std::any_of(nodes.begin(), nodes.end(), [&](const meta::Node& node) {
+      return node.id == vm.node && node.state == "up" && (node.leaving || !node.drain.empty());
+    });
+    if (!leaves || vm.to_node || vm.wanted == "off" ||
+        (vm.state != "running" && vm.state != "paused"))
+      continue;
+    still.insert(vm.id);
+    Leaving& leaving = leaving_[vm.id];
+    if (Clock::now() >= leaving.next) {
+      leaving.next = Clock::now() + kLeaveEvery;
+      const auto done = propose({{"op", "vm_migrate"}, {"vm", vm.id}, {"on", 0}});
+      leaving.why = done ? "" : done.error().text;
+    }
+    if (leaving.why.empty()) continue;
+    wrong.insert("vm " + vm.name);
+    note("vm " + vm.name, "it is to leave its node, and cannot: " + leaving.why);
+  }
+  std::erase_if(leaving_, [&](const auto& one) { return !still.contains(one.first); });
 }
 
 void Vms::lead(const std::vector<meta::Vm>& vms) {
@@ -595,6 +623,7 @@ void Vms::lead(const std::vector<meta::Vm>& vms) {
     wrong.insert("vm " + vm.name);
     note("vm " + vm.name, "it does not run: " + vm.reason);
   }
+  move_away(ordered, *nodes, wrong);
   std::vector<policy::Guest> guests;
   guests.reserve(vms.size());
   for (const meta::Vm& vm : vms) guests.push_back(policy::guest_of(vm));

@@ -62,6 +62,12 @@ class Vms {
     core::Result<std::vector<Ours>> ours();
   };
 
+  /// When a VM that is to leave its node is tried to be moved again, and why it was not.
+  struct Leaving {
+    Clock::time_point next;
+    std::string why;
+  };
+
   /// What a migration's guest stood still for is known when it goes on.
   struct Left {
     meta::Vm vm;
@@ -88,6 +94,8 @@ class Vms {
   core::Result<bool> disks_open(const meta::Vm& vm);
   std::string bridge_there(core::NodeId node);
   void lead(const std::vector<meta::Vm>& vms);
+  void move_away(const std::vector<meta::Vm>& vms, const std::vector<meta::Node>& nodes,
+                 std::set<std::string>& wrong);
   void note(const std::string& subject, const std::string& text);
   void forget();
   core::Result<boost::json::object> propose(boost::json::object body);
@@ -103,6 +111,7 @@ class Vms {
   std::map<std::string, std::pair<uint64_t, std::string>> failed_;  // by UUID: run and why
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID
   std::map<std::string, std::string> noted_;        // conditions that are set here
+  std::map<uint64_t, Leaving> leaving_;             // VMs that are to leave their nodes
   std::atomic<bool> guests_{false};                 // some run here, or begin to
   std::map<std::string, std::unique_ptr<Migration>> moves_;  // from here, by UUID
   std::vector<Left> left_;

@@ -59,14 +59,18 @@ Result<void> may_leave(Context& c, const meta::Node& node) {
   auto disks = c.cluster.disks();
   if (!opened || !nodes || !others || !disks)
     return Error{Code::storage, "the metadata is unreadable"};
-  auto vms = c.cluster.vms();
+  const auto vms = c.cluster.vms();
   if (!vms) return vms.error();
-  for (const meta::Vm& vm : *vms)
-    if (vm.node == node.id || vm.to_node == node.id)
-      return Error{Code::conflict,
-                   "VM " + vm.name + " runs on it; move it first: scalectl vm migrate " + vm.name};
+  // Disks of VMs leave with them: the leader moves those away.
+  const auto is_a_vms = [&](VsdId vsd) {
+    return std::any_of(vms->begin(), vms->end(), [&](const meta::Vm& vm) {
+      return (vm.node == node.id || vm.to_node == node.id) &&
+             std::any_of(vm.disks.begin(), vm.disks.end(),
+                         [&](const meta::VmDisk& disk) { return disk.vsd == vsd; });
+    });
+  };
   for (const meta::Opened& row : *opened) {
-    if (row.node != node.id) continue;
+    if (row.node != node.id || is_a_vms(row.vsd)) continue;
     const auto vsd = c.cluster.vsd(row.vsd);
     if (!vsd) return vsd.error();
     const std::string name = *vsd ? (*vsd)->name : std::to_string(row.vsd.value);
@@ -144,8 +148,10 @@ Outcome node_gone(Context& c, const json::object& args) {
   if (!copies) return copies.error();
   const int64_t id = s64(node->id.value);
   if (!node->leaving || *copies != 0 ||
-      ask(c, "SELECT count(*) FROM opened WHERE node = ?", id) != 0)
-    return Error{Code::conflict, "node " + node->name + " holds copies or has a VSD open"};
+      ask(c, "SELECT count(*) FROM opened WHERE node = ?", id) != 0 ||
+      ask(c, "SELECT count(*) FROM vm WHERE node = ?1 OR to_node = ?1", id) != 0)
+    return Error{Code::conflict,
+                 "node " + node->name + " holds copies, runs a VM or has a VSD open"};
   run(c, "UPDATE disk SET state = 'removed', life = 0, leaving = 0, since = ? WHERE node = ?",
       c.now, id);
   forget_removed(c);

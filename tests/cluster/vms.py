@@ -206,6 +206,8 @@ def answers(node: int, via: str = "") -> bool:
                                     stderr=subprocess.STDOUT))
     return code == 0 and f"boot {BOOTS[0]} " in out
 
+    said = [(one["what"], one["who"]) for one in ask(lab, 2, "event list --about g")["events"]]
+    assert said[:2] == [("vm disk is gone", f"node n{node}"), ("vm disk-remove", "administrator at n1")], said
 
 def plugged(node: int, count: int):
     wait_until(f"its guest has {count} network interfaces", lambda: lab.run(

@@ -564,6 +564,17 @@ std::vector<Command> make_commands() {
          return Call{"DELETE", kRoot + ("schedule/" + path_word(w.arguments[0])), {}};
        },
        nothing},
+      {"event",
+       "list",
+       {},
+       {{"about", "NAME", "of a VM, a virtual disk, a node, ..."},
+        {"limit", "N", "so many of the newest; default: 100, of 10000 that are kept"}},
+       "what was done, by whom, to what, and what became of it; the newest last",
+       "scalectl event list --about mail",
+       [](const Words& w) {
+         return with_query(get("event"), w, {"about", "limit"});
+       },
+       show_events},
       {"task",
        "list",
        {},

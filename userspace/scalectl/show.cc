@@ -168,6 +168,17 @@ std::string task_table(const json::array& tasks) {
 
 std::string show_tasks(const json::object& o) { return task_table(list(o, "tasks")); }
 
+std::string show_events(const json::object& o) {
+  Table table({"WHEN", "WHO", "WHAT", "ABOUT", "DETAILS"});
+  const json::array& events = list(o, "events");
+  for (auto at = events.rbegin(); at != events.rend(); ++at) {
+    const json::object& e = at->as_object();
+    table.add({clock_time(e, "at"), text(e, "who"), text(e, "what"), text(e, "about"),
+               text(e, "details")});
+  }
+  return table.text();
+}
+
 std::string show_task(const json::object& o) { return task_table({o}); }
 
 std::string show_deletion(const json::object& o) {

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0
-#include <boost/url.hpp>
 #include <fstream>
 
 #include "device_commands.h"
@@ -130,12 +129,7 @@ std::vector<Command> vm_commands() {
        "all virtual machines, or some, and where they run",
        "scalectl vm list --text mail --tags web",
        [](const Words& w) {
-         Call call = get("vm");
-         boost::urls::url url;
-         for (const char* name : {"text", "tags", "state", "node"})
-           if (w.has(name)) url.params().append({name, w.options.at(name)});
-         if (url.has_query()) call.path += "?" + std::string(url.encoded_query());
-         return call;
+         return with_query(get("vm"), w, {"text", "tags", "state", "node"});
        },
        show_vms},
       {"vm",

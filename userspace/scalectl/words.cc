@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "words.h"
 
+#include <boost/url.hpp>
 #include <sstream>
 
 #include "table.h"
@@ -47,6 +48,14 @@ void take(json::object& body, const Words& words, std::initializer_list<const ch
   for (const char* name : names)
     if (const auto at = words.options.find(name); at != words.options.end())
       body[name] = at->second;
+}
+
+Call with_query(Call call, const Words& words, std::initializer_list<const char*> names) {
+  boost::urls::url url;
+  for (const char* name : names)
+    if (words.has(name)) url.params().append({name, words.options.at(name)});
+  if (url.has_query()) call.path += "?" + std::string(url.encoded_query());
+  return call;
 }
 
 Call get(const std::string& path) { return {"GET", kRoot + path, {}}; }

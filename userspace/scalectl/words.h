@@ -27,6 +27,8 @@ uint64_t count_of(const std::string& word, const char* option);
 /// Options that are fields of the same name.
 void take(json::object& body, const Words& words, std::initializer_list<const char*> names);
 Call get(const std::string& path);
+/// The same with options as its query.
+Call with_query(Call call, const Words& words, std::initializer_list<const char*> names);
 
 /// Of the table of commands, those about virtual machines.
 std::vector<Command> vm_commands();

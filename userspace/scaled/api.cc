@@ -234,6 +234,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "GET schedule/*") return show_schedule(call, name);
   if (key == "PATCH schedule/*") return change_schedule(call, name);
   if (key == "DELETE schedule/*") return delete_schedule(call, name);
+  if (key == "GET event") return list_events(call);
   if (key == "GET task") return list_tasks(call);
   if (key == "GET task/*") return show_task(call, name);
   if (key == "POST task/*/wait") return wait_for_task(call, name);
@@ -291,6 +292,8 @@ http::Response route(Daemon& daemon, const http::Request& request) {
     wait_for_leader(call);
     return respond(show_cluster(call));
   }
+  call.set_by(request.local ? "administrator at " + member->config().name
+                            : "node " + std::to_string(request.peer.value));
   return respond(serve_rest(call, request.method, path));
 }
 

@@ -99,7 +99,11 @@ class Call {
     return {};
   }
 
+  /// Who asked, for what is noted of proposals; nobody: the node itself.
+  void set_by(std::string by) { by_ = std::move(by); }
+
   Outcome propose(boost::json::object proposal) {
+    if (!by_.empty()) proposal["by"] = by_;
     return member_.replica().propose(std::move(proposal),
                                      std::chrono::steady_clock::now() + kProposeFor);
   }
@@ -135,6 +139,7 @@ class Call {
 
  private:
   Member& member_;
+  std::string by_;
   boost::json::object body_;
   std::unique_ptr<meta::Database> database_;
 };
@@ -239,6 +244,7 @@ Outcome want_vm(Call& call, const std::string& name, const char* wanted, const c
 
 // api_vsds.cc: tasks
 Outcome list_tasks(Call& call);
+Outcome list_events(Call& call);
 Outcome show_task(Call& call, const std::string& id);
 Outcome wait_for_task(Call& call, const std::string& id);
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <charconv>
 #include <ctime>
 #include <map>
 #include <thread>
@@ -6,6 +7,7 @@
 #include "api_call.h"
 #include "etcd_service.h"
 #include "policy/audit.h"
+#include "policy/events.h"
 
 namespace scaled {
 
@@ -21,6 +23,7 @@ constexpr seconds kAuditFor{240};
 constexpr milliseconds kEtcdTimeout{10'000};
 constexpr uint64_t kTokenHours = 24;
 constexpr uint64_t kMaxTokenHours = 720;
+constexpr uint64_t kEventsShown = 100;
 
 }  // namespace
 
@@ -218,6 +221,31 @@ Outcome drain_node(Call& call) {
                        {"drain", cancel    ? ""
                                  : restart ? "restart"
                                            : "on"}});
+}
+
+// What was done, by whom and when.
+Outcome list_events(Call& call) {
+  Fields fields = call.fields();
+  const std::string about = fields.text("about", "");
+  const std::string limit = fields.text("limit", std::to_string(kEventsShown));
+  CORE_TRY(fields.check());
+  uint64_t most = 0;
+  const auto read = std::from_chars(limit.data(), limit.data() + limit.size(), most);
+  if (read.ec != std::errc() || read.ptr != limit.data() + limit.size() || most == 0 ||
+      most > policy::kEventsKept)
+    return Error{Code::invalid,
+                 "'limit' is a number from 1 to " + std::to_string(policy::kEventsKept)};
+  const auto events = call.cluster().events(about, most);
+  if (!events) return events.error();
+  json::array out;
+  for (const meta::Event& one : *events)
+    out.push_back(json::object{{"id", one.id},
+                               {"at", one.at},
+                               {"who", one.who},
+                               {"what", one.what},
+                               {"about", one.object},
+                               {"details", one.details}});
+  return json::object{{"events", std::move(out)}};
 }
 
 // Which of its ports are its LAN, or its backplane.

@@ -278,6 +278,22 @@ Result<std::vector<Bond>> Cluster::bonds() {
               });
 }
 
+Result<std::vector<Event>> Cluster::events(const std::string& about, uint64_t most) {
+  return guarded([&]() -> Result<std::vector<Event>> {
+    Query row(database_,
+              "SELECT id, at, who, what, object, details FROM event WHERE ?1 = '' OR object = ?1 "
+              "OR substr(object, -length(?1) - 1) = ' ' || ?1 ORDER BY id DESC LIMIT ?2");
+    row.bind(1, about);
+    row.bind(2, static_cast<int64_t>(most));
+    std::vector<Event> out;
+    while (row.executeStep())
+      out.push_back({u64(row.getColumn(0)), row.getColumn(1).getInt64(),
+                     row.getColumn(2).getString(), row.getColumn(3).getString(),
+                     row.getColumn(4).getString(), row.getColumn(5).getString()});
+    return out;
+  });
+}
+
 Result<std::vector<uint64_t>> Cluster::vlans() {
   return rows(database_, "SELECT DISTINCT vlan FROM vm_nic WHERE vlan <> 0 ORDER BY vlan",
               [](SQLite::Statement& row) { return u64(row.getColumn(0)); });

@@ -207,6 +207,16 @@ struct Capacity {
   std::string lan_problem;  ///< why something of that is not there
 };
 
+/// What was done, in an entry of the log.
+struct Event {
+  uint64_t id = 0;
+  int64_t at = 0;       ///< in seconds since 1970, by the leader's clock
+  std::string who;      ///< a node, or whoever asked one
+  std::string what;     ///< as the command that does it
+  std::string object;   ///< such as "VM mail", by the name that it had then
+  std::string details;  ///< how
+};
+
 /// Ports that a node has for a network, of which one is used at a time.
 struct Bond {
   core::NodeId node;
@@ -297,6 +307,8 @@ class Cluster {
   Result<std::vector<VmSnapshot>> vm_snapshots();
   Result<std::vector<Capacity>> capacities();
   Result<std::vector<Bond>> bonds();
+  /// The newest first, so many at most; of an object, with or without its kind, or all for "".
+  Result<std::vector<Event>> events(const std::string& about, uint64_t most);
   /// The VLANs that network interfaces of VMs are in.
   Result<std::vector<uint64_t>> vlans();
   /// VSD@NAME

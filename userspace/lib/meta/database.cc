@@ -71,6 +71,8 @@ constexpr std::array kReplicated = {
          memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, cpu TEXT NOT NULL,
          problem TEXT NOT NULL, lan_bridge TEXT NOT NULL, uplink TEXT NOT NULL,
          lan_problem TEXT NOT NULL))",
+    R"(CREATE TABLE event(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL,
+         what TEXT NOT NULL, object TEXT NOT NULL, details TEXT NOT NULL))",
     R"(CREATE TABLE bond(node INTEGER NOT NULL, network TEXT NOT NULL, ports TEXT NOT NULL,
          preferred TEXT NOT NULL, PRIMARY KEY(node, network)) WITHOUT ROWID)",
     R"(CREATE TABLE tree(id INTEGER PRIMARY KEY, level INTEGER NOT NULL, refs INTEGER NOT NULL,
@@ -118,7 +120,8 @@ constexpr std::array kTables = {"counter",     "cluster",
                                 "vm",          "vm_disk",
                                 "vm_snapshot", "vm_snapshot_disk",
                                 "vm_nic",      "vm_snapshot_nic",
-                                "capacity",    "bond"};
+                                "capacity",    "bond",
+                                "event"};
 static_assert(kReplicated.size() == kTables.size());
 constexpr int kSchemaVersion = 7;
 constexpr int kReaderBusyMs = 10'000;

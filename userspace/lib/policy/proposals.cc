@@ -5,6 +5,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "policy/events.h"
 #include "policy/handlers.h"
 
 namespace policy {
@@ -111,7 +112,8 @@ const std::unordered_map<std::string_view, Handler>& handlers() {
   return table;
 }
 
-Outcome execute(Context& c, const json::object& body) {
+Outcome execute(Context& c, const Proposal& proposal) {
+  const json::object& body = proposal.body;
   const json::value* op = body.if_contains("op");
   if (op == nullptr || !op->is_string()) return Error{Code::invalid, "a proposal without an op"};
   const auto at = handlers().find(std::string_view(op->as_string()));
@@ -119,7 +121,10 @@ Outcome execute(Context& c, const json::object& body) {
     return Error{Code::invalid,
                  "no proposal " + json::serialize(*op) + "; is another node of a newer version?"};
   try {
-    return at->second(c, body);
+    const std::string object = event_object(c, body);
+    Outcome done = at->second(c, body);
+    if (done) note_event(c, proposal.node, body, object, *done);
+    return done;
   } catch (const SQLite::Exception&) {
     throw;
   } catch (const std::exception& err) {
@@ -168,7 +173,7 @@ Answer answer_one(Context& c, const Proposal& proposal) {
   const size_t freed = c.freed.size();
   Answer answer;
   try {
-    Outcome done = execute(c, proposal.body);
+    Outcome done = execute(c, proposal);
     answer = done ? Answer{{"ok", std::move(*done)}} : to_answer(done.error());
   } catch (const SQLite::Exception& err) {
     if (meta::damaged(err)) throw;  // nothing that this node decides is worth anything

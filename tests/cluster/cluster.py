@@ -457,7 +457,8 @@ def api_is_as_described():
     lab.run(1, "scalectl snapshot create files@api && scalectl schedule create files --vsds files --rule "
                "'FREQ=YEARLY;BYMONTH=1' --starts 2030-06-01T00:00:00 && scalectl vm create files --memory 64MiB")
     for path in document["paths"]:
-        if "get" in document["paths"][path] and path != "/openapi.json":
+        # What a VM uses is asked of one that runs, by vms.py.
+        if "get" in document["paths"][path] and path not in ("/openapi.json", "/vm/{name}/stats"):
             name = "files@api" if path.startswith("/snapshot") else "files"
             answer = json.loads(lab.run(1, curl + path.replace("{name}", name).replace("{id}", "1")))
             wrong += problems(document, answer_schema(document, path), answer, path)

@@ -88,6 +88,9 @@ def bad_input():
             ("vm create a --memory 1GiB --nic-model virtio", 2, "--nics"),
             ("vm create a --memory 1GiB --bus scsi", 2, "--disks"),
             ("vm show nothing", 4, "no VM"),
+            ("vm stats nothing", 4, "no VM"),
+            ("event list --limit 0", 2, "1 to 10000"),
+            ("event list --limit x", 2, "1 to 10000"),
             ("vm start nothing", 4, "no VM"),
             ("vm delete nothing", 2, "--yes"),
             ("vm delete nothing --yes", 4, "no VM")):
@@ -186,6 +189,13 @@ def disks_change():
     lab.fails(1, "scalectl vm disk-add g vsd:system", 5, "is a disk of VM")
     wait_until("its guest has three disks", lambda: sight().disks == 3)
     assert "1000" in lab.run(node, "virsh blkdeviotune g vdc | grep total_iops_sec")
+    used = ask(lab, 1, "vm stats g")
+    document = json.loads((REPO / "Documentation/openapi.json").read_text(encoding="utf-8"))
+    assert not (wrong := problems(document, answer_schema(document, "/vm/{name}/stats"), used)), wrong
+    assert used["node"] == node and used["cpu_ns"] > 0 and used["memory_bytes"] > 32 << 20, used
+    assert [one["disk"] for one in used["disks"]] == [0, 1, 2] and used["disks"][1]["flushes"] > 0, used
+    assert used["nics"][0]["sent_packets"] > 0, used
+    lab.run(others(node), "scalectl vm stats g")
     lab.run(1, "scalectl vm disk-edit g 2 --bandwidth 1MiB --iops 0")
     lab.wait(node, "virsh blkdeviotune g vdc | grep -q 'total_bytes_sec *: *1048576' && "
                    "virsh blkdeviotune g vdc | grep -q 'total_iops_sec *: *0'")

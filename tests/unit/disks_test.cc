@@ -269,6 +269,13 @@ TEST(DomainDisks, ANewOneTakesANameThatIsFree) {
   EXPECT_NE(now[3].xml.find("\"vdd\""), std::string::npos);
 }
 
+TEST(DomainDisks, TheirNamesThereLeadToTheirSerials) {
+  const auto all = vm::serials_by_target(domain({disk("a"), disk("b", "scsi"), disk("c")})).value();
+  EXPECT_EQ(all, (std::map<std::string, std::string>{
+                     {"vda", "vsd-a"}, {"sda", "vsd-b"}, {"vdb", "vsd-c"}}));
+  EXPECT_FALSE(vm::serials_by_target("none"));
+}
+
 TEST(DomainDisks, LimitsAreExportedAndImported) {
   DomainDisk limited = disk("a", "virtio", 100);
   limited.bytes_per_s = 1 << 20;

@@ -58,6 +58,9 @@ TEST(Hypervisor, ADomainIsRunHeldAndEnded) {
   EXPECT_EQ(state(*libvirt), State::running);
   libvirt->reboot(kUuid).value();
   EXPECT_EQ(state(*libvirt), State::running);
+  EXPECT_TRUE(libvirt->stats(kUuid));
+  EXPECT_EQ(libvirt->stats("12345678-1234-4234-8234-000000000000").error().code,
+            core::Code::not_found);
   EXPECT_FALSE(libvirt->progress(kUuid)) << "this driver moves none";
   EXPECT_EQ(libvirt->stopped_to_move(kUuid), std::nullopt);
   libvirt->destroy(kUuid).value();

@@ -351,6 +351,41 @@ std::string show_vms(const json::object& o) {
   return table.text() + why;
 }
 
+std::string show_vm_stats(const json::object& o) {
+  constexpr uint64_t kNsPerMs = 1'000'000;
+  const auto mean = [](const json::object& of, const char* ns, const char* requests) {
+    const uint64_t count = number(of, requests);
+    std::ostringstream out;
+    out << std::fixed << std::setprecision(2)
+        << (count == 0 ? 0.0
+                       : static_cast<double>(number(of, ns)) / static_cast<double>(count) /
+                             static_cast<double>(kNsPerMs));
+    return out.str() + " ms";
+  };
+  std::string out = "on node " + count(o, "node") + ": " +
+                    std::to_string(number(o, "cpu_ns") / kNsPerMs) + " ms of CPU, " +
+                    bytes(o, "memory_bytes") + " of its memory\n";
+  Table disks(
+      {"DISK:", "READS:", "READ:", "EACH:", "WRITES:", "WRITTEN:", "EACH:", "FLUSHES:", "EACH:"});
+  for (const json::value& value : list(o, "disks")) {
+    const json::object& d = value.as_object();
+    disks.add({count(d, "disk"), count(d, "reads"), bytes(d, "reads_bytes"),
+               mean(d, "reads_ns", "reads"), count(d, "writes"), bytes(d, "writes_bytes"),
+               mean(d, "writes_ns", "writes"), count(d, "flushes"),
+               mean(d, "flushes_ns", "flushes")});
+  }
+  if (!list(o, "disks").empty()) out += disks.text();
+  Table nics({"NIC:", "RECEIVED:", "PACKETS:", "DROPPED:", "SENT:", "PACKETS:", "DROPPED:"});
+  for (const json::value& value : list(o, "nics")) {
+    const json::object& n = value.as_object();
+    nics.add({count(n, "nic"), bytes(n, "received_bytes"), count(n, "received_packets"),
+              count(n, "received_dropped"), bytes(n, "sent_bytes"), count(n, "sent_packets"),
+              count(n, "sent_dropped")});
+  }
+  if (!list(o, "nics").empty()) out += nics.text();
+  return out;
+}
+
 std::string show_vm(const json::object& o) {
   std::string out = show_vms({{"vms", json::array{o}}});
   if (text(o, "state") == "off" && !text(o, "reason").empty()) out += text(o, "reason") + "\n";

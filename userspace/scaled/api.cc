@@ -151,6 +151,7 @@ Outcome serve_peer(Call& call, const std::vector<std::string>& path, NodeId peer
   if (what == "go_on") return serve_go_on(call);
   if (what == "backplane") return serve_backplane(call, peer);
   if (what == "restart") return serve_restart(call);
+  if (what == "stats") return serve_stats(call);
   if (what == "progress") return serve_progress(call);
   if (what == "libvirt") return serve_libvirt(call, peer);
   if (what == "disk") return add_local_disk(call);
@@ -208,6 +209,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST vm/*/pause") return want_vm(call, name, "paused", "");
   if (key == "POST vm/*/resume") return want_vm(call, name, "running", "");
   if (key == "POST vm/*/clone") return clone_vm(call, name);
+  if (key == "GET vm/*/stats") return show_stats(call, name);
   if (key == "GET vm/*/xml") return export_vm(call, name);
   if (key == "POST vm_import") return import_vm(call);
   if (key == "POST vm/*/reboot") return restart_vm(call, name, "reboot");

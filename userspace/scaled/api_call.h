@@ -217,6 +217,8 @@ Outcome list_vms(Call& call);
 Outcome show_vm(Call& call, const std::string& name);
 Outcome create_vm(Call& call);
 Outcome change_vm(Call& call, const std::string& name);
+Outcome show_stats(Call& call, const std::string& name);
+Outcome serve_stats(Call& call);
 Outcome add_disk_to_vm(Call& call, const std::string& name);
 Outcome change_disk_of_vm(Call& call, const std::string& name);
 Outcome remove_disk_of_vm(Call& call, const std::string& name);

@@ -24,9 +24,9 @@ constexpr seconds kProposeFor{10};
 constexpr uint64_t kSectorBytes = 512;
 constexpr const char* kDevices = "/dev/mapper/";
 
-std::string serial_of(const meta::VmDisk& disk) { return "vsd-" + std::to_string(disk.vsd.value); }
-
 }  // namespace
+
+std::string serial_of(const meta::VmDisk& disk) { return "vsd-" + std::to_string(disk.vsd.value); }
 
 Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster, const meta::Vm& vm) {
   std::vector<vm::DomainDisk> out;

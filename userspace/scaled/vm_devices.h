@@ -21,6 +21,9 @@ class Member;
 [[nodiscard]] core::Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster,
                                                                      const meta::Vm& vm);
 
+/// What a guest sees as the serial number of a disk: its own among all.
+[[nodiscard]] std::string serial_of(const meta::VmDisk& disk);
+
 /// What a node proposes of a run that is its own.
 [[nodiscard]] boost::json::object of_run(const char* op, const meta::Vm& vm);
 

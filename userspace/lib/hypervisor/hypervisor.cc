@@ -223,6 +223,65 @@ Result<void> Hypervisor::limit(const std::string& uuid, const std::string& targe
   return done;
 }
 
+namespace {
+
+// A host's view of an interface is the guest's turned round.
+Stats stats_of(virTypedParameterPtr params, int count) {
+  const auto number = [&](const std::string& name) {
+    unsigned long long value = 0;
+    virTypedParamsGetULLong(params, count, name.c_str(), &value);
+    return uint64_t{value};
+  };
+  const auto text = [&](const std::string& name) {
+    const char* value = nullptr;
+    virTypedParamsGetString(params, count, name.c_str(), &value);
+    return std::string(value == nullptr ? "" : value);
+  };
+  const auto many = [&](const char* name) {
+    unsigned value = 0;
+    virTypedParamsGetUInt(params, count, name, &value);
+    return value;
+  };
+  const auto io = [&](const std::string& name) {
+    return Stats::Io{number(name + ".reqs"), number(name + ".bytes"), number(name + ".times")};
+  };
+  const auto traffic = [&](const std::string& name) {
+    return Stats::Traffic{number(name + ".bytes"), number(name + ".pkts"), number(name + ".drop")};
+  };
+  Stats out;
+  out.cpu_ns = number("cpu.time");
+  constexpr uint64_t kKib = 1024;
+  out.memory_bytes = number("balloon.rss") * kKib;
+  for (unsigned i = 0; i < many("block.count"); i++) {
+    const std::string at = "block." + std::to_string(i);
+    out.disks.push_back({text(at + ".name"), io(at + ".rd"), io(at + ".wr"), io(at + ".fl")});
+  }
+  for (unsigned i = 0; i < many("net.count"); i++) {
+    const std::string at = "net." + std::to_string(i);
+    out.nics.push_back({text(at + ".name"), traffic(at + ".tx"), traffic(at + ".rx")});
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<Stats> Hypervisor::stats(const std::string& uuid) {
+  const DomainHandle domain(virDomainLookupByUUIDString(connection_, uuid.c_str()));
+  if (!domain) return lookup_error();
+  std::array<virDomainPtr, 2> only = {domain.get(), nullptr};
+  virDomainStatsRecordPtr* records = nullptr;
+  // It does not wait for a QEMU that hangs: what only that knows is not there, then.
+  const int count = virDomainListGetStats(only.data(),
+                                          VIR_DOMAIN_STATS_CPU_TOTAL | VIR_DOMAIN_STATS_BALLOON |
+                                              VIR_DOMAIN_STATS_BLOCK | VIR_DOMAIN_STATS_INTERFACE,
+                                          &records, VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT);
+  if (count < 0) return last_error(Code::conflict);
+  Stats out;
+  if (count > 0) out = stats_of(records[0]->params, records[0]->nparams);
+  virDomainStatsRecordListFree(records);
+  return out;
+}
+
 // Paused there: libvirt lets the guest here go on where it has no answer from there, though that
 // may have begun. It is tunnelled through the connection that the URI names: that is what is
 // encrypted.

@@ -35,6 +35,35 @@ struct Domain {
   State state = State::running;
 };
 
+/// What a domain has used since it began here: a migration begins anew to count.
+struct Stats {
+  struct Io {
+    uint64_t requests = 0;
+    uint64_t bytes = 0;
+    uint64_t ns = 0;  ///< that they took together
+  };
+  struct Disk {
+    std::string target;  ///< as the domain calls it
+    Io reads;
+    Io writes;
+    Io flushes;
+  };
+  struct Traffic {
+    uint64_t bytes = 0;
+    uint64_t packets = 0;
+    uint64_t dropped = 0;
+  };
+  struct Nic {
+    std::string target;  ///< of the host's, as the domain calls it
+    Traffic received;    ///< by the guest
+    Traffic sent;
+  };
+  uint64_t cpu_ns = 0;        ///< of all CPUs together
+  uint64_t memory_bytes = 0;  ///< of the node's that its process has
+  std::vector<Disk> disks;
+  std::vector<Nic> nics;
+};
+
 /// libvirt on this machine. One call at a time on one object; errors carry libvirt's own text.
 class Hypervisor {
  public:
@@ -77,6 +106,8 @@ class Hypervisor {
   /// Limits what goes to and from a disk from now on; 0: no limit.
   Result<void> limit(const std::string& uuid, const std::string& target, uint64_t iops,
                      uint64_t bytes_per_s);
+
+  Result<Stats> stats(const std::string& uuid);
 
   /// Moves a domain to the libvirt at `uri` while its guest runs, and makes it `xml` there. When
   /// this has ended well it is gone here and paused there; with an error it may be anything of the

@@ -65,6 +65,15 @@ std::string disk_xml(const DomainDisk& disk, const std::string& target, uint64_t
   return text_of(out);
 }
 
+core::Result<std::map<std::string, std::string>> serials_by_target(const std::string& domain) {
+  pugi::xml_document document;
+  if (!document.load_string(domain.c_str())) return Error{Code::invalid, "libvirt's XML is none"};
+  std::map<std::string, std::string> out;
+  for (const pugi::xml_node disk : document.child("domain").child("devices").children("disk"))
+    out[disk.child("target").attribute("dev").value()] = disk.child("serial").text().get();
+  return out;
+}
+
 core::Result<std::vector<DiskChange>> disk_changes(const std::string& domain,
                                                    const std::vector<DomainDisk>& wanted) {
   pugi::xml_document document;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -39,5 +40,9 @@ struct DiskChange {
 /// A function of the domain's XML and what is wanted. Disks are told apart by their serials.
 [[nodiscard]] core::Result<std::vector<DiskChange>> disk_changes(
     const std::string& domain, const std::vector<DomainDisk>& wanted);
+
+/// Of a domain's disks what they are called there, and their serials.
+[[nodiscard]] core::Result<std::map<std::string, std::string>> serials_by_target(
+    const std::string& domain);
 
 }  // namespace vm

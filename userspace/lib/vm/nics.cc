@@ -77,6 +77,15 @@ Result<std::vector<NicChange>> nic_changes(const std::string& domain,
   return out;
 }
 
+Result<std::map<std::string, std::string>> macs_by_target(const std::string& domain) {
+  pugi::xml_document document;
+  CORE_TRY(load(document, domain));
+  std::map<std::string, std::string> out;
+  for (const pugi::xml_node nic : document.child("domain").child("devices").children("interface"))
+    out[nic.child("target").attribute("dev").value()] = mac_of(nic);
+  return out;
+}
+
 Result<std::string> with_bridges(const std::string& domain, const std::vector<meta::VmNic>& nics,
                                  const std::string& lan_bridge) {
   pugi::xml_document document;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,10 @@ struct NicChange {
 [[nodiscard]] core::Result<std::vector<NicChange>> nic_changes(
     const std::string& domain, const std::vector<meta::VmNic>& wanted,
     const std::string& lan_bridge);
+
+/// Of a domain's network interfaces what the host calls them, and their MACs.
+[[nodiscard]] core::Result<std::map<std::string, std::string>> macs_by_target(
+    const std::string& domain);
 
 /// A domain as it is to be where its LAN has another bridge.
 [[nodiscard]] core::Result<std::string> with_bridges(const std::string& domain,

@@ -206,6 +206,8 @@ def disks_change():
     wait_until("its guest has let go of it", lambda: sight().disks == 2)
     wait_until("it is no disk of it any more", lambda: len(state()["disks"]) == 2 and not ask(lab, 1, "vsd show g-2")["open"])
     assert [one["state"] for one in ask(lab, 1, "task list")["tasks"] if one["what"] == "vm disk-remove"] == ["done"]
+    said = [(one["what"], one["who"]) for one in ask(lab, 2, "event list --about g")["events"]]
+    assert said[:2] == [("vm disk is gone", f"node n{node}"), ("vm disk-remove", "administrator at n1")], said
     lab.run(1, "scalectl vsd delete g-2 --yes")
     beats()
 
@@ -216,8 +218,6 @@ def answers(node: int, via: str = "") -> bool:
                                     stderr=subprocess.STDOUT))
     return code == 0 and f"boot {BOOTS[0]} " in out
 
-    said = [(one["what"], one["who"]) for one in ask(lab, 2, "event list --about g")["events"]]
-    assert said[:2] == [("vm disk is gone", f"node n{node}"), ("vm disk-remove", "administrator at n1")], said
 
 def plugged(node: int, count: int):
     wait_until(f"its guest has {count} network interfaces", lambda: lab.run(
@@ -447,7 +447,12 @@ def node_is_shut_down_alone():
     said = lab.run(ASKED[0], f"scalectl node drain --node n{node}")
     assert "VM g stays" in said and "is drained" in said, said
     lab.fails(ASKED[0], f"scalectl vm migrate g --node n{rest[0]}", 1, "is drained")
+    lab.run(ASKED[0], f"scalectl node drain --node n{rest[0]} --cancel")
+    wait_until("it moves where there is room", lambda: state()["node"] == rest[0])
+    beats()
     lab.run(ASKED[0], f"scalectl node drain --node n{node} --cancel")
+    go(ASKED[0], node)
+    lab.run(ASKED[0], f"scalectl node drain --node n{rest[0]}")
     lab.run(node, "systemctl unmask libvirt-guests && systemctl start libvirt-guests")
     lab.lab("reboot", node)
     lab.run(ASKED[0], f"scalectl node drain --cancel --node n{rest[0]}")
@@ -459,12 +464,7 @@ def node_is_shut_down_alone():
 
 
 def node_dies():
-    lab.run(ASKED[0], f"scalectl node drain --node n{rest[0]} --cancel")
-    wait_until("it moves where there is room", lambda: state()["node"] == rest[0])
-    beats()
     before = sight()
-    go(ASKED[0], node)
-    lab.run(ASKED[0], f"scalectl node drain --node n{rest[0]}")
     victim = state()["node"]
     ASKED[0] = others(victim)
     _, to = slowly()

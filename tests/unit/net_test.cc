@@ -5,6 +5,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 #include "net/netlink.h"
 #include "net/plan.h"
@@ -30,6 +32,7 @@ class Machine {
     link.kind = kind;
     link.up = true;
     link.carrier = true;
+    link.mtu = 1500;
     if (!master.empty()) link.master = at(master).index;
     links_.push_back(link);
     return links_.back();
@@ -95,6 +98,7 @@ void Machine::apply(const Step& step) {
         Link& made = add(step.link, step.what == What::add_bond ? "bond" : "bridge");
         made.up = false;
         made.bond.mode = net::kActiveBackup;
+        if (step.mtu != 0) made.mtu = step.mtu;
         break;
       }
       for (const Link& one : links_)
@@ -126,6 +130,7 @@ void Machine::apply(const Step& step) {
         one = one->master == 0 || next == links_.end() ? nullptr : &*next;
       }
       port.master = master.index;
+      if (master.kind == "bond") port.mtu = master.mtu;
       break;
     }
     case What::set_up:
@@ -224,7 +229,10 @@ TEST(Networks, TheBackplaneIsABondWithoutABridge) {
   Machine machine = four_cards();
   Wanted wanted = with_lan_ports();
   wanted.backplane_ports = Uplink{{"eth2", "eth3"}, ""};
+  machine.at("eth2").mtu = machine.at("eth3").mtu = 9000;
   machine.become(wanted);
+  EXPECT_EQ(machine.at(net::kBackplaneBond).mtu, 9000U) << "large frames go through as before";
+  EXPECT_EQ(machine.at("eth3").mtu, 9000U);
   EXPECT_EQ(machine.at(net::kBackplaneBond).addresses, (std::vector<std::string>{"10.12.0.1/24"}));
   EXPECT_EQ(machine.at(net::kBackplaneBond).master, 0);
 }
@@ -589,6 +597,27 @@ TEST(Netlink, ABridgeIsMadeSeenUsedAndRemoved) {
   EXPECT_EQ((*netlink)->apply({What::remove, "scribe-br7", "", 0, {}}).error().code,
             core::Code::not_found);
   EXPECT_EQ(named(*(*netlink)->links(), "scribe-br7"), nullptr);
+}
+
+TEST(Netlink, WhatChangesWhileItIsListedIsListedAnew) {
+  if (!alone()) GTEST_SKIP() << "only root may have networks of its own";
+  auto reader = net::Netlink::open();
+  auto writer = net::Netlink::open();
+  ASSERT_TRUE(reader && writer);
+  std::atomic<bool> over{false};
+  std::jthread changes([&] {
+    for (int i = 0; i < 100; i++) {
+      const std::string name = "br" + std::to_string(i % 7);
+      EXPECT_TRUE((*writer)->apply({What::add_bridge, name, "", 0, {}}));
+      EXPECT_TRUE((*writer)->apply({What::remove, name, "", 0, {}}));
+    }
+    over = true;
+  });
+  while (!over) {
+    const auto links = (*reader)->links();
+    ASSERT_TRUE(links) << links.error().text;
+    EXPECT_NE(named(*links, "lo"), nullptr);
+  }
 }
 
 TEST(Netlink, AddressesAndRoutesMoveToAnotherLink) {

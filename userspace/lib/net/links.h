@@ -28,6 +28,7 @@ struct Link {
   int master = 0;     ///< the bond or bridge whose port it is, by its index; 0: none
   int lower = 0;      ///< of a VLAN: the link that it is on
   uint16_t vlan = 0;  ///< of a VLAN: its tag
+  uint32_t mtu = 0;   ///< in bytes
   bool up = false;    ///< it is to be used
   bool carrier = false;
   BondSettings bond;                   ///< of a bond

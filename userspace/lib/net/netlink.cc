@@ -71,6 +71,7 @@ Error error_of(int nl) {
   if (nl == -NLE_EXIST) return {Code::conflict, text};
   if (nl == -NLE_OBJ_NOTFOUND || nl == -NLE_NODEV || nl == -NLE_NOADDR)
     return {Code::not_found, text};
+  if (nl == -NLE_DUMP_INTR) return {Code::unknown, text};
   return {Code::storage, text};
 }
 
@@ -154,6 +155,7 @@ Link link_of_message(nlmsghdr* message) {
   out.mac = mac_text(has[IFLA_ADDRESS]);
   out.master = int_of(has[IFLA_MASTER]);
   out.lower = int_of(has[IFLA_LINK]);
+  out.mtu = static_cast<uint32_t>(int_of(has[IFLA_MTU]));
   out.up = (header->ifi_flags & IFF_UP) != 0;
   out.carrier = has[IFLA_CARRIER] != nullptr && nla_get_u8(has[IFLA_CARRIER]) != 0;
   const auto info = nested<IFLA_INFO_MAX>(has[IFLA_LINKINFO]);
@@ -278,7 +280,16 @@ Netlink::~Netlink() {
   nl_socket_free(events_);
 }
 
+// What changes while it is listed is listed anew.
 Result<std::vector<Link>> Netlink::links() {
+  constexpr int kAttempts = 5;
+  for (int attempt = 1;; attempt++) {
+    auto out = links_once();
+    if (out || out.error().code != Code::unknown || attempt == kAttempts) return out;
+  }
+}
+
+Result<std::vector<Link>> Netlink::links_once() {
   std::vector<Link> out;
   CORE_TRY(dump(socket_, RTM_GETLINK, ifinfomsg{},
                 [&](nlmsghdr* message) { out.push_back(link_of_message(message)); }));
@@ -330,6 +341,7 @@ Result<void> Netlink::apply(const Step& step) {
   switch (step.what) {
     case What::add_bond:
       msg = new_link(step.link);
+      if (step.mtu != 0) put_number(msg, IFLA_MTU, step.mtu);
       put_nested(msg, IFLA_LINKINFO, [&] {
         put_text(msg, IFLA_INFO_KIND, "bond");
         put_nested(msg, IFLA_INFO_DATA, [&] {

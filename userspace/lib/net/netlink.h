@@ -31,6 +31,7 @@ class Netlink {
 
  private:
   Netlink(nl_sock* socket, nl_sock* events) : socket_(socket), events_(events) {}
+  Result<std::vector<Link>> links_once();
   Result<int> index_of(const std::string& name);
   Result<void> move_addresses(int from, int to);
 

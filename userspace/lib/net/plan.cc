@@ -130,6 +130,7 @@ void Planner::add(Step step) {
                   : step.what == What::add_bridge ? "bridge"
                                                   : "vlan";
       if (step.what == What::add_bond) link.bond.mode = kActiveBackup;
+      link.mtu = step.mtu;
       if (step.what == What::add_vlan) {
         link.lower = at(step.other).index;
         link.vlan = step.vlan;
@@ -214,7 +215,11 @@ std::optional<std::string> Planner::make_bond(const std::vector<std::string>& po
   }
   if (bonds.size() == 1) return *bonds.begin();
   if (const Link* const found = by_name(links_, otherwise); found == nullptr) {
-    add({What::add_bond, otherwise, "", 0, {}});
+    // What all of them can: a bond's own would be the usual one.
+    uint32_t mtu = 0;
+    for (const std::string& port : ports)
+      mtu = mtu == 0 ? at(port).mtu : std::min(mtu, at(port).mtu);
+    add({What::add_bond, otherwise, "", 0, {}, mtu});
   } else if (found->kind != "bond") {
     problem(network, std::string(otherwise) + " is there, and no bond");
     return std::nullopt;

@@ -37,7 +37,7 @@ struct Lan {
 /// What changes the networks. One after the other; each leaves the node where it can be reached.
 struct Step {
   enum class What : uint8_t {
-    add_bond,        ///< called `link`
+    add_bond,        ///< called `link`, with `mtu`, which its ports get
     add_bridge,      ///< called `link`, with the MAC of `other`
     add_vlan,        ///< called `link`, on `other`, with the tag `vlan`
     set_bond,        ///< what `bond` says of `link`, but for its mode
@@ -52,6 +52,7 @@ struct Step {
   std::string other;
   uint16_t vlan = 0;
   BondSettings bond;
+  uint32_t mtu = 0;  ///< 0: the usual one
 };
 
 struct Plan {

@@ -1024,7 +1024,8 @@ def main():
     lab.case("blocks that describe themselves: the owner's power cut, each copy read apart", blocks_and_the_owners_cut)
     lab.case("blocks that describe themselves: all that breaks, one after the other", blocks_and_all_that_breaks, slow=True)
     lab.case("the leader's power cut under a writer on another node", leader_dies)
-    lab.case("an owner that is cut off is replaced, and comes back with a new life", partition)
+    lab.case("an owner that is cut off is replaced, and comes back with a new life", partition,
+             slow=True)
     lab.case("the owner's daemon is frozen: another takes over, the owner serves nothing, its watchdog resets it", daemon_freezes)
     lab.case("the owner's whole machine is frozen for a while, and does no harm when it goes on", machine_freezes,
              slow=True)

@@ -165,6 +165,17 @@ TEST_F(Events, ALongOneIsCut) {
   const uint64_t id = create("a");
   leader.say({{"op", "vm_edit"}, {"vm", id}, {"description", std::string(4000, 'x')}}).value();
   EXPECT_LT(all().front().details.size(), 400U);
+  // Wherever it is cut, what is left is text: Boost.JSON reads nothing else.
+  for (size_t before = 0; before < 4; before++) {
+    std::string text(before, 'x');
+    text += "a\nb";
+    for (int i = 0; i < 500; i++) text += "\xe2\x82\xac";
+    leader.say({{"op", "vm_edit"}, {"vm", id}, {"description", text}}).value();
+    const std::string details = all().front().details;
+    EXPECT_LT(details.size(), 400U);
+    EXPECT_EQ(details.find('\n'), std::string::npos);
+    EXPECT_NO_THROW(json::parse(json::serialize(json::value(details)))) << before;
+  }
 }
 
 }  // namespace

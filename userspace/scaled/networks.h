@@ -44,6 +44,7 @@ class Networks {
 
   const Paths& paths_;
   const Config& config_;
+  // Of all that follows but what the thread says; the thread alone waits for events without it.
   mutable std::mutex mutex_;
   std::unique_ptr<net::Netlink> netlink_;
   std::unique_ptr<meta::Database> database_;

@@ -282,7 +282,7 @@ Netlink::~Netlink() {
 
 // What changes while it is listed is listed anew.
 Result<std::vector<Link>> Netlink::links() {
-  constexpr int kAttempts = 5;
+  constexpr int kAttempts = 10;
   for (int attempt = 1;; attempt++) {
     auto out = links_once();
     if (out || out.error().code != Code::unknown || attempt == kAttempts) return out;

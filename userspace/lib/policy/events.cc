@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "policy/events.h"
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <set>
@@ -111,8 +112,13 @@ std::string details_of(const json::object& body, const json::object& answer) {
     add("node", body.at("node"));
   for (const char* name : {"node", "disk", "nic"})
     if (answer.contains(name)) add(name, answer.at(name));
-  if (out.size() > kLongest) out = out.substr(0, kLongest) + "...";
-  return out;
+  // In one line, and cut between characters: half of one is no text, and no JSON.
+  std::replace_if(
+      out.begin(), out.end(), [](unsigned char c) { return c < ' '; }, ' ');
+  if (out.size() <= kLongest) return out;
+  size_t end = kLongest;
+  while (end > 0 && (static_cast<unsigned char>(out[end]) & 0xc0) == 0x80) end--;
+  return out.substr(0, end) + "...";
 }
 
 }  // namespace

@@ -54,12 +54,6 @@ Outcome replace(Context& c, const meta::Vm& vm) {
   return json::object{};
 }
 
-std::string words(const std::vector<std::string>& ports) {
-  std::string out;
-  for (const std::string& port : ports) out += (out.empty() ? "" : " ") + port;
-  return out;
-}
-
 bool is_port(const std::string& name) {
   return !name.empty() && name.size() <= kLongestPort && name != "." && name != ".." &&
          std::none_of(name.begin(), name.end(), [](unsigned char c) {

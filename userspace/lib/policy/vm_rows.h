@@ -10,6 +10,8 @@
 /// What the handlers of VMs share; for them alone.
 namespace policy {
 
+/// Words as a column has them: with blanks between.
+std::string words(const std::vector<std::string>& all);
 /// The VM of a call.
 Result<meta::Vm> vm_of(Context& c, const json::object& args);
 /// The run of a VM that a node speaks of; another one is none of its business any more.

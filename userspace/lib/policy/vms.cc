@@ -9,13 +9,13 @@
 
 namespace policy {
 
-namespace {
-
-std::string words(const std::vector<std::string>& tags) {
+std::string words(const std::vector<std::string>& all) {
   std::string out;
-  for (const std::string& tag : tags) out += (out.empty() ? "" : " ") + tag;
+  for (const std::string& tag : all) out += (out.empty() ? "" : " ") + tag;
   return out;
 }
+
+namespace {
 
 // What a request says of a VM, over what it was.
 void take_fields(const json::object& args, meta::Vm& vm) {

@@ -22,6 +22,9 @@ using Tcp = asio::ip::tcp;
 
 namespace {
 
+// Half of what the server keeps one for without a request; etcd keeps them for longer.
+constexpr std::chrono::seconds kKeep{60};
+
 using Plain = beast::basic_stream<Local>;
 using Secure = beast::ssl_stream<beast::tcp_stream>;
 
@@ -62,6 +65,7 @@ struct Client::State {
   std::optional<asio::ssl::context> context;
   std::optional<Plain> plain;
   std::optional<Secure> secure;
+  std::chrono::steady_clock::time_point used;
 
   void drop() {
     plain.reset();
@@ -132,6 +136,8 @@ Result<Response> Client::call(const std::string& method, const std::string& path
   Result<Response> result = Error{Code::unknown, name + ": no answer"};
   bool broken = true;
   bool done = false;
+  // The server ends one that was idle: what is sent on that is lost, and may not be sent twice.
+  if (std::chrono::steady_clock::now() - state_->used > kKeep) state_->drop();
   state_->io.restart();
   asio::co_spawn(state_->io,
                  state_->target.local_path.empty()
@@ -156,6 +162,7 @@ Result<Response> Client::call(const std::string& method, const std::string& path
   while (!done && state_->io.run_one() != 0) {
   }
   if (broken) state_->drop();
+  state_->used = std::chrono::steady_clock::now();
   return result;
 }
 

@@ -456,13 +456,16 @@ def api_is_as_described():
     wrong = []
     lab.run(1, "scalectl snapshot create files@api && scalectl schedule create files --vsds files --rule "
                "'FREQ=YEARLY;BYMONTH=1' --starts 2030-06-01T00:00:00 && scalectl vm create files --memory 64MiB")
+    lab.run(1, f"{curl}/medium -d '{{\"name\": \"files\", \"size_bytes\": 5}}'")
     for path in document["paths"]:
-        # What a VM uses is asked of one that runs, by vms.py.
-        if "get" in document["paths"][path] and path not in ("/openapi.json", "/vm/{name}/stats"):
+        # What a VM uses is asked of one that runs, by vms.py, and so is what is in media.
+        if "get" in document["paths"][path] and path not in ("/openapi.json", "/vm/{name}/stats", "/medium/{name}/data",
+                                                                    "/vm_snapshot/{name}/xml"):
             name = "files@api" if path.startswith("/snapshot") else "files"
             answer = json.loads(lab.run(1, curl + path.replace("{name}", name).replace("{id}", "1")))
             wrong += problems(document, answer_schema(document, path), answer, path)
-    lab.run(1, "scalectl schedule delete files && scalectl snapshot delete files@api --yes && scalectl vm delete files --yes")
+    lab.run(1, "scalectl schedule delete files && scalectl snapshot delete files@api --yes && scalectl vm delete files --yes && "
+               "scalectl medium delete files --yes")
     # All others are known, and refuse what they do not know.
     for path, methods in document["paths"].items():
         for method in set(methods) & {"post", "patch", "delete"}:

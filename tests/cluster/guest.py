@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """A disk that a PC boots from, with a guest that tells on its second disk that it lives.
 
-Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S disks D rounds R wrong W":
+Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S disks D rounds R wrong W cd L":
 B grows each time the guest boots, N each second, flushed; S is that disk's size in sectors, D how many it has. Beside that it writes 256 KiB
 of noise, flushed, eight places in turn, R times so far; what lies there from the turn before is read back, and was not
-what it had written W times. Where it has a network interface it is 10.11.0.50 there, and says the same at
+what it had written W times. L is the word behind the first one of sector 20 of the CD in its drive, or "none". Where it has a network interface it is 10.11.0.50 there, and says the same at
 http://10.11.0.50/beat. It powers off when it is asked to.
 """
 
@@ -21,7 +21,7 @@ sys.path.insert(0, str(REPO / "scripts/lab"))
 from labkit import image  # noqa: E402  pylint: disable=wrong-import-position
 
 SECTORS = 64 << 11
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev", "ahci", "sr_mod")
 ADDRESS = "10.11.0.50"
 APPLETS = ("sh", "mount", "dd", "cat", "cut", "echo", "sleep", "mv", "poweroff", "acpid", "insmod", "ip", "httpd",
            "md5sum", "cmp")
@@ -63,7 +63,8 @@ beat=0
 while :; do
 	beat=$((beat + 1))
 	set -- /sys/block/vd*
-	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) disks $# $(cat /turns) ." > /www/beat
+	cd=$(dd if=/dev/sr0 bs=2k skip=20 count=1 2> /dev/null | cut -s -d' ' -f2)
+	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) disks $# $(cat /turns) cd ${cd:-none} ." > /www/beat
 	cat /www/beat | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
 	sleep 1
 done
@@ -85,15 +86,16 @@ class Sight(NamedTuple):
     sectors: int
     disks: int
     rounds: int
+    cd: str
 
 
 def sight(lab, node: int, device: str) -> Sight:
     """What a guest has said on that disk, which is open on the node. It never reads anything but what it wrote."""
     out = lab.run(node, f"dd if={device} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
-    said = re.match(r"boot (\d+) beat (\d+) of (\d+) disks (\d+) rounds (\d+) wrong (\d+) \.", out)
+    said = re.match(r"boot (\d+) beat (\d+) of (\d+) disks (\d+) rounds (\d+) wrong (\d+) cd (\S+) \.", out)
     assert said, out
     assert said[6] == "0", f"the guest read what it had not written: {out}"
-    return Sight(*(int(said[n]) for n in range(1, 6)))
+    return Sight(*(int(said[n]) for n in range(1, 6)), said[7])
 
 
 def build(dest: Path) -> Path:

@@ -11,6 +11,7 @@ import sys
 import time
 
 import guest
+import media
 from labtest import REPO, Lab
 from openapi import answer_schema, problems
 from scribe_cluster import add_disks, ask, found, join, leader, vsd, wait_disks, wait_until, wait_up
@@ -136,7 +137,7 @@ def beats(boots: int = 0):
 
 
 def runs():
-    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --nics lan --prefer n2 --apart pair --tags web --description 'a <guest>'")
+    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --cdroms '' --nics lan --prefer n2 --apart pair --tags web --description 'a <guest>'")
     lab.fails(1, "scalectl vm create g --memory 128MiB", 5, "exists")
     lab.fails(1, "scalectl vm list --state going", 2, "no state")
     lab.fails(1, "scalectl vm list --node n9", 4, "no node")
@@ -152,7 +153,7 @@ def runs():
     lab.fails(1, "scalectl vsd delete g-1 --yes", 5, "is a disk of VM g")
     lab.fails(1, "scalectl vsd close g-1 --node n2", 5, "is a disk of VM g")
     xml = lab.run(2, "virsh dumpxml g")
-    assert "/dev/mapper/scribe-system" in xml and "type='file'" not in xml, xml
+    assert "/dev/mapper/scribe-system" in xml and "source file" not in xml, xml
     document = json.loads((REPO / "Documentation/openapi.json").read_text(encoding="utf-8"))
     for path, words in (("/vm", "vm list"), ("/vm/{name}", "vm show g"), ("/task", "task list")):
         assert not (wrong := problems(document, answer_schema(document, path), ask(lab, 1, words))), wrong
@@ -215,6 +216,136 @@ def disks_change():
     assert said[:2] == [("vm disk is gone", f"node n{node}"), ("vm disk-remove", "administrator at n1")], said
     lab.run(1, "scalectl vsd delete g-2 --yes")
     beats()
+
+
+def medium(name: str) -> dict:
+    return ask(lab, 1, f"medium show {name}")
+
+
+def media_come():
+    """An upload is cut off, goes on at another node, and is the same file anywhere."""
+    for node in (1, 2):
+        path = media.make_cd(lab, node, "first")
+    want = media.digest(lab, 1, path)
+    lab.fails(1, f"scalectl medium upload {path} --sha256 {want[::-1]}", 2, "has the SHA-256")
+    lab.fails(1, "scalectl medium upload /root/none.iso", 2, "no file")
+    lab.fails(1, "scalectl medium upload /root/none.iso --name ../x", 2, "no name")
+    for body in ({"name": "../first.iso", "size_bytes": 5}, {"name": "a", "size_bytes": 0},
+                 {"name": "a", "size_bytes": 1 << 60}, {"name": "a", "size_bytes": 5, "sha256": "x"}):
+        refused = media.rest(lab, 1, "POST", "medium", f"'{json.dumps(body)}'")
+        assert refused["error"]["code"] == "invalid", refused
+    about = {"name": "first.iso", "size_bytes": media.CD_BYTES, "sha256": want}
+    media.rest(lab, 1, "POST", "medium", f"'{json.dumps(about)}'")
+    lab.run(1, f"head -c 1048576 {path} > /root/piece")
+    for _ in range(2):  # the second time it is there already
+        now = media.rest(lab, 1, "PUT", "medium/first.iso/data?offset=0", "@/root/piece")
+        assert now["state"] == "uploading" and now["received_bytes"] == 1 << 20, now
+    wrong = media.rest(lab, 1, "PUT", "medium/first.iso/data?offset=2097152", "@/root/piece")
+    assert "go on there" in wrong["error"]["text"], wrong
+    lab.fails(1, "scalectl vm cdrom-edit g 0 --medium first.iso", 5, "is uploading")
+    lab.fails(1, "scalectl vsd import x --medium first.iso", 5, "is uploading")
+    lab.run(2, f"scalectl medium upload {path}")
+    now = medium("first.iso")
+    assert (now["state"], now["sha256"], now["format"]) == ("ready", want, "iso"), now
+    document = json.loads((REPO / "Documentation/openapi.json").read_text(encoding="utf-8"))
+    for what, words in (("/medium", "medium list"), ("/medium/{name}", "medium show first.iso")):
+        assert not (wrong := problems(document, answer_schema(document, what), ask(lab, 1, words))), wrong
+    lab.run(1, f"scalectl medium upload {path}")  # it is there
+    media.make_cd(lab, 3, "second")
+    lab.fails(3, "scalectl medium upload /root/second.iso --name first.iso", 5, "another medium named")
+    lab.run(3, "scalectl medium upload /root/second.iso")
+    lab.run(3, "head -c 700000 /root/first.iso > /root/copy.iso.part 2> /dev/null; scalectl medium download first.iso /root/copy.iso")
+    assert media.digest(lab, 3, "/root/copy.iso") == want
+    lab.fails(3, "scalectl medium download first.iso /root/copy.iso", 2, "exists")
+    assert not [one["name"] for one in ask(lab, 1, "vsd list")["vsds"] if "medium" in one["name"]]
+
+
+def no_medium_is_open():
+    wait_until("nothing of media is open anywhere", lambda: not any(
+        "medium" in lab.run(node, "ls /dev/mapper") for node in (1, 2, 3)))
+
+
+def media_are_in_drives():
+    """Put in, exchanged and taken out while the guest runs; one stays in it for what comes next."""
+    def sees(label: str):
+        try:
+            wait_until(f"its guest sees {label}", lambda: sight().cd == label)
+        except AssertionError as err:
+            raise AssertionError(f"{err}\n" + lab.run(
+                state()["node"], "virsh dumpxml g | grep -A 9 cdrom; virsh qemu-monitor-command g '{\"execute\": \"query-block\"}'; "
+                "dmsetup table; for d in /dev/mapper/scribe-medium*; do dd if=$d bs=2k skip=20 count=1 iflag=direct | head -c 20; "
+                "done; scalectl cluster status; journalctl --no-pager -u scaled | tail -n 20")) from err
+    lab.run(1, "scalectl vm cdrom-edit g 0 --medium first.iso")
+    sees("first")
+    lab.fails(1, "scalectl medium delete first.iso --yes", 5, "in drive 0 of VM g")
+    lab.run(1, "scalectl vm cdrom-edit g 0 --medium second.iso")
+    sees("second")
+    lab.run(1, "scalectl medium delete first.iso --yes")
+    lab.fails(1, "scalectl medium show first.iso", 4, "no medium")
+    lab.fails(1, "scalectl vm cdrom-add g", 5, "while it is off")
+    lab.fails(1, "scalectl vm cdrom-edit g 7 --medium second.iso", 4, "no drive 7")
+    lab.run(1, "scalectl vm cdrom-edit g 0 --medium ''")
+    sees("none")
+    no_medium_is_open()
+    lab.run(1, "scalectl vm cdrom-edit g 0 --medium second.iso")
+    sees("second")
+
+
+def disks_are_imported():
+    """From each form, the same bytes; what leads elsewhere, or is none, is refused."""
+    raw = media.make_disk(lab, 1)
+    want = media.digest(lab, 1, raw)
+    forms = ("qcow2", "vmdk", "mono", "vhdx", "ova") if lab.all else ("ova", "vhdx")
+    for form in forms:
+        lab.run(1, f"scalectl medium upload {media.as_image(lab, 1, form)}")
+        assert medium(f"disk.{form}")["disk_bytes"] == 8 << 20, medium(f"disk.{form}")
+        lab.fails(1, f"scalectl vm cdrom-edit g 0 --medium disk.{form}", 5, "image of a disk")
+    lab.run(1, f"scalectl medium upload {raw}")
+    for form in (*forms, "raw"):
+        task = ask(lab, 2, f"vsd import from-{form} --medium disk.{form}")["task"]
+        if task:
+            lab.run(1, f"scalectl task wait {task}")
+        lab.run(3, f"scalectl vsd open from-{form}")
+        assert media.digest(lab, 3, vsd(f"from-{form}"), 8 << 20) == want, form
+        lab.run(3, f"scalectl vsd close from-{form}")
+        if form != "raw":
+            lab.run(3, f"scalectl vsd delete from-{form} --yes")
+        lab.run(1, f"scalectl medium delete disk.{form} --yes")
+    # And back.
+    lab.fails(2, "scalectl vsd export from-raw out.qcow2 --format vmdk", 2, "raw or qcow2")
+    lab.run(2, "scalectl vsd export from-raw out.qcow2")
+    lab.fails(2, "scalectl vsd export from-raw out.qcow2", 5, "exists")
+    wait_until("it is exported", lambda: medium("out.qcow2")["state"] == "ready")
+    lab.run(2, "scalectl medium download out.qcow2 /root/out.qcow2 && qemu-img convert -O raw /root/out.qcow2 /root/out.raw")
+    assert media.digest(lab, 2, "/root/out.raw", 8 << 20) == want
+    assert not ask(lab, 1, "snapshot list")["snapshots"], "what was taken for the export is left"
+    lab.run(2, "scalectl medium delete out.qcow2 --yes && scalectl vsd delete from-raw --yes")
+    for name, make, why in media.HOSTILE:
+        lab.run(1, make.format(path=f"/root/{name}"))
+        lab.fails(1, f"scalectl medium upload /root/{name}", 2, why)
+        assert medium(name)["state"] == "refused"
+        lab.fails(1, f"scalectl vsd import x --medium {name}", 5, "is refused")
+        lab.run(1, f"scalectl medium delete {name} --yes")
+    assert not [one for one in ask(lab, 1, "medium list")["media"] if one["format"] != "iso"]
+
+
+def machine_comes_back():
+    """Exported while it runs, imported, it goes on counting where the snapshot was."""
+    lab.run(1, "scalectl vm snapshot g@x && scalectl vm export g@x /root/machine && scalectl vm forget g@x --yes")
+    lab.fails(1, "scalectl vm export g@nothing /root/other", 4, "no such snapshot")
+    lab.fails(1, "scalectl vm export g@x /root/machine", 2, "exists")
+    was = BOOTS[0]
+    lab.run(1, "scalectl vm import /root/machine back && scalectl vm edit back --nics ''")
+    back = ask(lab, 1, "vm show back")
+    assert [one["vsd"] for one in back["disks"]] == ["back-0", "back-1"] and len(back["cdroms"]) == 1, back
+    assert back["uuid"] != state()["uuid"], "two machines with one UUID"
+    lab.run(1, f"scalectl vm start back --node n{others(state()['node'])}")
+    node = ask(lab, 1, "vm show back")["node"]
+    wait_until("it boots", lambda: guest.sight(lab, node, vsd("back-1")).boot == was + 1)
+    lab.run(1, "scalectl vm stop back")
+    wait_until("its disks are closed", lambda: not ask(lab, 1, "vsd show back-1")["open"])
+    lab.run(1, "scalectl vm delete back --yes")
+    assert not ask(lab, 1, "medium list")["media"], "what was made for it is left"
 
 
 def answers(node: int, via: str = "", seconds: int = 5) -> bool:
@@ -335,7 +466,7 @@ def moves():
         gone_from(was)
         beats()
         after = sight()
-        assert after.beat > before.beat and after.rounds > before.rounds, (before, after)
+        assert after.beat > before.beat and after.rounds > before.rounds and after.cd == before.cd, (before, after)
         print(f"# it stood still for {wait_until('its pause is told', lambda: state()['paused_ms'])} ms", flush=True)
     lab.fails(1, f"scalectl vm migrate g --node n{to}", 5, "runs on that node")
     lab.fails(1, "scalectl vm migrate g --node n9", 4, "no node")
@@ -553,6 +684,9 @@ def ends():
     wait_until("its disks are closed", lambda: not any(
         ask(lab, 1, f"vsd show {one}")["open"] for one in ("system", "g-1")))
     lab.run(1, "scalectl vm delete h --yes")
+    for one in ask(lab, 1, "medium list")["media"]:
+        lab.run(1, f"scalectl medium delete {one['name']} --yes")
+    no_medium_is_open()
     assert not ask(lab, 1, "vm list")["vms"]
     assert not ask(lab, 1, "vsd list")["vsds"]
 
@@ -572,6 +706,10 @@ def main():
     lab.case("a port of its node's LAN fails, and comes back: it is reached by the other one, then by that", port_fails)
     lab.case("somebody pauses it behind our back: it goes on", strangers_hand, slow=True)
     lab.case("it is kept as it is, and cloned, while it runs", snapshots)
+    lab.case("a CD's image is uploaded, from two nodes in turn, and is what it was", media_come)
+    lab.case("it is in the guest's drive, is taken out, and exchanged", media_are_in_drives)
+    lab.case("disks are made of images of all kinds; hostile ones are refused", disks_are_imported)
+    lab.case("it is exported while it runs, and comes back as another machine", machine_comes_back, slow=True)
     lab.case("it moves to other nodes while it runs, and writes", moves)
     lab.case("it is on its way when that is cancelled, or fails: it goes on where it was", move_fails)
     lab.case("it is on its way when whoever carries it is killed at the other end, or all of that: it goes on",

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -45,11 +46,20 @@ Said run(const std::vector<std::string>& words) {
   return run_line(line);
 }
 
+// A machine that was exported.
+std::string make_machine(const std::string& folder) {
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder + "/domain.xml") << "<domain><disk dev='/dev/mapper/scribe-x'/></domain>";
+  std::ofstream(folder + "/disk-0.raw") << "disk";
+  return folder;
+}
+
 std::string value_for(const std::string& name) {
   static const std::set<std::string> numbers{"SECONDS", "N",     "DISK", "EXTENT",
                                              "2|3",     "CHUNK", "NIC"};
   if (name.find('@') != std::string::npos) return "x1@y1";
   if (name == "FILE") return __FILE__;
+  if (name == "FROM") return make_machine(testing::TempDir() + "machine");
   if (name == "SIZE") return "1GiB";
   if (name == "TIME") return "2026-12-01T02:00:00";
   return numbers.contains(name) ? "7" : "x1";
@@ -179,6 +189,8 @@ TEST(ScalectlCommandLine, UnknownNounsAndVerbsAreRefused) {
 TEST(ScalectlCommandLine, ExamplesOfTheHelpAreRight) {
   const std::string place = testing::TempDir();
   std::ofstream(place + "/mail.xml") << "<domain/>";
+  std::ofstream(place + "/debian-12.iso") << "CD001";
+  make_machine(place + "/mail-monday");
   for (const Command& c : scalectl::commands()) {
     const std::string program = "scalectl";
     ASSERT_EQ(c.example.rfind(program + " ", 0), 0U) << c.example;

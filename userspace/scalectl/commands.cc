@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "device_commands.h"
+#include "media_commands.h"
 #include "show.h"
 #include "table.h"
 #include "words.h"
@@ -614,6 +615,7 @@ const std::vector<Command>& commands() {
     std::vector<Command> out = make_commands();
     for (Command& one : vm_commands()) out.push_back(std::move(one));
     for (Command& one : device_commands()) out.push_back(std::move(one));
+    for (Command& one : media_commands()) out.push_back(std::move(one));
     return out;
   }();
   return all;

@@ -34,6 +34,19 @@ struct UsageError {
   std::string text;
 };
 
+/// What scaled answers: JSON, or a piece of a file.
+struct Answer {
+  std::string body;
+  bool is_json = true;
+};
+/// It does not, for that reason.
+struct Unreachable {
+  std::string text;
+};
+/// One call of the API; throws Unreachable.
+using Ask = std::function<Answer(const std::string& method, const std::string& path,
+                                 const std::string& body)>;
+
 /// One line of the command table, which drives parsing, help and completion.
 struct Command {
   std::string noun;
@@ -46,6 +59,8 @@ struct Command {
   std::function<std::string(const boost::json::object& answer)> show;  ///< for people
   /// Whether the answer is good news; where it is not, the exit code is 1. None: it always is.
   std::function<bool(const boost::json::object& answer)> good = {};
+  /// Instead of `call`, where it takes several: the last answer.
+  std::function<boost::json::object(const Words&, const Ask&)> transfer = {};
 };
 
 [[nodiscard]] const std::vector<Command>& commands();

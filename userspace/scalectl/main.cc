@@ -93,18 +93,27 @@ int code_to_exit(const std::string& code) {
 }
 
 int run(const Command& command, const scalectl::Words& words) {
-  const scalectl::Call call = command.call(words);
   http::Target target;
   target.local_path = words.has("socket") ? words.options.at("socket") : kSocket;
-  auto response = http::call(target, call.method, call.path,
-                             call.body.empty() ? "" : json::serialize(call.body), kTimeout);
-  if (!response) {
-    std::cerr << "scalectl: " << response.error().text
-              << "; is scaled running, and are you root?\n";
-    return kUnreachable;
+  http::Client client(target);
+  const scalectl::Ask ask = [&](const std::string& method, const std::string& path,
+                                const std::string& body) {
+    auto response = client.call(method, path, body, kTimeout);
+    if (!response) throw scalectl::Unreachable{response.error().text};
+    return scalectl::Answer{std::move(response->body),
+                            response->content_type == "application/json"};
+  };
+  json::object answer;
+  if (command.transfer) {
+    answer = command.transfer(words, ask);
+  } else {
+    const scalectl::Call call = command.call(words);
+    answer =
+        json::parse(
+            ask(call.method, call.path, call.body.empty() ? "" : json::serialize(call.body)).body)
+            .as_object();
   }
-  const json::object answer = json::parse(response->body).as_object();
-  if (words.has("json")) std::cout << response->body;
+  if (words.has("json")) std::cout << json::serialize(answer) << "\n";
   if (const json::value* error = answer.if_contains("error")) {
     const std::string text = json::value_to<std::string>(error->as_object().at("text"));
     if (!words.has("json")) std::cerr << "scalectl: " << text << "\n";
@@ -172,6 +181,9 @@ int main(int argc, char** argv) {
     std::cerr << "scalectl: no command '" << words[0] << " " << words[1]
               << "'; see scalectl --help\n";
     return kUsage;
+  } catch (const scalectl::Unreachable& err) {
+    std::cerr << "scalectl: " << err.text << "; is scaled running, and are you root?\n";
+    return kUnreachable;
   } catch (const scalectl::UsageError& err) {
     std::cerr << "scalectl: " << err.text << "\n";
   } catch (const po::error& err) {

@@ -232,6 +232,11 @@ std::string show_vsd(const json::object& o) {
   if (o.contains("mapped_bytes"))
     out += ", " + bytes(o, "mapped_bytes") + " mapped in " + count(o, "pieces") + " pieces\n" +
            use_of(o);
+  const uint64_t made = number(o, "made_permille");
+  if (!text(o, "problem").empty())
+    out += "\ncould not be made from its medium: " + text(o, "problem");
+  else if (made < 1000)
+    out += "\nis being made from a medium, " + std::to_string(made / 10) + " %";
   const std::string open = where_open(o);
   out += open.empty() ? "\nnot open\n" : "\nopen on node " + open + "\n";
   for (const json::value& value : list(o, "open"))
@@ -422,12 +427,41 @@ std::string show_vm(const json::object& o) {
               nic.at("connected").as_bool() ? "in" : "out"});
   }
   if (!list(o, "nics").empty()) out += nics.text();
+  Table cdroms({"DRIVE:", "MEDIUM"});
+  for (const json::value& value : list(o, "cdroms"))
+    cdroms.add({count(value.as_object(), "cdrom"), text(value.as_object(), "medium")});
+  if (!list(o, "cdroms").empty()) out += cdroms.text();
   if (number(o, "preferred_node") != 0) out += "prefers node " + count(o, "preferred_node") + "\n";
   for (const char* group : {"apart", "together"})
     if (!text(o, group).empty()) out += std::string(group) + ": " + text(o, group) + "\n";
   out += text(o, "machine") + ", CPU " + text(o, "cpu") + ", priority " + count(o, "priority") +
          ", UUID " + text(o, "uuid") + "\n";
   if (o.contains("task") && number(o, "task") != 0) out += "task " + count(o, "task") + "\n";
+  return out;
+}
+
+std::string show_media(const json::object& o) {
+  Table table({"MEDIUM", "FORMAT", "SIZE:", "DISK:", "STATE"});
+  for (const json::value& value : list(o, "media")) {
+    const json::object& m = value.as_object();
+    std::string state = text(m, "state");
+    const uint64_t whole = number(m, "size_bytes");
+    constexpr uint64_t kPercent = 100;
+    if (state == "uploading")
+      state += ", " + std::to_string(number(m, "received_bytes") * kPercent / whole) + " %";
+    if (state == "making") state += ", " + std::to_string(number(m, "checked_bytes") / 10) + " %";
+    if (state == "checking")
+      state += ", " + std::to_string(number(m, "checked_bytes") * kPercent / whole) + " %";
+    table.add({text(m, "name"), text(m, "format"), bytes(m, "size_bytes"),
+               number(m, "disk_bytes") == 0 ? "" : bytes(m, "disk_bytes"), state});
+  }
+  return table.text();
+}
+
+std::string show_medium(const json::object& o) {
+  std::string out = show_media({{"media", json::array{o}}});
+  if (!text(o, "sha256").empty()) out += "SHA-256 " + text(o, "sha256") + "\n";
+  if (!text(o, "problem").empty()) out += text(o, "problem") + "\n";
   return out;
 }
 

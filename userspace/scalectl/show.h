@@ -32,6 +32,8 @@ std::string show_reverted(const json::object& answer);
 std::string show_diff(const json::object& answer);
 std::string show_weight(const json::object& answer);
 std::string show_begun(const json::object& answer);
+std::string show_media(const json::object& answer);
+std::string show_medium(const json::object& answer);
 std::string show_vm_stats(const json::object& answer);
 std::string show_events(const json::object& answer);
 std::string show_drain(const json::object& answer);

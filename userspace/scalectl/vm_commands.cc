@@ -89,6 +89,14 @@ json::array disks_of(const Words& w) {
   return out;
 }
 
+json::array drives_of(const std::string& words) {
+  json::array out;
+  for (const std::string& medium : split_at_commas(words))
+    out.push_back(json::object{{"medium", medium}});
+  if (out.empty()) out.push_back(json::object{});
+  return out;
+}
+
 Call action(const char* verb, const Words& w) {
   Call call{"POST", kRoot + ("vm/" + path_word(w.arguments[0]) + "/" + verb), {}};
   take(call.body, w, {"node"});
@@ -104,6 +112,7 @@ std::vector<Command> vm_commands() {
   create.push_back({"disks", "DISK[,DISK...]", "each a size, for a new one, or vsd:NAME"});
   create.push_back({"copies", "2|3", "of new disks, on as many nodes; default: 2"});
   create.push_back({"bus", "virtio|scsi|sata", "of its disks; default: virtio"});
+  create.push_back({"cdroms", "MEDIUM[,MEDIUM...]", "drives with these in them; '': an empty one"});
   return {
       {"vm",
        "create",
@@ -116,6 +125,7 @@ std::vector<Command> vm_commands() {
          Call call{"POST", std::string(kRoot) + "vm", fields_body(w)};
          call.body["name"] = path_word(w.arguments[0]);
          call.body["disks"] = disks_of(w);
+         if (w.has("cdroms")) call.body["cdroms"] = drives_of(w.options.at("cdroms"));
          return call;
        },
        show_vm},

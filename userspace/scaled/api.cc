@@ -3,6 +3,7 @@
 
 #include <boost/url.hpp>
 #include <ctime>
+#include <optional>
 #include <sstream>
 #include <vector>
 
@@ -58,7 +59,8 @@ std::vector<std::string> split(const std::string& path) {
   return parts;
 }
 
-// What a GET asks is in its query, and to a handler as what others have in their bodies.
+// What a GET asks, and where a piece of a PUT belongs, is in its query, and to a handler as what
+// others have in their bodies.
 Result<json::object> take_query(std::string& path) {
   const auto url = boost::urls::parse_origin_form(path);
   if (!url) return Error{Code::invalid, "that is no path of a URL"};
@@ -192,6 +194,16 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST vsd/*/clone") return clone_vsd(call, name);
   if (key == "POST vsd/*/open") return open_or_close(call, name, "open");
   if (key == "POST vsd/*/close") return open_or_close(call, name, "close");
+  if (key == "POST vsd/*/import") return import_vsd(call, name);
+  if (key == "POST vsd/*/export" || key == "POST snapshot/*/export") return export_vsd(call, name);
+  if (key == "DELETE vsd/*/import") return cancel_import(call, name);
+  if (key == "GET medium") return list_media(call);
+  if (key == "POST medium") return create_medium(call);
+  if (key == "GET medium/*") return show_medium(call, name);
+  if (key == "DELETE medium/*") return delete_medium(call, name);
+  if (key == "POST vm/*/cdrom") return add_cdrom(call, name);
+  if (key == "PATCH vm/*/cdrom") return change_cdrom(call, name);
+  if (key == "DELETE vm/*/cdrom") return remove_cdrom(call, name);
   if (key == "GET vm") return list_vms(call);
   if (key == "POST vm") return create_vm(call);
   if (key == "GET vm/*") return show_vm(call, name);
@@ -218,6 +230,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "DELETE vm/*/migrate") return cancel_migration(call, name);
   if (key == "GET vm_snapshot") return list_vm_snapshots(call);
   if (key == "POST vm_snapshot") return create_vm_snapshot(call);
+  if (key == "GET vm_snapshot/*/xml") return export_vm_snapshot(call, name);
   if (key == "DELETE vm_snapshot/*") return delete_vm_snapshot(call, name);
   if (key == "POST vm_snapshot/*/revert") return revert_vm(call, name);
   if (key == "POST vm_snapshot/*/clone") return clone_vm(call, name);
@@ -243,6 +256,17 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   return Error{Code::not_found, "no such call: " + key};
 }
 
+// Pieces of files, as they are; nothing where it is another call.
+std::optional<http::Response> serve_piece(Call& call, const http::Request& request,
+                                          const std::vector<std::string>& path) {
+  if (path.size() != 5 || path[2] != "medium" || path[4] != "data") return std::nullopt;
+  if (request.method == "PUT") return respond(put_piece(call, path[3], request.body));
+  if (request.method != "GET") return std::nullopt;
+  auto piece = get_piece(call, path[3]);
+  if (!piece) return respond(piece.error());
+  return http::Response{200, std::move(*piece), "application/octet-stream"};
+}
+
 http::Response route(Daemon& daemon, const http::Request& request) {
   std::string asked = request.path;
   auto query = take_query(asked);
@@ -258,7 +282,7 @@ http::Response route(Daemon& daemon, const http::Request& request) {
   if (peer ? !request.peer : !request.local && !request.peer && !asks_in)
     return denied("not without a certificate of this cluster's nodes");
   json::object body;
-  if (request.method == "GET") {
+  if (request.method == "GET" || request.method == "PUT") {
     body = std::move(*query);
   } else if (!request.body.empty()) {
     boost::system::error_code err;
@@ -296,6 +320,7 @@ http::Response route(Daemon& daemon, const http::Request& request) {
   }
   call.set_by(request.local ? "administrator at " + member->config().name
                             : "node " + std::to_string(request.peer.value));
+  if (auto piece = serve_piece(call, request, path)) return std::move(*piece);
   return respond(serve_rest(call, request.method, path));
 }
 

@@ -123,7 +123,7 @@ class Call {
     auto all = cluster().vsds();
     if (!all) return all.error();
     for (const meta::Vsd& one : *all)
-      if (one.name == name) return one;
+      if (one.name == name && !one.is_medium()) return one;
     return Error{Code::not_found, "no VSD named " + name};
   }
   /// A node by name or number; this one for "".
@@ -186,6 +186,7 @@ Result<void> wait_for_device(Call& call, core::VsdId vsd, const meta::Node& node
                              uint64_t task);
 
 // api_snapshots.cc; `name` is VSD@NAME
+Result<meta::Snapshot> find_snapshot(Call& call, const std::string& what);
 /// For create_snapshot() on another node.
 Outcome serve_hold(Call& call);
 Outcome serve_go_on(Call& call);
@@ -237,12 +238,30 @@ Outcome cancel_migration(Call& call, const std::string& name);
 Outcome serve_progress(Call& call);
 Outcome list_vm_snapshots(Call& call);
 Outcome create_vm_snapshot(Call& call);
+Outcome export_vm_snapshot(Call& call, const std::string& name);
 Outcome delete_vm_snapshot(Call& call, const std::string& name);
 Outcome revert_vm(Call& call, const std::string& name);
 /// `name` may be a VM's: then what it is now is cloned.
 Outcome clone_vm(Call& call, const std::string& name);
 /// Off, running or paused; `how` says how it is to become off.
 Outcome want_vm(Call& call, const std::string& name, const char* wanted, const char* how);
+
+// api_media.cc
+Outcome list_media(Call& call);
+Outcome show_medium(Call& call, const std::string& name);
+Outcome create_medium(Call& call);
+/// The request's body is a piece of the file.
+Outcome put_piece(Call& call, const std::string& name, const std::string& piece);
+Result<std::string> get_piece(Call& call, const std::string& name);
+Outcome delete_medium(Call& call, const std::string& name);
+/// `name` is that of the VSD to be.
+Outcome import_vsd(Call& call, const std::string& name);
+Outcome cancel_import(Call& call, const std::string& name);
+/// `name` is a VSD's, or VSD@NAME.
+Outcome export_vsd(Call& call, const std::string& name);
+Outcome add_cdrom(Call& call, const std::string& name);
+Outcome change_cdrom(Call& call, const std::string& name);
+Outcome remove_cdrom(Call& call, const std::string& name);
 
 // api_vsds.cc: tasks
 Outcome list_tasks(Call& call);

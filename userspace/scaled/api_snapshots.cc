@@ -31,20 +31,6 @@ constexpr int kGoOnTries = 3;
 constexpr uint64_t kMostChanges = 10'000;
 constexpr size_t kMostVsds = 64;
 
-// VSD@NAME; neither may have an '@'.
-Result<meta::Snapshot> find_snapshot(Call& call, const std::string& what) {
-  const size_t at = what.find('@');
-  if (at == std::string::npos)
-    return Error{Code::invalid, "'" + what + "' is no snapshot; write VSD@NAME"};
-  auto vsd = call.vsd_or_deleted(what.substr(0, at));
-  if (!vsd) return vsd.error();
-  auto all = call.cluster().snapshots();
-  if (!all) return all.error();
-  for (const meta::Snapshot& one : *all)
-    if (one.vsd == vsd->id && one.name == what.substr(at + 1)) return one;
-  return Error{Code::not_found, "no snapshot named " + what};
-}
-
 json::object snapshot_json(const meta::Snapshot& snapshot, const std::vector<meta::Vsd>& vsds,
                            const std::vector<meta::Opened>& opened,
                            const std::vector<meta::Schedule>& schedules) {
@@ -78,6 +64,10 @@ Outcome snapshots_json(Call& call, const std::vector<SnapshotId>* only) {
   auto schedules = call.cluster().schedules();
   if (!all || !vsds || !opened || !schedules)
     return Error{Code::storage, "the metadata is unreadable"};
+  std::erase_if(*all, [&](const meta::Snapshot& one) {
+    return std::any_of(vsds->begin(), vsds->end(),
+                       [&](const meta::Vsd& vsd) { return vsd.id == one.vsd && vsd.is_medium(); });
+  });
   json::array out;
   for (const meta::Snapshot& one : *all)
     if (only == nullptr || std::find(only->begin(), only->end(), one.id) != only->end())
@@ -255,6 +245,20 @@ std::string name_of_now() {
 }
 
 }  // namespace
+
+// VSD@NAME; neither may have an '@'.
+Result<meta::Snapshot> find_snapshot(Call& call, const std::string& what) {
+  const size_t at = what.find('@');
+  if (at == std::string::npos)
+    return Error{Code::invalid, "'" + what + "' is no snapshot; write VSD@NAME"};
+  auto vsd = call.vsd_or_deleted(what.substr(0, at));
+  if (!vsd) return vsd.error();
+  auto all = call.cluster().snapshots();
+  if (!all) return all.error();
+  for (const meta::Snapshot& one : *all)
+    if (one.vsd == vsd->id && one.name == what.substr(at + 1)) return one;
+  return Error{Code::not_found, "no snapshot named " + what};
+}
 
 Outcome serve_hold(Call& call) {
   std::vector<VsdId> vsds;

@@ -4,6 +4,9 @@
 
 #include "api_vms.h"
 #include "host/disks.h"
+#include "host/dm.h"
+#include "net/plan.h"
+#include "vm/domain.h"
 
 namespace scaled {
 
@@ -62,6 +65,35 @@ Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, const std::string& name
 }
 
 }  // namespace
+
+// As a domain whose disks are called after the VM, and whose drives are empty: for another cluster.
+Outcome export_vm_snapshot(Call& call, const std::string& label) {
+  const auto snapshot = find_vm_snapshot(call, label);
+  if (!snapshot) return snapshot.error();
+  meta::Vm vm = snapshot->was;
+  vm.name = label.substr(0, label.find('@'));
+  const auto now = find_vm(call, vm.name);
+  if (!now) return now.error();
+  vm.uuid = now->uuid;
+  json::array snapshots;
+  std::vector<vm::DomainDisk> disks;
+  for (const auto& disk : snapshot->disks) {
+    const std::string number = std::to_string(disks.size());
+    const auto of = call.cluster().label(disk.snapshot);
+    if (!of) return of.error();
+    snapshots.push_back(json::value(*of));
+    disks.push_back({"/dev/mapper/" + host::device_name(vm.name + "-" + number), disk.bus,
+                     "disk-" + number, disk.iops, disk.bytes_per_s});
+  }
+  std::vector<vm::DomainCdrom> cdroms;
+  for (const meta::VmCdrom& cdrom : vm.cdroms) cdroms.push_back({cdrom.slot, ""});
+  // An interface of what has come back gets its own MAC, where this one is still there.
+  for (meta::VmNic& nic : vm.nics)
+    for (const meta::VmNic& one : now->nics)
+      if (one.slot == nic.slot) nic.mac = one.mac;
+  return json::object{{"xml", vm::domain_xml(vm, disks, net::kLanBridge, cdroms)},
+                      {"snapshots", std::move(snapshots)}};
+}
 
 Outcome list_vm_snapshots(Call& call) { return vm_snapshots_json(call, 0); }
 

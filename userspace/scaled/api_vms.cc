@@ -37,7 +37,8 @@ Outcome progress_of(Call& call, const json::object& asked) {
   return json::object{{"moved_bytes", progress->bytes}, {"left_bytes", progress->remaining}};
 }
 
-json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
+json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds,
+                     const std::vector<meta::Medium>& media) {
   json::array disks;
   for (const meta::VmDisk& disk : vm.disks)
     for (const meta::Vsd& vsd : vsds)
@@ -57,6 +58,13 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
                                 {"model", nic.model},
                                 {"mac", nic.mac},
                                 {"connected", nic.connected}});
+  json::array cdroms;
+  for (const meta::VmCdrom& cdrom : vm.cdroms) {
+    const auto medium = std::find_if(media.begin(), media.end(),
+                                     [&](const auto& one) { return one.id == cdrom.medium; });
+    cdroms.push_back(
+        json::object{{"cdrom", cdrom.slot}, {"medium", medium == media.end() ? "" : medium->name}});
+  }
   std::string state = vm.state;
   if (vm.to_node || vm.state == "arriving") state = "migrating";
   if (vm.wanted == "off" && vm.state != "off") state = "stopping";
@@ -80,7 +88,8 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds) {
           {"to_node", vm.to_node.value},
           {"paused_ms", vm.paused_ms},
           {"disks", std::move(disks)},
-          {"nics", std::move(nics)}};
+          {"nics", std::move(nics)},
+          {"cdroms", std::move(cdroms)}};
 }
 
 // The node that it leaves knows how far it is; nothing is said where that does not answer.
@@ -165,9 +174,11 @@ Result<meta::Vm> find_vm(Call& call, const std::string& name) {
 Outcome vms_json(Call& call, const std::string& name) {
   const auto vm = find_vm(call, name);
   auto vsds = call.cluster().vsds();
+  const auto media = call.cluster().media();
   if (!vm) return vm.error();
   if (!vsds) return vsds.error();
-  json::object shown = vm_json(*vm, *vsds);
+  if (!media) return media.error();
+  json::object shown = vm_json(*vm, *vsds, *media);
   if (vm->to_node) add_progress(call, *vm, shown);
   return shown;
 }
@@ -198,10 +209,11 @@ Outcome list_vms(Call& call) {
   search.node = {*node};
   const auto vms = call.cluster().vms();
   const auto vsds = call.cluster().vsds();
-  if (!vms || !vsds) return Error{Code::storage, "the metadata is unreadable"};
+  const auto media = call.cluster().media();
+  if (!vms || !vsds || !media) return Error{Code::storage, "the metadata is unreadable"};
   json::array out;
   for (const meta::Vm& one : *vms) {
-    json::object shown = vm_json(one, *vsds);
+    json::object shown = vm_json(one, *vsds, *media);
     if (vm::matches(one, json::value_to<std::string>(shown.at("state")), search))
       out.push_back(std::move(shown));
   }
@@ -216,7 +228,9 @@ Outcome create_vm(Call& call) {
   CORE_TRY(take_nics(call, fields, body));
   CORE_TRY(take_preferred(call, fields, body));
   fields.skip("disks");
+  fields.skip("cdroms");
   CORE_TRY(fields.check());
+  CORE_TRY(take_cdroms(call, body));
   CORE_TRY(check_priority(body));
   body["op"] = "vm_create";
   body["uuid"] = host::to_string(host::make_uuid());
@@ -245,13 +259,15 @@ Outcome export_vm(Call& call, const std::string& name) {
   meta::Cluster cluster = call.cluster();
   const auto disks = domain_disks(cluster, *vm);
   const auto capacities = cluster.capacities();
+  const auto cdroms = domain_cdroms(cluster, *vm);
   if (!disks) return disks.error();
+  if (!cdroms) return cdroms.error();
   if (!capacities) return capacities.error();
   // As its node has it; where it does not run, as the cluster itself calls it.
   std::string lan_bridge = net::kLanBridge;
   for (const meta::Capacity& one : *capacities)
     if (one.node == vm->node && !one.lan_bridge.empty()) lan_bridge = one.lan_bridge;
-  return json::object{{"xml", vm::domain_xml(*vm, *disks, lan_bridge)}};
+  return json::object{{"xml", vm::domain_xml(*vm, *disks, lan_bridge, *cdroms)}};
 }
 
 // From a domain of libvirt's. Its UUID stays where that is free, so do the MACs.
@@ -273,20 +289,27 @@ Outcome import_vm(Call& call) {
                                  {"bytes_per_s", disk.bytes_per_s}});
   }
   const auto capacities = call.cluster().capacities();
+  const auto all = call.cluster().vms();
   if (!capacities) return capacities.error();
+  if (!all) return all.error();
+  std::set<std::string> macs;
+  for (const meta::Vm& one : *all)
+    for (const meta::VmNic& nic : one.nics) macs.insert(nic.mac);
   json::array nics;
   for (const meta::VmNic& nic : vm.nics) {
     const bool lan = std::any_of(capacities->begin(), capacities->end(), [&](const auto& one) {
       return !nic.bridge.empty() && one.lan_bridge == nic.bridge;
     });
+    const bool taken = macs.contains(nic.mac);
+    if (taken) imported->left_out.push_back("the MAC " + nic.mac + ", which another VM has");
     nics.push_back(json::object{{"bridge", lan ? "" : nic.bridge},
                                 {"vlan", nic.vlan},
                                 {"model", nic.model},
-                                {"mac", nic.mac},
+                                {"mac", taken ? "" : nic.mac},
                                 {"connected", nic.connected}});
   }
-  const auto all = call.cluster().vms();
-  if (!all) return all.error();
+  json::array cdroms;
+  for (size_t i = 0; i < vm.cdroms.size(); i++) cdroms.push_back(json::object{{"medium", 0}});
   const bool known = std::any_of(all->begin(), all->end(),
                                  [&](const meta::Vm& one) { return one.uuid == vm.uuid; });
   const auto uuid = host::parse_uuid(vm.uuid);
@@ -300,7 +323,8 @@ Outcome import_vm(Call& call) {
                     {"cpu", vm.cpu},
                     {"priority", kDefaultPriority},
                     {"disks", std::move(disks)},
-                    {"nics", std::move(nics)}};
+                    {"nics", std::move(nics)},
+                    {"cdroms", std::move(cdroms)}};
   const std::string made_name = json::value_to<std::string>(body.at("name"));
   auto made = call.propose(std::move(body));
   if (!made) return made;

@@ -13,6 +13,8 @@ Result<meta::Vm> find_vm(Call& call, const std::string& name);
 Outcome vms_json(Call& call, const std::string& name);
 /// The same behind a proposal that began a task, when that has ended, or at once.
 Outcome answer_vm(Call& call, const std::string& name, const Outcome& done, bool wait);
+/// For proposal "vm_create", where the request names any; api_media.cc.
+Result<void> take_cdroms(Call& call, boost::json::object& out);
 /// For proposals "vm_create" and "vm_disk_add".
 Outcome disk_of(Call& call, const boost::json::object& asked);
 /// For proposals "vm_create" and "vm_edit", where the request names any.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <algorithm>
 #include <thread>
 
 #include "api_call.h"
@@ -18,6 +19,7 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr seconds kOpenFor{60};
+constexpr uint64_t kWhole = 1000;
 
 }  // namespace
 
@@ -25,7 +27,15 @@ namespace {
 
 // Virtual disks
 
-json::object vsd_json(const meta::Vsd& vsd, const std::vector<meta::Opened>& opened) {
+json::object vsd_json(const meta::Vsd& vsd, const std::vector<meta::Opened>& opened,
+                      const std::vector<meta::Filling>& fillings) {
+  uint64_t made = kWhole;
+  std::string problem;
+  for (const meta::Filling& one : fillings)
+    if (one.vsd == vsd.id) {
+      made = std::min(one.done, kWhole - 1);
+      problem = one.problem;
+    }
   json::array open;
   for (const meta::Opened& row : opened)
     if (row.vsd == vsd.id)
@@ -37,6 +47,8 @@ json::object vsd_json(const meta::Vsd& vsd, const std::vector<meta::Opened>& ope
           {"lease_node", vsd.lease_node.value},
           {"epoch", vsd.epoch},
           {"device", "/dev/mapper/" + host::device_name(vsd.name)},
+          {"made_permille", made},
+          {"problem", problem},
           {"open", std::move(open)}};
 }
 
@@ -45,10 +57,11 @@ json::object vsd_json(const meta::Vsd& vsd, const std::vector<meta::Opened>& ope
 Outcome list_vsds(Call& call) {
   auto vsds = call.cluster().vsds();
   auto opened = call.cluster().opened();
-  if (!vsds || !opened) return Error{Code::storage, "the metadata is unreadable"};
+  const auto fillings = call.cluster().fillings();
+  if (!vsds || !opened || !fillings) return Error{Code::storage, "the metadata is unreadable"};
   json::array out;
   for (const meta::Vsd& vsd : *vsds)
-    if (vsd.is_listed()) out.push_back(vsd_json(vsd, *opened));
+    if (vsd.is_listed()) out.push_back(vsd_json(vsd, *opened, *fillings));
   return json::object{{"vsds", std::move(out)}};
 }
 
@@ -56,8 +69,10 @@ Outcome brief_vsd(Call& call, const std::string& name) {
   auto vsd = call.vsd(name);
   if (!vsd) return vsd.error();
   auto opened = call.cluster().opened();
+  const auto fillings = call.cluster().fillings();
   if (!opened) return opened.error();
-  return vsd_json(*vsd, *opened);
+  if (!fillings) return fillings.error();
+  return vsd_json(*vsd, *opened, *fillings);
 }
 
 // With what it uses and where its copies lie. Walks the whole map.
@@ -65,8 +80,10 @@ Outcome show_vsd(Call& call, const std::string& name) {
   auto vsd = call.vsd(name);
   if (!vsd) return vsd.error();
   auto opened = call.cluster().opened();
+  const auto fillings = call.cluster().fillings();
   if (!opened) return opened.error();
-  json::object out = vsd_json(*vsd, *opened);
+  if (!fillings) return fillings.error();
+  json::object out = vsd_json(*vsd, *opened, *fillings);
   meta::Map map(call.database());
   auto spread = map.spread(vsd->id);
   if (!spread) return spread.error();

@@ -71,7 +71,9 @@ Member::~Member() {
   {
     const std::lock_guard lock(poking_);
     poked_ = nullptr;
+    asked_ = nullptr;
   }
+  media_.reset();
   vms_.reset();
   schedules_.reset();
   membership_.reset();
@@ -206,7 +208,9 @@ Result<void> Member::start(http::Handler handler) {
     });
   schedules_ = std::make_unique<Schedules>(*this);
   vms_ = std::make_unique<Vms>(*this);
+  media_ = std::make_unique<Media>(*this);
   const std::lock_guard lock(poking_);
+  asked_ = media_.get();
   poked_ = vms_.get();
   return {};
 }
@@ -214,6 +218,11 @@ Result<void> Member::start(http::Handler handler) {
 Vms* Member::vms() {
   const std::lock_guard lock(poking_);
   return poked_;
+}
+
+Media* Member::media() {
+  const std::lock_guard lock(poking_);
+  return asked_;
 }
 
 std::optional<Error> Member::failure() const {

@@ -17,6 +17,7 @@
 #include "http/http.h"
 #include "journal/etcd_log.h"
 #include "liveness.h"
+#include "media.h"
 #include "membership.h"
 #include "networks.h"
 #include "peers.h"
@@ -47,6 +48,7 @@ class Member {
   Networks& networks() { return *networks_; }
   /// Nothing before it runs: other nodes' calls are served earlier.
   Vms* vms();
+  Media* media();
   Audit& audit() { return *audit_; }
   /// This node leads no more. Waits until that is so, for a while.
   void resign();
@@ -77,7 +79,9 @@ class Member {
   std::unique_ptr<Schedules> schedules_;
   std::unique_ptr<Vms> vms_;
   std::mutex poking_;
-  Vms* poked_ = nullptr;                  // from when there is one, under poking_
+  Vms* poked_ = nullptr;  // from when there is one, under poking_
+  std::unique_ptr<Media> media_;
+  Media* asked_ = nullptr;                // the same
   journal::EtcdLog* etcd_log_ = nullptr;  // the replica's, where there is one
   std::unique_ptr<http::Server> server_;
   std::jthread metadata_;

@@ -43,6 +43,23 @@ Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster, const m
   return out;
 }
 
+Result<std::vector<vm::DomainCdrom>> domain_cdroms(meta::Cluster& cluster, const meta::Vm& vm) {
+  const auto media = cluster.media();
+  if (!media) return media.error();
+  std::vector<vm::DomainCdrom> out;
+  for (const meta::VmCdrom& cdrom : vm.cdroms) {
+    vm::DomainCdrom one{cdrom.slot, ""};
+    for (const meta::Medium& medium : *media) {
+      if (medium.id != cdrom.medium) continue;
+      const auto label = cluster.label(medium.snapshot);
+      if (!label) return label.error();
+      one.path = kDevices + host::device_name(*label);
+    }
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
 json::object of_run(const char* op, const meta::Vm& vm) {
   return {{"op", op}, {"vm", vm.id}, {"node", vm.node.value}, {"life", vm.life}, {"run", vm.run}};
 }
@@ -52,10 +69,11 @@ void VmDevices::keep(const meta::Vm& vm, hypervisor::Hypervisor& hypervisor,
   Now now{vm, hypervisor, meta::Cluster(database)};
   keep_disks(now);
   keep_nics(now);
+  keep_media(now);
 }
 
 void VmDevices::forget_but(const std::set<std::string>& here) {
-  for (auto* all : {&disks_, &nics_})
+  for (auto* all : {&disks_, &nics_, &media_})
     std::erase_if(*all, [&](const auto& one) {
       if (here.contains(one.first)) return false;
       member_.agent().set_condition(one.second.subject, "");
@@ -162,6 +180,57 @@ void VmDevices::say_gone(const meta::Vm& vm, const meta::VmDisk& disk) {
     spdlog::info("VM {}: disk {} is taken out", vm.name, disk.slot);
   else
     spdlog::warn("VM {}: {}", vm.name, said.error().text);
+}
+
+// Media
+
+// Whether the drives have them. A medium is put in when its device is here.
+VmDevices::Changed VmDevices::change_media(Now& now, const std::vector<vm::DomainCdrom>& wanted) {
+  const core::NodeId self = member_.config().node;
+  const auto devices = now.cluster.devices_of(now.vm, self);
+  const auto opened = now.cluster.opened();
+  if (!devices) return devices.error();
+  if (!opened) return opened.error();
+  for (const core::VsdId vsd : *devices)
+    if (std::none_of(opened->begin(), opened->end(), [&](const meta::Opened& row) {
+          return row.vsd == vsd && row.node == self && row.state == "open";
+        }))
+      return false;
+  const auto xml = now.hypervisor.xml(now.vm.uuid);
+  if (!xml) return xml.error();
+  const auto changes = vm::cdrom_changes(*xml, wanted);
+  if (!changes) return changes.error();
+  for (const vm::CdromChange& change : *changes)
+    CORE_TRY(now.hypervisor.insert(now.vm.uuid, change.xml));
+  if (changes->empty()) return true;
+  const auto after = now.hypervisor.xml(now.vm.uuid);
+  if (!after) return after.error();
+  const auto left = vm::cdrom_changes(*after, wanted);
+  if (!left) return left.error();
+  if (!left->empty()) return core::Error{Code::conflict, "libvirt has not changed what is in them"};
+  return true;
+}
+
+void VmDevices::keep_media(Now& now) {
+  const auto wanted = domain_cdroms(now.cluster, now.vm);
+  if (!wanted || wanted->empty()) return;
+  std::string are;
+  for (const vm::DomainCdrom& cdrom : *wanted) are += cdrom.path + " ";
+  Kept& kept = media_[now.vm.uuid];
+  const bool settled = settle(kept, now.vm, are, "drives", [&] {
+    auto done = change_media(now, *wanted);
+    // A device takes a moment; what libvirt refuses takes longer.
+    if (done && !*done) kept.next = {};
+    return done;
+  });
+  for (const meta::VmCdrom& cdrom : now.vm.cdroms) {
+    if (!settled || cdrom.held == cdrom.medium) continue;
+    json::object body = of_run("vm_cdrom_has", now.vm);
+    body["slot"] = cdrom.slot;
+    body["medium"] = cdrom.medium;
+    const auto said = member_.replica().propose(std::move(body), Clock::now() + kProposeFor);
+    if (!said) spdlog::warn("VM {}: {}", now.vm.name, said.error().text);
+  }
 }
 
 // Network interfaces

@@ -21,6 +21,10 @@ class Member;
 [[nodiscard]] core::Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster,
                                                                      const meta::Vm& vm);
 
+/// The same of its drives: media that are open on its node.
+[[nodiscard]] core::Result<std::vector<vm::DomainCdrom>> domain_cdroms(meta::Cluster& cluster,
+                                                                       const meta::Vm& vm);
+
 /// What a guest sees as the serial number of a disk: its own among all.
 [[nodiscard]] std::string serial_of(const meta::VmDisk& disk);
 
@@ -64,12 +68,15 @@ class VmDevices {
   static Changed grow(Now& now, const meta::VmDisk& disk, Kept& kept);
   void keep_disks(Now& now);
   void say_gone(const meta::Vm& vm, const meta::VmDisk& disk);
+  Changed change_media(Now& now, const std::vector<vm::DomainCdrom>& wanted);
+  void keep_media(Now& now);
   Changed change_nics(Now& now, const std::string& lan_bridge, Kept& kept);
   void keep_nics(Now& now);
 
   Member& member_;
   std::map<std::string, Kept> disks_;  // by UUID
   std::map<std::string, Kept> nics_;
+  std::map<std::string, Kept> media_;
 };
 
 }  // namespace scaled

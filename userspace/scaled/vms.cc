@@ -262,18 +262,18 @@ void Vms::guard(const std::stop_token& stop) {
 
 // Nothing: not all of them yet; an error: one of them cannot be.
 Result<bool> Vms::disks_open(const meta::Vm& vm) {
-  const auto opened = meta::Cluster(*database_).opened();
-  if (!opened) return false;
+  meta::Cluster cluster(*database_);
+  const auto opened = cluster.opened();
+  const auto devices = cluster.devices_of(vm, member_.config().node);
+  if (!opened || !devices) return false;
   size_t count = 0;
-  for (const meta::Opened& row : *opened) {
-    if (row.node != member_.config().node ||
-        std::none_of(vm.disks.begin(), vm.disks.end(),
-                     [&](const auto& disk) { return disk.vsd == row.vsd; }))
-      continue;
-    if (row.state == "failed") return core::Error{Code::conflict, "a disk: " + row.error};
-    count += row.state == "open";
-  }
-  return count == vm.disks.size();
+  for (const core::VsdId vsd : *devices)
+    for (const meta::Opened& row : *opened) {
+      if (row.node != member_.config().node || row.vsd != vsd) continue;
+      if (row.state == "failed") return core::Error{Code::conflict, "a disk: " + row.error};
+      count += row.state == "open";
+    }
+  return count == devices->size();
 }
 
 void Vms::serve(const std::vector<meta::Vm>& vms) {
@@ -352,19 +352,19 @@ void Vms::look_at_target(const meta::Vm& vm, vm::View& view) {
   meta::Cluster cluster(*database_);
   const auto nodes = cluster.nodes();
   const auto opened = cluster.opened();
-  if (!nodes || !opened) return;
+  const auto devices = cluster.devices_of(vm, vm.to_node);
+  if (!nodes || !opened || !devices) return;
   view.target_lost = std::none_of(nodes->begin(), nodes->end(), [&](const meta::Node& one) {
     return one.id == vm.to_node && one.life == vm.to_life && one.state == "up";
   });
   size_t open = 0;
-  for (const meta::Opened& row : *opened) {
-    if (row.node != vm.to_node || std::none_of(vm.disks.begin(), vm.disks.end(),
-                                               [&](const auto& d) { return d.vsd == row.vsd; }))
-      continue;
-    open += row.state == "open";
-    view.target_lost = view.target_lost || row.state == "failed";
-  }
-  view.target_open = open == vm.disks.size();
+  for (const core::VsdId vsd : *devices)
+    for (const meta::Opened& row : *opened) {
+      if (row.node != vm.to_node || row.vsd != vsd) continue;
+      open += row.state == "open";
+      view.target_lost = view.target_lost || row.state == "failed";
+    }
+  view.target_open = open == devices->size();
 }
 
 // What guests on the LAN are at on another node.
@@ -530,11 +530,13 @@ Result<void> Vms::create(const meta::Vm& vm) {
   meta::Cluster cluster(*database_);
   const auto disks = domain_disks(cluster, vm);
   if (!disks) return disks.error();
+  const auto cdroms = domain_cdroms(cluster, vm);
+  if (!cdroms) return cdroms.error();
   // What an earlier run ended with is not this one's end.
   watch_.hypervisor->ended(vm.uuid);
   CORE_TRY(member_.networks().ready(vm));
   const std::string lan_bridge = member_.networks().lan().bridge;
-  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, *disks, lan_bridge)));
+  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, *disks, lan_bridge, *cdroms)));
   spdlog::info("VM {}: run {} began", vm.name, vm.run);
   return {};
 }

@@ -205,6 +205,14 @@ Result<void> Hypervisor::update(const std::string& uuid, const std::string& devi
   });
 }
 
+Result<void> Hypervisor::insert(const std::string& uuid, const std::string& drive_xml) {
+  constexpr unsigned kLive = VIR_DOMAIN_AFFECT_LIVE;
+  constexpr unsigned kForce = VIR_DOMAIN_DEVICE_MODIFY_FORCE;
+  return on(uuid, [&](virDomainPtr domain) {
+    return virDomainUpdateDeviceFlags(domain, drive_xml.c_str(), kLive | kForce);
+  });
+}
+
 Result<void> Hypervisor::limit(const std::string& uuid, const std::string& target, uint64_t iops,
                                uint64_t bytes_per_s) {
   virTypedParameterPtr parameters = nullptr;

@@ -103,6 +103,10 @@ class Hypervisor {
   /// Changes what can be changed of a device that is there.
   Result<void> update(const std::string& uuid, const std::string& device_xml);
 
+  /// Changes what is in a drive, also where its guest has locked it, as with the pin that each
+  /// drive has a hole for.
+  Result<void> insert(const std::string& uuid, const std::string& drive_xml);
+
   /// Limits what goes to and from a disk from now on; 0: no limit.
   Result<void> limit(const std::string& uuid, const std::string& target, uint64_t iops,
                      uint64_t bytes_per_s);

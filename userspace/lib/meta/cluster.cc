@@ -36,6 +36,33 @@ VmNic nic_of(SQLite::Statement& row) {
           u64(row.getColumn(3)), row.getColumn(4).getString(), row.getColumn(5).getInt() != 0};
 }
 
+VmCdrom cdrom_of(SQLite::Statement& row) {
+  return {u64(row.getColumn(0)), u64(row.getColumn(1)), u64(row.getColumn(2))};
+}
+
+Medium medium_of(SQLite::Statement& row) {
+  Medium out;
+  int at = 0;
+  out.id = u64(row.getColumn(at++));
+  out.name = row.getColumn(at++).getString();
+  out.vsd = {u64(row.getColumn(at++))};
+  out.snapshot = {u64(row.getColumn(at++))};
+  out.state = row.getColumn(at++).getString();
+  out.bytes = u64(row.getColumn(at++));
+  out.received = u64(row.getColumn(at++));
+  out.wanted_sha256 = row.getColumn(at++).getString();
+  out.sha256 = row.getColumn(at++).getString();
+  out.format = row.getColumn(at++).getString();
+  out.disk_bytes = u64(row.getColumn(at++));
+  out.problem = row.getColumn(at++).getString();
+  out.node = {u64(row.getColumn(at++))};
+  out.life = u64(row.getColumn(at++));
+  out.done = u64(row.getColumn(at++));
+  out.created = row.getColumn(at++).getInt64();
+  out.source = u64(row.getColumn(at++));
+  return out;
+}
+
 Vsd vsd_of(SQLite::Statement& row) {
   return {{u64(row.getColumn(0))},    row.getColumn(1).getString(), u64(row.getColumn(2)),
           row.getColumn(3).getUInt(), u64(row.getColumn(4)),        {u64(row.getColumn(5))},
@@ -205,6 +232,13 @@ Result<std::vector<Vm>> Cluster::vms() {
                      nic_of);
     if (!nics) return nics.error();
     vm.nics = std::move(*nics);
+    auto cdroms =
+        rows(database_,
+             "SELECT slot, medium, held FROM vm_cdrom WHERE vm = " + std::to_string(vm.id) +
+                 " ORDER BY slot",
+             cdrom_of);
+    if (!cdroms) return cdroms.error();
+    vm.cdroms = std::move(*cdroms);
   }
   return out;
 }
@@ -251,8 +285,65 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
                      nic_of);
     if (!nics) return nics.error();
     one.was.nics = std::move(*nics);
+    auto cdroms = rows(database_,
+                       "SELECT slot, medium, 0 FROM vm_snapshot_cdrom WHERE vm_snapshot = " +
+                           std::to_string(one.id) + " ORDER BY slot",
+                       cdrom_of);
+    if (!cdroms) return cdroms.error();
+    one.was.cdroms = std::move(*cdroms);
   }
   return out;
+}
+
+Result<std::vector<Medium>> Cluster::media() {
+  return rows(
+      database_,
+      "SELECT id, name, vsd, snapshot, state, bytes, received, wanted_sha256, sha256, "
+      "format, disk_bytes, problem, node, life, done, created, source FROM medium ORDER BY name",
+      medium_of);
+}
+
+Result<std::vector<Filling>> Cluster::fillings() {
+  return rows(database_, "SELECT vsd, medium, node, life, done, problem FROM filling ORDER BY vsd",
+              [](SQLite::Statement& row) {
+                return Filling{{u64(row.getColumn(0))}, u64(row.getColumn(1)),
+                               {u64(row.getColumn(2))}, u64(row.getColumn(3)),
+                               u64(row.getColumn(4)),   row.getColumn(5).getString()};
+              });
+}
+
+Result<int64_t> Cluster::read_until(uint64_t medium, core::NodeId node) {
+  return guarded([&]() -> Result<int64_t> {
+    Query row(database_, "SELECT until FROM medium_reader WHERE medium = ? AND node = ?");
+    row.bind(1, static_cast<int64_t>(medium));
+    row.bind(2, static_cast<int64_t>(node.value));
+    return row.executeStep() ? row.getColumn(0).getInt64() : int64_t{0};
+  });
+}
+
+Result<int64_t> Cluster::oldest_reader() {
+  return guarded([&]() -> Result<int64_t> {
+    Query row(database_, "SELECT min(until) FROM medium_reader");
+    return row.executeStep() ? row.getColumn(0).getInt64() : int64_t{0};
+  });
+}
+
+Result<std::vector<core::VsdId>> Cluster::devices_of(const Vm& vm, core::NodeId node) {
+  return guarded([&]() -> Result<std::vector<core::VsdId>> {
+    std::vector<core::VsdId> out;
+    for (const VmDisk& disk : vm.disks) out.push_back(disk.vsd);
+    for (const VmCdrom& cdrom : vm.cdroms) {
+      if (cdrom.medium == 0) continue;
+      Query row(database_,
+                "SELECT max(v.id) FROM vsd v JOIN medium m ON m.snapshot = v.view WHERE m.id = ?1 "
+                "AND v.name = 'view:' || m.snapshot || ':' || ?2");
+      row.bind(1, static_cast<int64_t>(cdrom.medium));
+      row.bind(2, static_cast<int64_t>(node.value));
+      row.executeStep();
+      out.push_back({u64(row.getColumn(0))});
+    }
+    return out;
+  });
 }
 
 Result<std::vector<Capacity>> Cluster::capacities() {

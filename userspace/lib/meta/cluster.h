@@ -98,8 +98,45 @@ struct Vsd {
   /// The snapshot that a node reads by this one; it has no name that people use. 0: none.
   core::SnapshotId view;
 
+  /// What holds a medium is called "medium:ID": no name that people use.
+  [[nodiscard]] bool is_medium() const { return name.starts_with("medium:"); }
   /// Whether people know it by its name.
-  [[nodiscard]] bool is_listed() const { return !deleted && !view; }
+  [[nodiscard]] bool is_listed() const { return !deleted && !view && !is_medium(); }
+};
+
+/// An image of a disk or CD that was uploaded: a file of so many bytes, which lies in a VSD of its
+/// own. When all of it has come, nobody writes to it any more: it is read by views of a snapshot.
+struct Medium {
+  uint64_t id = 0;
+  std::string name;
+  core::VsdId vsd;
+  core::SnapshotId snapshot;  ///< 0 before all of it is there
+  /// "uploading", or "making" from another; "sealing", when all has come; "checking", what it is
+  /// and its checksum; "ready"; "refused" (problem says why); "deleting", until all devices of it
+  /// are closed.
+  std::string state;
+  uint64_t bytes = 0;
+  uint64_t received = 0;      ///< of its bytes, on stable storage
+  std::string wanted_sha256;  ///< that it must have; empty: any
+  std::string sha256;         ///< that it has, when it was checked
+  std::string format;         ///< iso, raw, qcow2, vmdk, vhdx or ova, when it was checked
+  uint64_t disk_bytes = 0;    ///< of the disk that is in it
+  std::string problem;
+  core::NodeId node;  ///< that receives, makes, seals or checks it
+  uint64_t life = 0;
+  uint64_t done = 0;    ///< of its bytes, checked; where it is made, of 1000
+  int64_t created = 0;  ///< in seconds since 1970
+  uint64_t source = 0;  ///< the medium that it is made from, which is there for that alone
+};
+
+/// A VSD that becomes the disk that a medium is an image of.
+struct Filling {
+  core::VsdId vsd;
+  uint64_t medium = 0;
+  core::NodeId node;  ///< that does it
+  uint64_t life = 0;
+  uint64_t done = 0;    ///< of 1000
+  std::string problem;  ///< why it has ended, where it did not go well
 };
 
 /// A VSD as it was at an instant.
@@ -133,6 +170,13 @@ struct VmDisk {
   uint64_t iops = 0;         ///< at most, reads and writes; 0: no limit
   uint64_t bytes_per_s = 0;  ///< at most, read and written; 0: no limit
   bool leaving = false;      ///< goes as soon as its guest has let go of it
+};
+
+/// A drive for CDs, at sata.
+struct VmCdrom {
+  uint64_t slot = 0;    ///< which of the VM's it is
+  uint64_t medium = 0;  ///< that is in it; 0: none
+  uint64_t held = 0;    ///< that its run may still have open; 0: none
 };
 
 struct VmNic {
@@ -177,6 +221,7 @@ struct Vm {
   std::string together;    ///< a group whose VMs are to run on one node; empty: none
   std::vector<VmDisk> disks;
   std::vector<VmNic> nics;
+  std::vector<VmCdrom> cdroms;
 };
 
 /// A VM as it was at an instant: its disks, each as a snapshot of its VSD, and its row.
@@ -305,6 +350,16 @@ class Cluster {
   Result<std::vector<Vm>> vms();
   /// Of all VMs, the oldest first.
   Result<std::vector<VmSnapshot>> vm_snapshots();
+  /// By name.
+  Result<std::vector<Medium>> media();
+  Result<std::vector<Filling>> fillings();
+  /// Until when a node is to read a medium for whoever downloads it; 0: it is not. And the first
+  /// of these times; in seconds since 1970.
+  Result<int64_t> read_until(uint64_t medium, core::NodeId node);
+  Result<int64_t> oldest_reader();
+  /// The VSDs whose devices a run of a VM needs on a node: of its disks, and the views by which it
+  /// reads its media; 0 for one that is not there yet.
+  Result<std::vector<core::VsdId>> devices_of(const Vm& vm, core::NodeId node);
   Result<std::vector<Capacity>> capacities();
   Result<std::vector<Bond>> bonds();
   /// The newest first, so many at most; of an object, with or without its kind, or all for "".

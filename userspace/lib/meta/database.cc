@@ -67,6 +67,20 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE vm_snapshot_disk(vm_snapshot INTEGER NOT NULL, slot INTEGER NOT NULL,
          snapshot INTEGER NOT NULL UNIQUE, bus TEXT NOT NULL, iops INTEGER NOT NULL,
          bytes_per_s INTEGER NOT NULL, PRIMARY KEY(vm_snapshot, slot)) WITHOUT ROWID)",
+    R"(CREATE TABLE vm_cdrom(vm INTEGER NOT NULL, slot INTEGER NOT NULL, medium INTEGER NOT NULL,
+         held INTEGER NOT NULL, PRIMARY KEY(vm, slot)) WITHOUT ROWID)",
+    R"(CREATE TABLE vm_snapshot_cdrom(vm_snapshot INTEGER NOT NULL, slot INTEGER NOT NULL,
+         medium INTEGER NOT NULL, PRIMARY KEY(vm_snapshot, slot)) WITHOUT ROWID)",
+    R"(CREATE TABLE medium(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, vsd INTEGER NOT NULL,
+         snapshot INTEGER NOT NULL, state TEXT NOT NULL, bytes INTEGER NOT NULL,
+         received INTEGER NOT NULL, wanted_sha256 TEXT NOT NULL, sha256 TEXT NOT NULL,
+         format TEXT NOT NULL, disk_bytes INTEGER NOT NULL, problem TEXT NOT NULL,
+         node INTEGER NOT NULL, life INTEGER NOT NULL, done INTEGER NOT NULL,
+         created INTEGER NOT NULL, source INTEGER NOT NULL))",
+    R"(CREATE TABLE medium_reader(medium INTEGER NOT NULL, node INTEGER NOT NULL,
+         until INTEGER NOT NULL, PRIMARY KEY(medium, node)) WITHOUT ROWID)",
+    R"(CREATE TABLE filling(vsd INTEGER PRIMARY KEY, medium INTEGER NOT NULL, node INTEGER NOT NULL,
+         life INTEGER NOT NULL, done INTEGER NOT NULL, problem TEXT NOT NULL))",
     R"(CREATE TABLE capacity(node INTEGER PRIMARY KEY, life INTEGER NOT NULL,
          memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, cpu TEXT NOT NULL,
          problem TEXT NOT NULL, lan_bridge TEXT NOT NULL, uplink TEXT NOT NULL,
@@ -121,9 +135,11 @@ constexpr std::array kTables = {"counter",     "cluster",
                                 "vm_snapshot", "vm_snapshot_disk",
                                 "vm_nic",      "vm_snapshot_nic",
                                 "capacity",    "bond",
-                                "event"};
+                                "event",       "vm_cdrom",
+                                "medium",      "medium_reader",
+                                "filling",     "vm_snapshot_cdrom"};
 static_assert(kReplicated.size() == kTables.size());
-constexpr int kSchemaVersion = 7;
+constexpr int kSchemaVersion = 8;
 constexpr int kReaderBusyMs = 10'000;
 
 bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }

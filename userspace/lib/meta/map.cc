@@ -241,8 +241,16 @@ Result<uint64_t> Map::reap(uint64_t rows, uint64_t index) {
 }
 
 Result<VsdId> Map::create_vsd(const std::string& name, uint64_t sectors, uint32_t replicas) {
+  if (!valid_name(name)) return bad_name(name, "a VSD");
+  return put_vsd(name, sectors, replicas);
+}
+
+Result<VsdId> Map::create_medium(uint64_t medium, uint64_t sectors, uint32_t replicas) {
+  return put_vsd(medium_name(medium), sectors, replicas);
+}
+
+Result<VsdId> Map::put_vsd(const std::string& name, uint64_t sectors, uint32_t replicas) {
   return guarded([&]() -> Result<VsdId> {
-    if (!valid_name(name)) return bad_name(name, "a VSD");
     if (sectors == 0 || sectors % core::kChunkSectors != 0 || sectors > kMaxSectors)
       return Error{Code::invalid, "the size of a VSD is a multiple of 1 MiB, at most 2 PiB"};
     if (replicas < 2 || replicas > 3) return Error{Code::invalid, "a VSD has 2 or 3 copies"};

@@ -148,6 +148,8 @@ class Map {
 
   /// Code::conflict where the name is taken, Code::invalid for a bad name, size or replica count.
   Result<core::VsdId> create_vsd(const std::string& name, uint64_t sectors, uint32_t replicas);
+  /// The VSD that holds a medium; see Vsd::is_medium().
+  Result<core::VsdId> create_medium(uint64_t medium, uint64_t sectors, uint32_t replicas);
 
   /// Its map is garbage for reap(), its name free for another. Its row stays, deleted and with a
   /// name that no other can have, as long as it has snapshots, or others lead to what it filled:
@@ -191,6 +193,8 @@ class Map {
 
   /// A VSD of its own that begins as the snapshot is: a third reference to the root.
   Result<core::VsdId> clone(core::SnapshotId snapshot, const std::string& name, uint32_t replicas);
+  /// The same as the VSD that holds a medium.
+  Result<core::VsdId> clone_medium(core::SnapshotId snapshot, uint64_t medium, uint32_t replicas);
   /// The same of a VSD as it is now: from here on, what was born in it up to `index` is shared.
   Result<core::VsdId> clone(core::VsdId vsd, const std::string& name, uint32_t replicas,
                             uint64_t index);
@@ -239,6 +243,7 @@ class Map {
       std::vector<std::pair<uint64_t, std::vector<core::Segment>>>;  // chunk -> in order
 
   uint64_t next_id(const char* counter);
+  Result<core::VsdId> put_vsd(const std::string& name, uint64_t sectors, uint32_t replicas);
   Row read_row(uint64_t id);
   void write_row(uint64_t id, const Row& row);
   uint64_t insert_row(int64_t level, std::string body);

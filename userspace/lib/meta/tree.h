@@ -62,6 +62,9 @@ inline Segments parse(const std::string& body, uint64_t id) {
 
 inline int64_t signed_id(uint64_t id) { return static_cast<int64_t>(id); }
 
+/// No name that people can give: see Vsd::is_medium().
+inline std::string medium_name(uint64_t medium) { return "medium:" + std::to_string(medium); }
+
 inline Error bad_name(const std::string& name, const char* what) {
   return {Code::invalid,
           "'" + name + "' is no name for " + what + ": 1 to 64 letters, digits, '-', '_' or '.'"};

@@ -59,7 +59,7 @@ Result<void> Map::delete_snapshot(core::SnapshotId snapshot) {
 }
 
 Result<VsdId> Map::clone_of(const Version& from, const std::string& name, uint32_t replicas) {
-  auto id = create_vsd(name, from.sectors, replicas);
+  auto id = put_vsd(name, from.sectors, replicas);
   if (!id) return id;
   add_row_ref(from.root);
   Query update(database_, "UPDATE vsd SET root = ? WHERE id = ?");
@@ -70,10 +70,19 @@ Result<VsdId> Map::clone_of(const Version& from, const std::string& name, uint32
 }
 
 Result<VsdId> Map::clone(core::SnapshotId snapshot, const std::string& name, uint32_t replicas) {
+  if (!valid_name(name)) return bad_name(name, "a VSD");
   return guarded([&]() -> Result<VsdId> {
     auto from = version(snapshot);
     if (!from) return from.error();
     return clone_of(*from, name, replicas);
+  });
+}
+
+Result<VsdId> Map::clone_medium(core::SnapshotId snapshot, uint64_t medium, uint32_t replicas) {
+  return guarded([&]() -> Result<VsdId> {
+    auto from = version(snapshot);
+    if (!from) return from.error();
+    return clone_of(*from, medium_name(medium), replicas);
   });
 }
 
@@ -95,6 +104,7 @@ Result<VsdId> Map::view(core::SnapshotId snapshot, core::NodeId node) {
 }
 
 Result<VsdId> Map::clone(VsdId vsd, const std::string& name, uint32_t replicas, uint64_t index) {
+  if (!valid_name(name)) return bad_name(name, "a VSD");
   return guarded([&]() -> Result<VsdId> {
     auto from = version(vsd);
     if (!from) return from.error();

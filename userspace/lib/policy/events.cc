@@ -63,6 +63,16 @@ const std::map<std::string, std::string, std::less<>>& told() {
       {"vm_disk_change", "vm disk-edit"},
       {"vm_disk_remove", "vm disk-remove"},
       {"vm_disk_gone", "vm disk is gone"},
+      {"vm_cdrom_add", "vm cdrom-add"},
+      {"vm_cdrom_change", "vm cdrom-edit"},
+      {"vm_cdrom_remove", "vm cdrom-remove"},
+      {"medium_create", "medium upload"},
+      {"medium_make", "vsd export"},
+      {"medium_checked", "medium is checked"},
+      {"medium_delete", "medium delete"},
+      {"vsd_fill", "vsd import"},
+      {"vsd_fill_cancel", "vsd import-cancel"},
+      {"filled", "vsd is imported"},
       {"vm_snapshot_delete", "vm forget"},
       {"vm_revert", "vm revert"},
       {"vm_clone", "vm clone"},
@@ -75,8 +85,9 @@ const std::map<std::string, std::string, std::less<>>& told() {
 
 // Numbers that lead to the object, what is no business of a reader's, and what is secret.
 const std::set<std::string_view> kLeftOut = {
-    "op",      "by",   "vm",    "vsd",     "node",  "disk",        "life",     "run",      "uuid",
-    "machine", "hash", "token", "expires", "epoch", "vm_snapshot", "snapshot", "schedule", "vsds"};
+    "op",          "by",       "vm",       "vsd",  "node",  "disk",    "life",
+    "run",         "uuid",     "machine",  "hash", "token", "expires", "epoch",
+    "vm_snapshot", "snapshot", "schedule", "vsds", "medium"};
 
 std::string name_by(Context& c, const char* query, uint64_t id) {
   meta::Query row(c.database, query);
@@ -135,7 +146,7 @@ std::string event_object(Context& c, const json::object& body) {
     const char* kind;
     const char* query;
   };
-  static constexpr std::array<By, 7> kBy = {{
+  static constexpr std::array<By, 8> kBy = {{
       {"vm_snapshot", "VM",
        "SELECT vm.name || '@' || vm_snapshot.name FROM vm_snapshot JOIN vm ON vm.id = "
        "vm_snapshot.vm WHERE vm_snapshot.id = ?"},
@@ -144,6 +155,7 @@ std::string event_object(Context& c, const json::object& body) {
        "SELECT vsd.name || '@' || snapshot.name FROM snapshot JOIN vsd ON vsd.id = snapshot.vsd "
        "WHERE snapshot.id = ?"},
       {"vsd", "VSD", "SELECT name FROM vsd WHERE id = ?"},
+      {"medium", "medium", "SELECT name FROM medium WHERE id = ?"},
       {"disk", "disk", "SELECT id FROM disk WHERE id = ?"},
       {"schedule", "schedule", "SELECT name FROM schedule WHERE id = ?"},
       {"node", "node", "SELECT name FROM node WHERE id = ?"},
@@ -153,11 +165,8 @@ std::string event_object(Context& c, const json::object& body) {
       return by.kind + (" " + name_by(c, by.query, number(body, by.field)));
   // What comes to be has a name alone.
   static const std::map<std::string, std::string, std::less<>> kKinds = {
-      {"vm_create", "VM"},
-      {"vsd_create", "VSD"},
-      {"node_add", "node"},
-      {"set", "setting"},
-      {"schedule_create", "schedule"}};
+      {"vm_create", "VM"},  {"vsd_create", "VSD"}, {"medium_create", "medium"},
+      {"node_add", "node"}, {"set", "setting"},    {"schedule_create", "schedule"}};
   const auto kind = kKinds.find(std::string_view(op->as_string()));
   if (op->as_string() == "snapshot") return snapshots_of(c, body);
   if (kind == kKinds.end()) return "the cluster";

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 #pragma once
 
+#include <set>
+
 #include "policy/context.h"
 
 namespace policy {
@@ -102,6 +104,39 @@ Outcome capacity(Context& c, const json::object& args);
 Outcome vm_snapshot_delete(Context& c, const json::object& args);
 Outcome vm_revert(Context& c, const json::object& args);
 Outcome vm_clone(Context& c, const json::object& args);
+// vm_cdroms.cc
+Outcome vm_cdrom_add(Context& c, const json::object& args);
+Outcome vm_cdrom_remove(Context& c, const json::object& args);
+Outcome vm_cdrom_change(Context& c, const json::object& args);
+Outcome vm_cdrom_has(Context& c, const json::object& args);
+
+// media.cc
+Outcome medium_create(Context& c, const json::object& args);
+Outcome medium_make(Context& c, const json::object& args);
+Outcome medium_made(Context& c, const json::object& args);
+Outcome medium_take(Context& c, const json::object& args);
+Outcome medium_received(Context& c, const json::object& args);
+Outcome medium_sealed(Context& c, const json::object& args);
+Outcome medium_progress(Context& c, const json::object& args);
+Outcome medium_checked(Context& c, const json::object& args);
+Outcome medium_delete(Context& c, const json::object& args);
+Outcome medium_read(Context& c, const json::object& args);
+Outcome media_tidy(Context& c, const json::object& args);
+Outcome vsd_fill(Context& c, const json::object& args);
+Outcome filling_take(Context& c, const json::object& args);
+Outcome filling_progress(Context& c, const json::object& args);
+Outcome filled(Context& c, const json::object& args);
+Outcome vsd_fill_cancel(Context& c, const json::object& args);
+/// The medium of a call.
+Result<meta::Medium> medium_of(Context& c, const json::object& args);
+/// Opens what is read, written and made on each node for media, and closes what is not any more.
+/// After each change of what that follows from.
+void keep_media(Context& c);
+/// All VSDs whose devices are opened and closed by that alone.
+std::set<uint64_t> devices_for_media(Context& c);
+/// Whether all of a VSD is there: not where it is being made from a medium, or could not be.
+Result<void> is_whole(Context& c, const meta::Vsd& vsd);
+
 /// What a call takes snapshots of is all disks of a VM that it names.
 Result<void> are_all_disks(Context& c, const json::object& args);
 /// The snapshots that were taken are those of a VM's disks.
@@ -118,6 +153,8 @@ Outcome snapshot_delete(Context& c, const json::object& args);
 Outcome vsd_clone(Context& c, const json::object& args);
 Outcome snapshot_open(Context& c, const json::object& args);
 Outcome snapshot_close(Context& c, const json::object& args);
+/// The one by which a node reads a snapshot, made where there is none.
+Result<VsdId> view_on(Context& c, core::SnapshotId snapshot, uint64_t node);
 /// The views of a snapshot that a node has closed are gone.
 Result<void> forget_views(Context& c);
 Outcome vsd_revert(Context& c, const json::object& args);

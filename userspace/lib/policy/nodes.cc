@@ -61,7 +61,9 @@ Result<void> may_leave(Context& c, const meta::Node& node) {
     return Error{Code::storage, "the metadata is unreadable"};
   const auto vms = c.cluster.vms();
   if (!vms) return vms.error();
-  // Disks of VMs leave with them: the leader moves those away.
+  const std::set<uint64_t> of_media = devices_for_media(c);
+  // Disks of VMs leave with them: the leader moves those away. What is done with media ends, or is
+  // done elsewhere.
   const auto is_a_vms = [&](VsdId vsd) {
     return std::any_of(vms->begin(), vms->end(), [&](const meta::Vm& vm) {
       return (vm.node == node.id || vm.to_node == node.id) &&
@@ -70,7 +72,7 @@ Result<void> may_leave(Context& c, const meta::Node& node) {
     });
   };
   for (const meta::Opened& row : *opened) {
-    if (row.node != node.id || is_a_vms(row.vsd)) continue;
+    if (row.node != node.id || is_a_vms(row.vsd) || of_media.contains(row.vsd.value)) continue;
     const auto vsd = c.cluster.vsd(row.vsd);
     if (!vsd) return vsd.error();
     const std::string name = *vsd ? (*vsd)->name : std::to_string(row.vsd.value);
@@ -136,6 +138,7 @@ Outcome node_leave(Context& c, const json::object& args) {
       "(state = 'ok' AND ?3))",
       c.now, id, node->state == "up" ? 0 : 1);
   run(c, "UPDATE disk SET leaving = 1 WHERE node = ? AND state = 'ok'", id);
+  keep_media(c);
   return json::object{
       {"task", c.tasks.begin("node remove", node->id.value, node->name, node->id.value)}};
 }

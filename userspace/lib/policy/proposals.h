@@ -61,6 +61,17 @@ using Answer = boost::json::object;
 ///   unreserve node life extents
 ///   gathered vsd node life epoch extent pieces ([row chunk start len off from to]...) sources
 ///   reserve node life count [copies]                   commit vsd node life epoch ops stales
+///   vm_cdrom_add vm medium                             vm_cdrom_remove vm slot
+///   vm_cdrom_change vm slot medium                     vm_cdrom_has vm node life run slot medium
+///   medium_create name bytes sha256                    medium_take medium node life
+///   medium_make name snapshot format drop node life    medium_made medium node life bytes problem
+///   medium_received medium node life offset bytes      medium_sealed medium node life
+///   medium_progress medium node life done              medium_delete medium
+///   medium_checked medium node life sha256 format disk_bytes problem
+///   medium_read medium node seconds                    media_tidy
+///   vsd_fill medium name replicas node life            vsd_fill_cancel vsd
+///   filling_take vsd node life                         filling_progress vsd node life done
+///   filled vsd node life problem
 ///   rebalance mode                                     rebalance_some
 ///   collect                                            reap
 ///   audit                                              verify

@@ -62,6 +62,7 @@ Outcome snapshot(Context& c, const json::object& args) {
   for (const json::value& item : items) {
     const auto vsd = living_vsd(c, item.as_object());
     if (!vsd) return vsd.error();
+    CORE_TRY(is_whole(c, *vsd));
     if (!vsds.try_emplace(vsd->id, *vsd, &item.as_object()).second)
       return Error{Code::invalid, "VSD " + vsd->name + " is named twice"};
     const auto rests = come_to_rest(c, *vsd, item.as_object());
@@ -132,20 +133,22 @@ uint64_t view_of(Context& c, uint64_t snapshot, uint64_t node) {
 
 }  // namespace
 
+Result<VsdId> view_on(Context& c, core::SnapshotId snapshot, uint64_t node) {
+  const VsdId view{view_of(c, snapshot.value, node)};
+  if (view) return view;
+  return c.map.view(snapshot, {node});
+}
+
 // A node reads by a clone of its own, under a lease of its own.
 Outcome snapshot_open(Context& c, const json::object& args) {
   const uint64_t id = number(args, "snapshot");
   const uint64_t node = number(args, "node");
   const auto label = c.cluster.label({id});
   if (!label) return label.error();
-  core::VsdId view{view_of(c, id, node)};
-  if (!view) {
-    auto made = c.map.view({id}, {node});
-    if (!made) return made.error();
-    view = *made;
-  }
-  auto out = open_device(c, view, *label, node);
-  if (out) (*out)["view"] = view.value;
+  const auto view = view_on(c, {id}, node);
+  if (!view) return view.error();
+  auto out = open_device(c, *view, *label, node);
+  if (out) (*out)["view"] = view->value;
   return out;
 }
 

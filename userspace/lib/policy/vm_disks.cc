@@ -57,6 +57,7 @@ Result<VsdId> disk_for(Context& c, const meta::Vm& vm, uint64_t slot, const json
   if (disk.contains("vsd")) {
     const auto vsd = living_vsd(c, disk);
     if (!vsd) return vsd.error();
+    CORE_TRY(is_whole(c, *vsd));
     if (const uint64_t other = ask(c, "SELECT vm FROM vm_disk WHERE vsd = ?", s64(vsd->id.value)))
       return Error{Code::conflict,
                    "VSD " + vsd->name + " is a disk of VM " + std::to_string(other)};

@@ -33,6 +33,7 @@ void forget_move(Context& c, const meta::Vm& vm, const std::string& why) {
   if (!vm.to_node) return;
   close_disks(c, vm, vm.to_node);
   run(c, "UPDATE vm SET to_node = 0, to_life = 0, move = '' WHERE id = ?", s64(vm.id));
+  keep_media(c);
   end_tasks(c, vm, "vm move", why);
 }
 
@@ -79,6 +80,7 @@ Outcome vm_migrate(Context& c, const json::object& args) {
   const uint64_t life = ask(c, "SELECT life FROM node WHERE id = ?", s64(chosen->value));
   run(c, "UPDATE vm SET to_node = ?, to_life = ?, move = 'preparing', runs = runs + 1 WHERE id = ?",
       s64(chosen->value), s64(life), s64(vm->id));
+  keep_media(c);
   return json::object{{"node", chosen->value},
                       {"task", c.tasks.begin("vm move", vm->id, vm->name, 0)}};
 }
@@ -140,6 +142,7 @@ Outcome vm_moved(Context& c, const json::object& args) {
       "UPDATE vm SET node = to_node, life = to_life, run = runs, to_node = 0, to_life = 0, "
       "move = '', state = 'arriving', reason = '', since = ? WHERE id = ?",
       c.now, s64(vm->id));
+  keep_media(c);
   end_drain(c, vm->node);
   return json::object{};
 }

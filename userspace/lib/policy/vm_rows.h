@@ -27,6 +27,11 @@ Result<VsdId> disk_for(Context& c, const meta::Vm& vm, uint64_t slot, const json
 void put_disk(Context& c, const meta::Vm& vm, const meta::VmDisk& disk);
 /// Its run is over: disks that were to go are the VM's no more.
 void forget_leaving(Context& c, const meta::Vm& vm);
+/// Drives as a request has them all, and as rows.
+Result<void> take_cdroms(Context& c, const json::object& args, meta::Vm& vm);
+void put_cdroms(Context& c, const meta::Vm& vm);
+/// A run of a VM begins, with the media that are in its drives, or is over.
+void hold_media(Context& c, const meta::Vm& vm, bool runs);
 /// Where VMs run, but for one.
 Result<std::vector<Host>> vm_hosts(Context& c, uint64_t without_vm);
 /// The devices that a VM has on a node go.

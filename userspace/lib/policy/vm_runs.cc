@@ -18,6 +18,7 @@ constexpr int64_t kRanWell = 600;  // what crashes after that begins anew to cou
 void leave_node(Context& c, const meta::Vm& vm, const char* state, const std::string& reason) {
   run(c, "UPDATE vm SET node = 0, life = 0, state = ?, reason = ?, since = ? WHERE id = ?", state,
       reason, c.now, s64(vm.id));
+  hold_media(c, vm, false);
 }
 
 // Any node uses any VSD: only that no other has the device keeps two QEMUs from writing it. One
@@ -53,6 +54,7 @@ Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
     auto vsd = c.cluster.vsd(disk.vsd);
     if (!vsd) return vsd.error();
     if (!*vsd) return no_such("VSD", disk.vsd.value);
+    CORE_TRY(is_whole(c, **vsd));
     CORE_TRY(open_nowhere_else(c, **vsd, chosen->value));
     vsds.push_back(std::move(**vsd));
   }
@@ -64,6 +66,7 @@ Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
       "UPDATE vm SET node = ?, life = ?, run = runs + 1, runs = runs + 1, state = 'starting', "
       "reason = '', since = ? WHERE id = ?",
       s64(chosen->value), s64(life), c.now, s64(vm.id));
+  hold_media(c, vm, true);
   return json::object{{"node", chosen->value}};
 }
 

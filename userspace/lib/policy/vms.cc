@@ -71,6 +71,9 @@ void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
   for (const meta::VmNic& nic : vm.nics)
     run(c, "INSERT INTO vm_snapshot_nic VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(nic.slot),
         nic.bridge, s64(nic.vlan), nic.model, nic.connected ? 1 : 0);
+  for (const meta::VmCdrom& cdrom : vm.cdroms)
+    run(c, "INSERT INTO vm_snapshot_cdrom VALUES(?, ?, ?)", s64(id), s64(cdrom.slot),
+        s64(cdrom.medium));
 }
 
 }  // namespace
@@ -84,11 +87,13 @@ Outcome vm_create(Context& c, const json::object& args) {
   for (const json::value& one : disks)
     vm.disks.push_back(disk_from(one.as_object(), vm.disks.size()));
   take_nics(args, vm);
+  CORE_TRY(take_cdroms(c, args, vm));
   CORE_TRY(vm::check(vm));
   CORE_TRY(name_is_free(c, vm));
   vm.machine = text(args, "machine");
   put_vm(c, vm);
   CORE_TRY(put_nics(c, vm));
+  put_cdroms(c, vm);
   for (size_t slot = 0; slot < disks.size(); slot++) {
     const auto vsd = disk_for(c, vm, slot, disks[slot].as_object());
     if (!vsd) return vsd.error();
@@ -134,6 +139,7 @@ Outcome vm_delete(Context& c, const json::object& args) {
     return Error{Code::conflict, "VM " + vm->name + " has snapshots; delete them first"};
   run(c, "DELETE FROM vm_disk WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
+  run(c, "DELETE FROM vm_cdrom WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm WHERE id = ?", s64(vm->id));
   if (args.at("keep_disks").as_bool()) return json::object{};
   for (const meta::VmDisk& disk : vm->disks) {
@@ -178,6 +184,7 @@ Outcome vm_snapshot_delete(Context& c, const json::object& args) {
   if (!snapshot) return snapshot.error();
   run(c, "DELETE FROM vm_snapshot_disk WHERE vm_snapshot = ?", s64(snapshot->id));
   run(c, "DELETE FROM vm_snapshot_nic WHERE vm_snapshot = ?", s64(snapshot->id));
+  run(c, "DELETE FROM vm_snapshot_cdrom WHERE vm_snapshot = ?", s64(snapshot->id));
   run(c, "DELETE FROM vm_snapshot WHERE id = ?", s64(snapshot->id));
   for (const auto& disk : snapshot->disks) {
     const auto deleted = snapshot_delete(c, {{"snapshot", disk.snapshot.value}});
@@ -234,6 +241,7 @@ Outcome vm_revert(Context& c, const json::object& args) {
     for (const meta::VmNic& now : vm->nics)
       if (now.slot == nic.slot) nic.mac = now.mac;
   CORE_TRY(put_nics(c, back));
+  put_cdroms(c, back);
   return json::object{};
 }
 
@@ -250,6 +258,7 @@ Outcome vm_clone(Context& c, const json::object& args) {
   CORE_TRY(name_is_free(c, vm));
   put_vm(c, vm);
   CORE_TRY(put_nics(c, vm));
+  put_cdroms(c, vm);
   for (size_t slot = 0; slot < snapshot->disks.size(); slot++) {
     const auto made = vsd_clone(c, {{"snapshot", snapshot->disks[slot].snapshot.value},
                                     {"name", vm.name + "-" + std::to_string(slot)}});

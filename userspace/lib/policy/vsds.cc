@@ -119,7 +119,7 @@ Outcome vsd_delete(Context& c, const json::object& args) {
   }
   const uint64_t task = c.tasks.begin("vsd delete", vsd, row->name, 0);
   CORE_TRY(c.map.delete_vsd({vsd}));
-  for (const char* table : {"intent", "damage", "widening", "scheduled"})
+  for (const char* table : {"intent", "damage", "widening", "scheduled", "filling"})
     run(c, (std::string("DELETE FROM ") + table + " WHERE vsd = ?").c_str(), s64(vsd));
   CORE_TRY(c.map.forget_deleted());
   end_deletions(c);
@@ -200,6 +200,7 @@ Outcome open(Context& c, const json::object& args) {
   const uint64_t node = number(args, "node");
   const auto row = living_vsd(c, args);
   if (!row) return row.error();
+  CORE_TRY(is_whole(c, *row));
   return open_device(c, row->id, row->name, node);
 }
 
@@ -235,6 +236,7 @@ Outcome close(Context& c, const json::object& args) {
   const auto row = living_vsd(c, args);
   if (!row) return row.error();
   CORE_TRY(may_close(c, *row, node));
+  CORE_TRY(is_whole(c, *row));
   return close_device(c, row->id, row->name, node);
 }
 
@@ -258,6 +260,8 @@ Outcome closed(Context& c, const json::object& args) {
     run(c, "DELETE FROM opened WHERE vsd = ? AND node = ? AND state = 'closing'", vsd, node);
   c.tasks.end("vsd close", number(args, "vsd"), number(args, "node"), text(args, "error"));
   CORE_TRY(forget_views(c));
+  // What is in use is tried again after a while: see media_tidy.
+  if (text(args, "error").empty()) keep_media(c);
   return json::object{};
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <pugixml.hpp>
 #include <sstream>
+#include <string_view>
 
 namespace vm {
 
@@ -21,6 +22,18 @@ std::string text_of(const pugi::xml_node& node) {
   std::ostringstream out;
   node.print(out, "  ", pugi::format_default);
   return out.str();
+}
+
+constexpr const char* kCdrom = "cdrom";
+
+bool is_cdrom(const pugi::xml_node& disk) {
+  return std::string_view(disk.attribute("device").value()) == kCdrom;
+}
+
+std::string serial_of(const DomainCdrom& cdrom) { return "drive-" + std::to_string(cdrom.slot); }
+
+void put_source(pugi::xml_node disk, const std::string& path) {
+  disk.append_child("source").append_attribute("dev") = path.c_str();
 }
 
 uint64_t limit_of(const pugi::xml_node& disk, const char* name) {
@@ -65,6 +78,50 @@ std::string disk_xml(const DomainDisk& disk, const std::string& target, uint64_t
   return text_of(out);
 }
 
+std::string cdrom_xml(const DomainCdrom& cdrom, const std::string& target, uint64_t order) {
+  pugi::xml_document document;
+  pugi::xml_node out = document.append_child("disk");
+  out.append_attribute("type") = "block";
+  out.append_attribute("device") = kCdrom;
+  pugi::xml_node driver = out.append_child("driver");
+  driver.append_attribute("name") = "qemu";
+  driver.append_attribute("type") = "raw";
+  driver.append_attribute("cache") = "none";
+  if (!cdrom.path.empty()) put_source(out, cdrom.path);
+  pugi::xml_node where = out.append_child("target");
+  where.append_attribute("dev") = target.c_str();
+  where.append_attribute("bus") = "sata";
+  put(out, "serial", serial_of(cdrom));
+  out.append_child("readonly");
+  out.append_child("boot").append_attribute("order") = order;
+  return text_of(out);
+}
+
+core::Result<std::vector<CdromChange>> cdrom_changes(const std::string& domain,
+                                                     const std::vector<DomainCdrom>& wanted) {
+  pugi::xml_document document;
+  if (!document.load_string(domain.c_str())) return Error{Code::invalid, "libvirt's XML is none"};
+  std::vector<CdromChange> out;
+  for (pugi::xml_node disk : document.child("domain").child("devices").children("disk")) {
+    if (!is_cdrom(disk)) continue;
+    for (const DomainCdrom& cdrom : wanted) {
+      if (serial_of(cdrom) != disk.child("serial").text().get() ||
+          cdrom.path == disk.child("source").attribute("dev").value())
+        continue;
+      // The drive as it is, but for what is in it: libvirt refuses any other change. An empty one
+      // has become one of files there.
+      disk.attribute("type") = "block";
+      disk.child("driver").remove_attribute("type");
+      disk.child("driver").append_attribute("type") = "raw";
+      disk.remove_child("source");
+      disk.remove_child("backingStore");
+      if (!cdrom.path.empty()) put_source(disk, cdrom.path);
+      out.push_back({cdrom.slot, text_of(disk)});
+    }
+  }
+  return out;
+}
+
 core::Result<std::map<std::string, std::string>> serials_by_target(const std::string& domain) {
   pugi::xml_document document;
   if (!document.load_string(domain.c_str())) return Error{Code::invalid, "libvirt's XML is none"};
@@ -86,6 +143,7 @@ core::Result<std::vector<DiskChange>> disk_changes(const std::string& domain,
     const std::string target = disk.child("target").attribute("dev").value();
     const std::string serial = disk.child("serial").text().get();
     used.insert(target);
+    if (is_cdrom(disk)) continue;
     has.insert(serial);
     const auto at = std::find_if(wanted.begin(), wanted.end(),
                                  [&](const DomainDisk& one) { return one.serial == serial; });

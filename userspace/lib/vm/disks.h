@@ -20,6 +20,22 @@ struct DomainDisk {
   uint64_t bytes_per_s = 0;
 };
 
+/// A drive as the domain has it.
+struct DomainCdrom {
+  uint64_t slot = 0;  ///< which of the VM's it is
+  std::string path;   ///< of the medium's block device; empty: there is none in it
+};
+
+[[nodiscard]] std::string cdrom_xml(const DomainCdrom& cdrom, const std::string& target,
+                                    uint64_t order);
+/// What gives the drives of a domain the media that are wanted: drives, each with its medium.
+struct CdromChange {
+  uint64_t slot = 0;
+  std::string xml;  ///< of the drive, to update
+};
+[[nodiscard]] core::Result<std::vector<CdromChange>> cdrom_changes(
+    const std::string& domain, const std::vector<DomainCdrom>& wanted);
+
 /// As a domain has it: <disk>. `order`: in which the guest is booted from them; 0: not from this.
 [[nodiscard]] std::string disk_xml(const DomainDisk& disk, const std::string& target,
                                    uint64_t order);

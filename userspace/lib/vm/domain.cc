@@ -171,6 +171,8 @@ Result<void> check(const meta::Vm& vm) {
                                       " requests and " + std::to_string(kMaxBytesPerSecond >> 40) +
                                       " TiB a second; 0: none"};
   }
+  if (vm.cdroms.size() > kMaxCdroms)
+    return Error{Code::invalid, "a VM has at most " + std::to_string(kMaxCdroms) + " drives"};
   if (vm.nics.size() > kMaxNics)
     return Error{Code::invalid,
                  "a VM has at most " + std::to_string(kMaxNics) + " network interfaces"};
@@ -184,7 +186,7 @@ Result<void> check(const meta::Vm& vm) {
 }
 
 std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
-                       const std::string& lan_bridge) {
+                       const std::string& lan_bridge, const std::vector<DomainCdrom>& cdroms) {
   pugi::xml_document document;
   pugi::xml_node domain = document.append_child("domain");
   domain.append_attribute("type") = "kvm";
@@ -219,6 +221,11 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
   uint64_t order = 0;
   for (const DomainDisk& disk : disks) {
     const std::string xml = disk_xml(disk, next_target(disk.bus, used), ++order);
+    devices.append_buffer(xml.data(), xml.size());
+  }
+  // Behind the disks: what is on them begins, or else what is to be put there.
+  for (const DomainCdrom& cdrom : cdroms) {
+    const std::string xml = cdrom_xml(cdrom, next_target("sata", used), ++order);
     devices.append_buffer(xml.data(), xml.size());
   }
   for (const meta::VmNic& nic : vm.nics) {

@@ -14,10 +14,11 @@ using core::Code;
 using core::Error;
 using core::Result;
 
-/// What libvirt is to run: the domain's XML. `disks` are those of the VM, in order; `lan_bridge` is
-/// what guests on the LAN are at on its node.
+/// What libvirt is to run: the domain's XML. `disks` and `cdroms` are those of the VM, in order;
+/// `lan_bridge` is what guests on the LAN are at on its node.
 [[nodiscard]] std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
-                                     const std::string& lan_bridge);
+                                     const std::string& lan_bridge,
+                                     const std::vector<DomainCdrom>& cdroms = {});
 
 /// Of which run of which VM a domain is, by what domain_xml() wrote into it; Code::not_found where
 /// it is none of ours.
@@ -40,6 +41,7 @@ inline constexpr uint64_t kMinMemoryMib = 16;
 inline constexpr uint64_t kMaxMemoryMib = uint64_t{4} << 20;
 inline constexpr size_t kMaxDisks = 24;
 inline constexpr size_t kMaxNics = 8;
+inline constexpr size_t kMaxCdroms = 4;
 
 /// The MAC of a VM's n-th network interface: of libvirt's range, from the VM's UUID.
 [[nodiscard]] std::string mac_of(const std::string& uuid, size_t slot);

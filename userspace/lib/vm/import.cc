@@ -21,6 +21,7 @@ using core::Error;
 using core::Result;
 
 constexpr std::string_view kDevices = "/dev/mapper/scribe-";
+constexpr std::string_view kMedia = "/dev/mapper/scribe-medium:";
 constexpr std::string_view kMachines = "pc-q35-";
 constexpr uint64_t kKib = 1024;
 constexpr uint64_t kMib = kKib * 1024;
@@ -91,7 +92,15 @@ Result<void> take_disk(pugi::xml_node disk, Imported& out) {
   const std::string_view device = disk.attribute("device").value();
   const std::string path = disk.child("source").attribute("dev").value();
   const std::string where = disk.child("target").attribute("dev").value();
-  if (is_one_of(device, {"cdrom", "floppy"}) && !disk.child("source")) {
+  if (device == "cdrom") {
+    out.vm.cdroms.push_back({out.vm.cdroms.size(), 0, 0});
+    if (!disk.child("source")) return {};
+    if (!path.starts_with(kMedia))
+      return refused("what is in the drive " + where + " is no medium of this cluster");
+    out.left_out.push_back("what is in the drive " + where);
+    return {};
+  }
+  if (device == "floppy" && !disk.child("source")) {
     out.left_out.push_back("the drive " + where + ", which has no medium");
     return {};
   }

@@ -249,6 +249,22 @@ TEST_F(Media, AnotherNodeGoesOnWithAnUploadAndTheFirstLetsGoOfIt) {
   piece(medium, 2, 1024, 512).value();
 }
 
+TEST_F(Media, ADeviceThatWasInUseAndIsNeededAgainIsOpenAsEver) {
+  const uint64_t medium = ready("a.iso");
+  const uint64_t id = make_vm("a", {medium});
+  run(id, 1);
+  const core::VsdId view = leader.cluster().devices_of(vm(id), {1}).value().at(0);
+  insert(id, 0).value();
+  of_run("vm_cdrom_has", id, {{"slot", 0}, {"medium", 0}}).value();
+  leader.say({{"op", "closed"}, {"vsd", view.value}, {"node", 1}, {"error", "in use"}}).value();
+  insert(id, medium).value();
+  for (const meta::Opened& one : *leader.cluster().opened()) {
+    EXPECT_EQ(one.vsd, view);
+    EXPECT_EQ(one.state, "open");
+    EXPECT_EQ(one.error, "") << "nobody waits for its end";
+  }
+}
+
 TEST_F(Media, WhereTheNodeThatChecksOneIsLostAnotherDoes) {
   const uint64_t medium = create("a.iso");
   say("medium_take", medium, 1).value();

@@ -67,7 +67,6 @@ json::object wait_for_task(const Ask& ask, const json::object& begun) {
 
 json::object import_disk(const Ask& ask, const std::string& file, const std::string& vsd,
                          const json::object& copies) {
-  // Where an earlier attempt got so far it is whole: a disk in the making is no VSD to go on with.
   const std::string medium = "import-" + vsd;
   json::object made = upload_file(ask, file, medium, "");
   if (!failed(made)) made = wait_until_checked(ask, std::move(made));

@@ -51,6 +51,23 @@ std::string about(const meta::Filling& filling) {
   return "import to VSD " + std::to_string(filling.vsd.value);
 }
 
+// Whether a device of a medium was in use when it was to be closed.
+bool is_stuck(meta::Cluster& cluster, const std::vector<meta::Medium>& media) {
+  const auto opened = cluster.opened();
+  const auto vsds = cluster.vsds();
+  if (!opened || !vsds) return false;
+  const auto is_one = [&](const meta::Vsd& vsd) {
+    return vsd.is_medium() || std::any_of(media.begin(), media.end(), [&](const auto& medium) {
+             return vsd.view && vsd.view == medium.snapshot;
+           });
+  };
+  for (const meta::Opened& row : *opened)
+    for (const meta::Vsd& vsd : *vsds)
+      if (row.vsd == vsd.id && row.state == "open" && !row.error.empty() && is_one(vsd))
+        return true;
+  return false;
+}
+
 media::Read reader_of(const media::Device& device, uint64_t bytes) {
   return [&device, bytes](uint64_t offset, size_t most) -> Result<std::string> {
     constexpr uint64_t kSector = 512;
@@ -270,12 +287,8 @@ void Media::lead(meta::Cluster& cluster, const std::vector<meta::Medium>& media,
   const bool over = read && *read != 0 && *read < std::time(nullptr);
   const bool deleting = std::any_of(media.begin(), media.end(),
                                     [](const auto& one) { return one.state == "deleting"; });
-  // A device that was in use when it was to be closed.
-  const auto opened = cluster.opened();
-  const bool stuck = opened && std::any_of(opened->begin(), opened->end(), [](const auto& row) {
-                       return row.state == "open" && !row.error.empty();
-                     });
-  if ((!over && !deleting && !stuck) || Clock::now() < tidied_ + kTidyEvery) return;
+  if ((!over && !deleting && !is_stuck(cluster, media)) || Clock::now() < tidied_ + kTidyEvery)
+    return;
   tidied_ = Clock::now();
   (void)propose({{"op", "media_tidy"}});
 }

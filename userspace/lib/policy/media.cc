@@ -192,6 +192,10 @@ void keep_media(Context& c) {
   for (const meta::Opened& row : *opened) {
     const bool needed = wanted.contains({row.vsd.value, row.node.value});
     if (needed && row.state != "closing") wanted.erase({row.vsd.value, row.node.value});
+    // It is not to be closed any more.
+    if (needed && row.state == "open" && !row.error.empty())
+      run(c, "UPDATE opened SET error = '' WHERE vsd = ? AND node = ?", s64(row.vsd.value),
+          s64(row.node.value));
     if (needed || !devices.contains(row.vsd.value)) continue;
     if (is_gone(c, row.node))
       run(c, "DELETE FROM opened WHERE vsd = ? AND node = ?", s64(row.vsd.value),

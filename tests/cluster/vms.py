@@ -423,7 +423,9 @@ def snapshots():
     lab.fails(1, "scalectl vm revert g@nothing --keep before --yes", 4, "no such snapshot")
     document = json.loads((REPO / "Documentation/openapi.json").read_text(encoding="utf-8"))
     assert not (wrong := problems(document, answer_schema(document, "/vm_snapshot"), ask(lab, 1, "vm snapshots"))), wrong
-    lab.run(1, "scalectl vm clone g copy")
+    lab.run(1, "scalectl vm clone g copy --nics '' --template on")
+    lab.fails(1, "scalectl vm start copy", 5, "is a template")
+    lab.run(1, "scalectl vm edit copy --template off --nics lan")
     lab.fails(1, "scalectl vm clone g copy", 5, "exists")
     assert [one["name"] for one in ask(lab, 1, "vm snapshots")["snapshots"]] == ["s"], "what was taken for the clone is left"
     mac = ask(lab, 1, "vm show copy")["nics"][0]["mac"]
@@ -437,6 +439,24 @@ def snapshots():
     wait_until("its disks are closed", lambda: not ask(lab, 1, "vsd show copy-1")["open"])
     lab.run(1, "scalectl vm delete copy --yes && scalectl vm forget g@s --yes")
     assert not ask(lab, 1, "vm snapshots")["snapshots"]
+
+
+def snapshots_by_schedule():
+    """Taken each minute, while it runs; the newest is kept."""
+    def taken() -> list[str]:
+        return [one["name"] for one in ask(lab, 1, "vm snapshots")["snapshots"]]
+    lab.fails(1, "scalectl schedule create often --rule FREQ=MINUTELY", 2, "one at least")
+    lab.fails(1, "scalectl schedule create often --vms x --rule FREQ=MINUTELY", 4, "no VM named x")
+    made = ask(lab, 1, "schedule create often --vms g --rule FREQ=MINUTELY --keep 1")
+    document = json.loads((REPO / "Documentation/openapi.json").read_text(encoding="utf-8"))
+    assert made["vms"] == ["g"] and not (wrong := problems(document, answer_schema(document, "/schedule/{name}"), made)), wrong
+    first = wait_until("the first is taken", taken)
+    wait_until("the next is kept instead", lambda: len(taken()) == 1 and taken() != first)
+    assert ask(lab, 1, "schedule show often")["snapshots"] == 1
+    lab.run(1, "scalectl schedule delete often")
+    for name in taken():
+        lab.run(1, f"scalectl vm forget g@{name} --yes")
+    beats()
 
 
 def others(*nodes: int) -> int:
@@ -706,6 +726,7 @@ def main():
     lab.case("a port of its node's LAN fails, and comes back: it is reached by the other one, then by that", port_fails)
     lab.case("somebody pauses it behind our back: it goes on", strangers_hand, slow=True)
     lab.case("it is kept as it is, and cloned, while it runs", snapshots)
+    lab.case("a schedule has it kept each minute, and keeps the newest", snapshots_by_schedule, slow=True)
     lab.case("a CD's image is uploaded, from two nodes in turn, and is what it was", media_come)
     lab.case("it is in the guest's drive, is taken out, and exchanged", media_are_in_drives)
     lab.case("disks are made of images of all kinds; hostile ones are refused", disks_are_imported)

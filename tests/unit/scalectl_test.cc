@@ -175,7 +175,8 @@ TEST(ScalectlCommandLine, TimesAndDaysOfASchedulesThatAreNoneAreRefused) {
   for (const char* days : {"", "x", "-1", "36501"})
     expect_refused({"schedule", "set", "nightly", std::string("--keep-days=") + days},
                    "--keep-days");
-  expect_refused({"schedule", "create", "nightly", "--rule=FREQ=DAILY"}, "--vsds");
+  expect_refused({"schedule", "create", "nightly", "--vms=mail"}, "--rule");
+  expect_refused({"schedule", "set", "nightly", "--vms=mail,../x"}, "no name");
   expect_refused({"schedule", "set", "nightly", "--vsds=,mail"}, "a name is empty");
 }
 

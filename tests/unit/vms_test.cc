@@ -657,6 +657,84 @@ TEST_F(VmSnapshots, ACloneIsAnotherMachineWithDisksOfItsOwn) {
   EXPECT_EQ(meta::Map(leader.db()).verify().value(), std::vector<std::string>{});
 }
 
+TEST_F(VmSnapshots, ACloneIsWhatIsSaidOfItAndElseWhatItWas) {
+  snapshot("s").value();
+  json::object body{{"op", "vm_clone"},    {"vm_snapshot", all()[0].id},
+                    {"name", "c"},         {"uuid", "uuid-of-c"},
+                    {"drop", false},       {"memory_mib", 512},
+                    {"description", "it"}, {"nics", json::array{json::object{{"vlan", 7}}}}};
+  const uint64_t made = leader.say(body)->at("vm").to_number<uint64_t>();
+  EXPECT_EQ(row(made).memory_mib, 512U);
+  EXPECT_EQ(row(made).description, "it");
+  EXPECT_EQ(row(made).vcpus, row().vcpus);
+  ASSERT_EQ(row(made).nics.size(), 1U);
+  EXPECT_EQ(row(made).nics[0].vlan, 7U);
+  body["name"] = "d";
+  body["uuid"] = "uuid-of-d";
+  body["memory_mib"] = 1;
+  EXPECT_EQ(leader.refusal(body), Code::invalid);
+  EXPECT_EQ(leader.cluster().vms()->size(), 2U);
+}
+
+TEST_F(VmSnapshots, AScheduleSeesToEachOfItsVmsOnceAtATime) {
+  json::object body{{"op", "schedule_create"}, {"name", "n"},          {"rule", "FREQ=DAILY"},
+                    {"zone", "UTC"},           {"starts", 0},          {"keep", 1},
+                    {"keep_seconds", 0},       {"vsds", json::array{}}};
+  EXPECT_EQ(leader.refusal(body), Code::invalid) << "of nothing";
+  body["vms"] = json::array{99};
+  EXPECT_EQ(leader.refusal(body), Code::not_found);
+  body["vms"] = json::array{id};
+  const uint64_t schedule = leader.say(body)->at("schedule").to_number<uint64_t>();
+  const auto take = [&](const std::string& name, int64_t time) {
+    json::array items;
+    const meta::Vm now = row();
+    for (const meta::VmDisk& disk : now.disks)
+      items.push_back(json::object{{"vsd", disk.vsd.value}});
+    return leader.say({{"op", "snapshot"},
+                       {"name", name},
+                       {"vm", id},
+                       {"vsds", items},
+                       {"schedule", schedule},
+                       {"time", time}});
+  };
+  take("a", leader.now).value();
+  EXPECT_EQ(all().at(0).schedule, schedule);
+  EXPECT_EQ(leader.cluster().snapshots()->at(0).schedule, 0U) << "it goes with the whole";
+  EXPECT_EQ(take("b", leader.now).error().code, Code::conflict) << "said twice";
+  EXPECT_EQ(leader.cluster().schedules()->at(0).vms.at(0).done, leader.now);
+  leader.now += 100;
+  take("b", leader.now).value();
+  // What was seen to is not seen to again when the schedule changes.
+  leader.now -= 50;
+  body["op"] = "schedule_set";
+  body["schedule"] = schedule;
+  leader.say(body).value();
+  EXPECT_EQ(leader.cluster().schedules()->at(0).vms.at(0).done, leader.now + 50);
+  leader.say({{"op", "schedule_delete"}, {"schedule", schedule}}).value();
+  EXPECT_EQ(all().at(0).schedule, 0U) << "it is nobody's now";
+  EXPECT_EQ(all().size(), 2U);
+}
+
+TEST_F(VmSnapshots, ATemplateIsClonedAndNotStarted) {
+  const auto edit = [&](bool is) {
+    return leader.say({{"op", "vm_edit"}, {"vm", id}, {"template", is}});
+  };
+  start().value();
+  EXPECT_EQ(edit(true).error().code, Code::conflict) << "it runs";
+  want("off", "stop").value();
+  ended("failed").value();
+  edit(true).value();
+  EXPECT_EQ(start().error().code, Code::conflict);
+  leader.say({{"op", "closed"}, {"vsd", row().disks[0].vsd.value}, {"node", 1}, {"error", ""}})
+      .value();
+  snapshot("s").value();
+  const uint64_t made = clone(all()[0].id, "c", true)->at("vm").to_number<uint64_t>();
+  EXPECT_FALSE(row(made).is_template);
+  leader.say({{"op", "vm_start"}, {"vm", made}, {"on", 0}}).value();
+  edit(false).value();
+  start().value();
+}
+
 TEST_F(VmSnapshots, AMachineKeepsItsMacsAndItsCloneGetsOthers) {
   auto edit = [&](json::array nics) {
     return leader.say({{"op", "vm_edit"}, {"vm", id}, {"nics", std::move(nics)}});

@@ -28,22 +28,24 @@ int64_t time_of(const std::string& word, const char* option) {
 }
 
 std::vector<Option> schedule_options(bool create) {
-  return {{"vsds", "VSD[,VSD...]", "of these virtual disks, all at one instant", create},
+  return {{"vsds", "VSD[,VSD...]", "of these virtual disks, all at one instant"},
+          {"vms", "VM[,VM...]", "of these virtual machines, each with all of its disks"},
           {"rule", "RULE", "when, as RFC 5545 writes it", create},
           {"zone", "ZONE", "time zone of the rule's hours; default: UTC"},
           {"starts", "TIME", "not before; minutes that the rule does not name are as in this"},
-          {"keep", "N", "the newest N of each disk; default: all"},
+          {"keep", "N", "the newest N of each; default: all"},
           {"keep-days", "N", "none that is older, but the newest; default: of any age"}};
 }
 
 json::object schedule_body(const Words& w) {
   json::object body;
   take(body, w, {"rule", "zone"});
-  if (w.has("vsds")) {
-    json::array vsds;
-    for (const std::string& one : split_at_commas(w.options.at("vsds")))
-      vsds.push_back(json::value(path_word(one)));
-    body["vsds"] = std::move(vsds);
+  for (const char* field : {"vsds", "vms"}) {
+    if (!w.has(field)) continue;
+    json::array names;
+    for (const std::string& one : split_at_commas(w.options.at(field)))
+      names.push_back(json::value(path_word(one)));
+    body[field] = std::move(names);
   }
   if (w.has("starts")) body["starts"] = time_of(w.options.at("starts"), "--starts");
   if (w.has("keep")) body["keep"] = count_of(w.options.at("keep"), "--keep");
@@ -518,11 +520,10 @@ std::vector<Command> make_commands() {
        "create",
        {"NAME"},
        schedule_options(true),
-       "have snapshots taken by a rule, of disks that belong together at one instant",
+       "have snapshots taken by a rule, of virtual machines, or disks that belong together",
        "scalectl schedule create nightly --vsds mail,db --rule "
        "'FREQ=DAILY;BYHOUR=2;BYMINUTE=0;BYSECOND=0' --zone Europe/Berlin --keep 14",
        [](const Words& w) {
-         if (!w.has("vsds")) throw UsageError{"snapshots of what? say --vsds"};
          if (!w.has("rule")) throw UsageError{"when? say --rule"};
          Call call{"POST", std::string(kRoot) + "schedule", schedule_body(w)};
          call.body["name"] = path_word(w.arguments[0]);

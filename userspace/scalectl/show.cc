@@ -277,9 +277,11 @@ std::string show_schedule(const json::object& o) {
   std::string names;
   for (const json::value& one : list(o, "vsds"))
     names += (names.empty() ? "" : ", ") + std::string(one.as_string());
+  for (const json::value& one : list(o, "vms"))
+    names += (names.empty() ? "VM " : ", VM ") + std::string(one.as_string());
   const uint64_t days = number(o, "keep_seconds") / kDaySeconds;
   std::string out = "schedule " + text(o, "name") + ": " + text(o, "rule") + ", hours in " +
-                    text(o, "zone") + "\nof " + (names.empty() ? "no disk any more" : names) +
+                    text(o, "zone") + "\nof " + (names.empty() ? "nothing any more" : names) +
                     "\nkept: ";
   out += number(o, "keep") == 0 ? "all" : "the newest " + count(o, "keep");
   if (days != 0) out += ", none older than " + std::to_string(days) + " days";
@@ -288,13 +290,14 @@ std::string show_schedule(const json::object& o) {
 }
 
 std::string show_schedules(const json::object& o) {
-  Table table(
-      {"SCHEDULE", "DISKS:", "RULE", "ZONE", "KEEPS:", "DAYS:", "THERE:", "NEWEST", "NEXT"});
+  Table table({"SCHEDULE", "DISKS:", "VMS:", "RULE", "ZONE", "KEEPS:", "DAYS:", "THERE:", "NEWEST",
+               "NEXT"});
   for (const json::value& value : list(o, "schedules")) {
     const json::object& s = value.as_object();
     const uint64_t days = number(s, "keep_seconds") / kDaySeconds;
-    table.add({text(s, "name"), std::to_string(list(s, "vsds").size()), text(s, "rule"),
-               text(s, "zone"), number(s, "keep") == 0 ? "all" : count(s, "keep"),
+    table.add({text(s, "name"), std::to_string(list(s, "vsds").size()),
+               std::to_string(list(s, "vms").size()), text(s, "rule"), text(s, "zone"),
+               number(s, "keep") == 0 ? "all" : count(s, "keep"),
                days == 0 ? "-" : std::to_string(days), count(s, "snapshots"),
                clock_time(s, "newest"), clock_time(s, "next")});
   }
@@ -347,7 +350,8 @@ std::string show_vms(const json::object& o) {
     std::string tags;
     for (const json::value& tag : list(vm, "tags"))
       tags += (tags.empty() ? "" : " ") + std::string(tag.as_string());
-    table.add({text(vm, "name"), text(vm, "state"),
+    table.add({text(vm, "name"),
+               text(vm, "state") + (vm.at("template").as_bool() ? ", a template" : ""),
                number(vm, "node") == 0 ? "-" : count(vm, "node"), count(vm, "vcpus"),
                human_bytes(number(vm, "memory_mib") * kMib), tags});
     if (text(vm, "state") == "waiting")

@@ -43,12 +43,18 @@ std::vector<Option> fields(bool create) {
        "network interfaces, each at lan, vlan:NUMBER or a bridge of the nodes; '': none"},
       {"nic-model", "virtio|e1000e", "of these; default: virtio"}};
   if (!create) out.insert(out.begin(), {"name", "NAME", "another name"});
+  out.push_back({"template", "on|off", "on: it is not started, others are cloned from it"});
   return out;
 }
 
 json::object fields_body(const Words& w) {
   json::object body;
   take(body, w, {"name", "cpu", "description", "apart", "together"});
+  if (w.has("template")) {
+    const std::string& is = w.options.at("template");
+    if (is != "on" && is != "off") throw UsageError{"--template is on or off"};
+    body["template"] = is == "on";
+  }
   if (w.has("prefer")) body["preferred_node"] = w.options.at("prefer");
   if (w.has("memory")) body["memory_mib"] = memory_of(w.options.at("memory"));
   if (w.has("vcpus")) body["vcpus"] = count_of(w.options.at("vcpus"), "--vcpus");
@@ -113,6 +119,8 @@ std::vector<Command> vm_commands() {
   create.push_back({"copies", "2|3", "of new disks, on as many nodes; default: 2"});
   create.push_back({"bus", "virtio|scsi|sata", "of its disks; default: virtio"});
   create.push_back({"cdroms", "MEDIUM[,MEDIUM...]", "drives with these in them; '': an empty one"});
+  std::vector<Option> clone = fields(false);
+  clone.erase(clone.begin());  // its name is an argument
   return {
       {"vm",
        "create",
@@ -263,17 +271,20 @@ std::vector<Command> vm_commands() {
       {"vm",
        "clone",
        {"VM[@SNAPSHOT]", "NAME"},
-       {},
-       "another virtual machine that begins as this one is, also while it runs, or was",
-       "scalectl vm clone mail mail-test",
+       std::move(clone),
+       "another virtual machine that begins as this one is, also while it runs, or was, but for "
+       "what is said of it",
+       "scalectl vm clone mail mail-test --memory 1GiB --nics vlan:7",
        [](const Words& w) {
          const bool now = w.arguments[0].find('@') == std::string::npos;
-         return Call{"POST",
-                     kRoot +
-                         (now ? "vm/" + path_word(w.arguments[0])
-                              : "vm_snapshot/" + snapshot_word(w.arguments[0])) +
-                         "/clone",
-                     {{"name", path_word(w.arguments[1])}}};
+         Call call{"POST",
+                   kRoot +
+                       (now ? "vm/" + path_word(w.arguments[0])
+                            : "vm_snapshot/" + snapshot_word(w.arguments[0])) +
+                       "/clone",
+                   fields_body(w)};
+         call.body["name"] = path_word(w.arguments[1]);
+         return call;
        },
        show_vm},
       {"vm",

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <ctime>
 
-#include "api_call.h"
+#include "api_vms.h"
 #include "recurrence/recurrence.h"
 
 namespace scaled {
@@ -22,7 +22,13 @@ Result<meta::Schedule> find_schedule(Call& call, const std::string& name) {
 }
 
 json::object schedule_json(const meta::Schedule& schedule, const std::vector<meta::Vsd>& vsds,
-                           const std::vector<meta::Snapshot>& snapshots) {
+                           const std::vector<meta::Snapshot>& snapshots,
+                           const std::vector<meta::Vm>& vms,
+                           const std::vector<meta::VmSnapshot>& vm_snapshots) {
+  json::array machines;
+  for (const meta::Vm& one : vms)
+    for (const meta::Schedule::OfVm& of : schedule.vms)
+      if (of.vm == one.id) machines.push_back(json::value(one.name));
   json::array names;
   for (const meta::Vsd& one : vsds)
     if (std::find(schedule.vsds.begin(), schedule.vsds.end(), one.id) != schedule.vsds.end())
@@ -34,13 +40,24 @@ json::object schedule_json(const meta::Schedule& schedule, const std::vector<met
     kept++;
     newest = std::max(newest, one.created);
   }
+  for (const meta::VmSnapshot& one : vm_snapshots) {
+    if (one.schedule != schedule.id) continue;
+    kept++;
+    newest = std::max(newest, one.created);
+  }
   const auto next =
       recurrence::next_after({schedule.rule, schedule.zone, schedule.starts}, std::time(nullptr));
-  return {{"id", schedule.id},        {"name", schedule.name},
-          {"vsds", std::move(names)}, {"rule", schedule.rule},
-          {"zone", schedule.zone},    {"starts", schedule.starts},
-          {"keep", schedule.keep},    {"keep_seconds", schedule.keep_seconds},
-          {"snapshots", kept},        {"newest", newest},
+  return {{"id", schedule.id},
+          {"name", schedule.name},
+          {"vsds", std::move(names)},
+          {"vms", std::move(machines)},
+          {"rule", schedule.rule},
+          {"zone", schedule.zone},
+          {"starts", schedule.starts},
+          {"keep", schedule.keep},
+          {"keep_seconds", schedule.keep_seconds},
+          {"snapshots", kept},
+          {"newest", newest},
           {"next", next.value_or(0)}};
 }
 
@@ -48,10 +65,14 @@ Outcome schedules_json(Call& call, const std::string& only) {
   auto schedules = call.cluster().schedules();
   auto vsds = call.cluster().vsds();
   auto snapshots = call.cluster().snapshots();
-  if (!schedules || !vsds || !snapshots) return Error{Code::storage, "the metadata is unreadable"};
+  const auto vms = call.cluster().vms();
+  const auto vm_snapshots = call.cluster().vm_snapshots();
+  if (!schedules || !vsds || !snapshots || !vms || !vm_snapshots)
+    return Error{Code::storage, "the metadata is unreadable"};
   json::array out;
   for (const meta::Schedule& one : *schedules)
-    if (only.empty() || one.name == only) out.push_back(schedule_json(one, *vsds, *snapshots));
+    if (only.empty() || one.name == only)
+      out.push_back(schedule_json(one, *vsds, *snapshots, *vms, *vm_snapshots));
   if (only.empty()) return json::object{{"schedules", std::move(out)}};
   if (out.empty()) return Error{Code::not_found, "no schedule named " + only};
   return out.at(0).as_object();
@@ -63,24 +84,43 @@ Result<json::object> wanted(Call& call, Fields& fields, const meta::Schedule& no
   const uint64_t keep = fields.number("keep", now.keep);
   const uint64_t keep_seconds = fields.number("keep_seconds", now.keep_seconds);
   recurrence::Rule rule{fields.text("rule", now.rule), fields.text("zone", now.zone), 0};
+  // An empty list takes all away.
+  const auto names = [&](const char* field) {
+    const json::value* all = call.body().if_contains(field);
+    const bool none = all != nullptr && all->is_array() && all->as_array().empty();
+    if (none) fields.skip(field);
+    return none ? std::vector<std::string>() : fields.texts(field);
+  };
   json::array vsds;
-  if (now.vsds.empty() || call.body().contains("vsds")) {
-    for (const std::string& name : fields.texts("vsds")) {
+  json::array vms;
+  if (!call.body().contains("vsds"))
+    for (const core::VsdId vsd : now.vsds) vsds.push_back(vsd.value);
+  else
+    for (const std::string& name : names("vsds")) {
       auto vsd = call.vsd(name);
       if (!vsd) return vsd.error();
       vsds.push_back(vsd->id.value);
     }
-  } else {
-    for (const core::VsdId vsd : now.vsds) vsds.push_back(vsd.value);
-  }
+  if (!call.body().contains("vms"))
+    for (const meta::Schedule::OfVm& of : now.vms) vms.push_back(of.vm);
+  else
+    for (const std::string& name : names("vms")) {
+      auto vm = find_vm(call, name);
+      if (!vm) return vm.error();
+      vms.push_back(vm->id);
+    }
   CORE_TRY(fields.check());
   if (std::max({starts, keep, keep_seconds}) >= kFarAway)
     return Error{Code::invalid, "a number is too large"};
   rule.starts = starts != 0 ? static_cast<int64_t>(starts) : std::time(nullptr);
   CORE_TRY(recurrence::check(rule));
-  return json::object{{"rule", rule.text},       {"zone", rule.zone},
-                      {"starts", starts},        {"keep", keep},
-                      {"vsds", std::move(vsds)}, {"keep_seconds", keep_seconds}};
+  return json::object{{"rule", rule.text},
+                      {"zone", rule.zone},
+                      {"starts", starts},
+                      {"keep", keep},
+                      {"vsds", std::move(vsds)},
+                      {"vms", std::move(vms)},
+                      {"keep_seconds", keep_seconds}};
 }
 
 }  // namespace

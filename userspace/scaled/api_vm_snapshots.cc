@@ -51,8 +51,10 @@ Outcome vm_snapshots_json(Call& call, uint64_t only) {
   return json::object{{"snapshots", std::move(out)}};
 }
 
-// All disks of a VM at one instant, also while it runs.
-Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, const std::string& name) {
+}  // namespace
+
+Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, json::object what) {
+  const std::string name = json::value_to<std::string>(what.at("name"));
   if (!meta::valid_name(name)) return Error{Code::invalid, "'" + name + "' is no name"};
   if (vm.disks.empty()) return Error{Code::invalid, "VM " + vm.name + " has no disks"};
   std::vector<std::string> names;
@@ -61,10 +63,9 @@ Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, const std::string& name
     if (!vsd) return vsd.error();
     if (*vsd) names.push_back((*vsd)->name);
   }
-  return take_snapshots(call, names, {{"name", name}, {"vm", vm.id}});
+  what["vm"] = vm.id;
+  return take_snapshots(call, names, what);
 }
-
-}  // namespace
 
 // As a domain whose disks are called after the VM, and whose drives are empty: for another cluster.
 Outcome export_vm_snapshot(Call& call, const std::string& label) {
@@ -104,7 +105,7 @@ Outcome create_vm_snapshot(Call& call) {
   CORE_TRY(fields.check());
   const auto vm = find_vm(call, of);
   if (!vm) return vm.error();
-  auto taken = take_vm_snapshot(call, *vm, name);
+  auto taken = take_vm_snapshot(call, *vm, {{"name", name}});
   if (!taken) return taken;
   auto out = vm_snapshots_json(call, vm->id);
   if (out) (*out)["paused_ms"] = taken->at("paused_ms");
@@ -134,7 +135,9 @@ Outcome revert_vm(Call& call, const std::string& name) {
 Outcome clone_vm(Call& call, const std::string& name) {
   Fields fields = call.fields();
   const std::string clone = fields.text("name");
+  auto body = vm_fields(call, fields, false);
   CORE_TRY(fields.check());
+  if (!body) return body;
   const bool now = name.find('@') == std::string::npos;
   std::string label = name;
   if (now) {
@@ -143,16 +146,17 @@ Outcome clone_vm(Call& call, const std::string& name) {
     // Before anybody has to wait for it.
     if (find_vm(call, clone)) return Error{Code::conflict, "a VM named " + clone + " exists"};
     label = name + "@for-" + clone;
-    auto taken = take_vm_snapshot(call, *vm, "for-" + clone);
+    auto taken = take_vm_snapshot(call, *vm, {{"name", "for-" + clone}});
     if (!taken) return taken;
   }
   const auto snapshot = find_vm_snapshot(call, label);
   if (!snapshot) return snapshot.error();
-  auto made = call.propose({{"op", "vm_clone"},
-                            {"vm_snapshot", snapshot->id},
-                            {"name", clone},
-                            {"uuid", host::to_string(host::make_uuid())},
-                            {"drop", now}});
+  (*body)["op"] = "vm_clone";
+  (*body)["vm_snapshot"] = snapshot->id;
+  (*body)["name"] = clone;
+  (*body)["uuid"] = host::to_string(host::make_uuid());
+  (*body)["drop"] = now;
+  auto made = call.propose(std::move(*body));
   if (made) return vms_json(call, clone);
   if (now && made.error().code != Code::unknown)
     (void)call.propose({{"op", "vm_snapshot_delete"}, {"vm_snapshot", snapshot->id}});

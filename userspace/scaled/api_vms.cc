@@ -81,6 +81,7 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds,
           {"preferred_node", vm.preferred.value},
           {"apart", vm.apart},
           {"together", vm.together},
+          {"template", vm.is_template},
           {"state", state},
           {"reason", vm.reason},
           {"since", vm.since},
@@ -119,6 +120,7 @@ json::object take_fields(Call& call, Fields& fields, bool create) {
     out["tags"] = tags->is_array() && tags->as_array().empty()
                       ? (fields.skip("tags"), json::array{})
                       : json::value_from(fields.texts("tags")).as_array();
+  if (body.contains("template")) out["template"] = fields.flag("template", false);
   return out;
 }
 
@@ -162,6 +164,14 @@ Result<void> wait_for_task_of(Call& call, uint64_t task) {
 }
 
 }  // namespace
+
+Outcome vm_fields(Call& call, Fields& fields, bool create) {
+  json::object out = take_fields(call, fields, create);
+  CORE_TRY(take_nics(call, fields, out));
+  CORE_TRY(take_preferred(call, fields, out));
+  CORE_TRY(check_priority(out));
+  return out;
+}
 
 Result<meta::Vm> find_vm(Call& call, const std::string& name) {
   auto all = call.cluster().vms();
@@ -224,14 +234,13 @@ Outcome show_vm(Call& call, const std::string& name) { return vms_json(call, nam
 
 Outcome create_vm(Call& call) {
   Fields fields = call.fields();
-  json::object body = take_fields(call, fields, true);
-  CORE_TRY(take_nics(call, fields, body));
-  CORE_TRY(take_preferred(call, fields, body));
+  auto said = vm_fields(call, fields, true);
   fields.skip("disks");
   fields.skip("cdroms");
   CORE_TRY(fields.check());
+  if (!said) return said;
+  json::object body = std::move(*said);
   CORE_TRY(take_cdroms(call, body));
-  CORE_TRY(check_priority(body));
   body["op"] = "vm_create";
   body["uuid"] = host::to_string(host::make_uuid());
   body["machine"] = vm::kMachine;
@@ -337,11 +346,10 @@ Outcome change_vm(Call& call, const std::string& name) {
   auto vm = find_vm(call, name);
   if (!vm) return vm.error();
   Fields fields = call.fields();
-  json::object body = take_fields(call, fields, false);
-  CORE_TRY(take_nics(call, fields, body));
-  CORE_TRY(take_preferred(call, fields, body));
+  auto asked = vm_fields(call, fields, false);
   CORE_TRY(fields.check());
-  CORE_TRY(check_priority(body));
+  if (!asked) return asked;
+  json::object body = std::move(*asked);
   const std::string after =
       body.contains("name") ? json::value_to<std::string>(body.at("name")) : name;
   body["op"] = "vm_edit";

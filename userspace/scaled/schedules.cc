@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <ctime>
 
-#include "api_call.h"
+#include "api_vms.h"
 #include "core/rest.h"
 #include "policy/retention.h"
 #include "recurrence/recurrence.h"
@@ -91,15 +91,10 @@ void Schedules::look(const std::stop_token& stop) {
   const int64_t now = std::time(nullptr);
   bool taken = false;
   for (const meta::Schedule& one : *schedules) {
-    if (one.vsds.empty() || stop.stop_requested()) continue;
-    const auto at = not_before_.find(one.id);
-    if (at != not_before_.end() && Clock::now() < at->second) continue;
-    // A clock that was wrong, here or on the last leader, has left a time that is still to come.
-    const int64_t after = one.done <= now ? one.done : looked_.value_or(now);
-    const auto time = recurrence::last_within({one.rule, one.zone, one.starts}, after, now);
-    if (!time) continue;
-    take(one, *time);
-    taken = true;
+    if (stop.stop_requested()) return;
+    if (!one.vsds.empty()) taken = take_in_time(one, 0, one.done, now) || taken;
+    for (const meta::Schedule::OfVm& of : one.vms)
+      taken = take_in_time(one, of.vm, of.done, now) || taken;
   }
   looked_ = now;
   if (!taken && Clock::now() - expired_ < kExpireEvery) return;
@@ -107,35 +102,68 @@ void Schedules::look(const std::stop_token& stop) {
   expire(*schedules, now, stop);
 }
 
-void Schedules::take(const meta::Schedule& schedule, int64_t time) {
+bool Schedules::take_in_time(const meta::Schedule& schedule, uint64_t vm, int64_t done,
+                             int64_t now) {
+  const auto at = not_before_.find({schedule.id, vm});
+  if (at != not_before_.end() && Clock::now() < at->second) return false;
+  // A clock that was wrong, here or on the last leader, has left a time that is still to come.
+  const int64_t after = done <= now ? done : looked_.value_or(now);
+  const auto time =
+      recurrence::last_within({schedule.rule, schedule.zone, schedule.starts}, after, now);
+  if (time) take(schedule, vm, *time);
+  return time.has_value();
+}
+
+std::optional<core::Result<void>> Schedules::try_to_take(const meta::Schedule& schedule,
+                                                         uint64_t vm, int64_t time) {
+  const std::string name = scheduled_name(schedule.name, time);
+  const json::object what{{"name", name}, {"schedule", schedule.id}, {"time", time}};
+  if (vm != 0) {
+    const auto vms = call_->cluster().vms();
+    if (!vms) return vms.error();
+    const auto of =
+        std::find_if(vms->begin(), vms->end(), [&](const auto& one) { return one.id == vm; });
+    if (of == vms->end()) return std::nullopt;
+    const auto taken = take_vm_snapshot(*call_, *of, what);
+    if (!taken) return taken.error();
+    spdlog::info("schedule {}: snapshot {} of VM {}", schedule.name, name, of->name);
+    return core::Result<void>();
+  }
   std::vector<std::string> names;
   const auto vsds = call_->cluster().vsds();
-  if (!vsds) return;
+  if (!vsds) return vsds.error();
   for (const meta::Vsd& one : *vsds)
     if (one.is_listed() &&
         std::find(schedule.vsds.begin(), schedule.vsds.end(), one.id) != schedule.vsds.end())
       names.push_back(one.name);
-  if (names.empty()) return;
-  const std::string name = scheduled_name(schedule.name, time);
-  const auto taken =
-      take_snapshots(*call_, names, {{"name", name}, {"schedule", schedule.id}, {"time", time}});
-  if (taken) {
-    spdlog::info("schedule {}: snapshots {} of {} virtual disks", schedule.name, name,
-                 names.size());
-    not_before_.erase(schedule.id);
-    note(schedule.name, "");
-    return;
-  }
+  if (names.empty()) return std::nullopt;
+  const auto taken = take_snapshots(*call_, names, what);
+  if (!taken) return taken.error();
+  spdlog::info("schedule {}: snapshots {} of {} virtual disks", schedule.name, name, names.size());
+  return core::Result<void>();
+}
+
+void Schedules::take(const meta::Schedule& schedule, uint64_t vm, int64_t time) {
+  const auto taken = try_to_take(schedule, vm, time);
+  if (!taken) return;
+  const auto was_done = [&](const meta::Schedule& one) {
+    if (one.id != schedule.id) return false;
+    if (vm == 0) return one.done == time;
+    return std::any_of(one.vms.begin(), one.vms.end(),
+                       [&](const auto& of) { return of.vm == vm && of.done == time; });
+  };
   // The answer of an attempt that went well may have been lost.
   const auto after = call_->cluster().schedules();
-  if (after && std::any_of(after->begin(), after->end(), [&](const meta::Schedule& one) {
-        return one.id == schedule.id && one.done == time;
-      })) {
-    note(schedule.name, "");
+  if (*taken || (after && std::any_of(after->begin(), after->end(), was_done))) {
+    not_before_.erase({schedule.id, vm});
+    const bool others = std::any_of(not_before_.begin(), not_before_.end(), [&](const auto& one) {
+      return one.first.first == schedule.id;
+    });
+    if (!others) note(schedule.name, "");
     return;
   }
-  not_before_[schedule.id] = Clock::now() + kAgain;
-  note(schedule.name, "no snapshots could be taken (it is tried again): " + taken.error().text);
+  not_before_[{schedule.id, vm}] = Clock::now() + kAgain;
+  note(schedule.name, "no snapshots could be taken (it is tried again): " + taken->error().text);
 }
 
 // What is kept for a time goes by the leader's clock, which must not be alone with its opinion.
@@ -167,26 +195,42 @@ void Schedules::expire(const std::vector<meta::Schedule>& schedules, int64_t now
                        const std::stop_token& stop) {
   const auto snapshots = call_->cluster().snapshots();
   if (!snapshots) return;
-  std::optional<bool> agreed;
+  const auto of_vms = call_->cluster().vm_snapshots();
+  if (!of_vms) return;
+  // As if a VM were one disk.
+  std::vector<meta::Snapshot> whole;
+  for (const meta::VmSnapshot& one : *of_vms)
+    whole.push_back({{one.id}, {one.was.id}, one.name, 0, one.created, one.schedule});
   // What was told of clocks is looked at again, also where nothing is old enough to ask for it.
-  if (noted_.contains("clock")) agreed = clocks_agree();
+  agreed_.reset();
+  if (noted_.contains("clock")) agreed_ = clocks_agree();
   size_t deleted = 0;
+  const auto drop = [&](const meta::Schedule& schedule, const policy::Expired& one,
+                        json::object proposal, const std::string& what) {
+    if (stop.stop_requested() || deleted == kMostDeleted || !may_go(one.by_age)) return;
+    // One that is open is asked for again.
+    if (!call_->propose(std::move(proposal))) return;
+    deleted++;
+    spdlog::info("schedule {}: snapshot {} is deleted, {}", schedule.name, what,
+                 one.by_age ? "for its age" : "for there are enough newer ones");
+  };
   for (const meta::Schedule& schedule : schedules) {
     for (const policy::Expired& one : policy::expired(schedule, *snapshots, now)) {
-      if (stop.stop_requested() || deleted == kMostDeleted) return;
-      if (one.by_age && !agreed) agreed = clocks_agree();
-      if (one.by_age && !*agreed) continue;
       const auto label = call_->cluster().label(one.snapshot.id);
-      if (!label) continue;
-      const auto done =
-          call_->propose({{"op", "snapshot_delete"}, {"snapshot", one.snapshot.id.value}});
-      // One that is open is asked for again.
-      if (!done) continue;
-      deleted++;
-      spdlog::info("schedule {}: snapshot {} is deleted, {}", schedule.name, *label,
-                   one.by_age ? "for its age" : "for there are enough newer ones");
+      if (label)
+        drop(schedule, one, {{"op", "snapshot_delete"}, {"snapshot", one.snapshot.id.value}},
+             *label);
     }
+    for (const policy::Expired& one : policy::expired(schedule, whole, now))
+      drop(schedule, one, {{"op", "vm_snapshot_delete"}, {"vm_snapshot", one.snapshot.id.value}},
+           one.snapshot.name + " of VM " + std::to_string(one.snapshot.vsd.value));
   }
+}
+
+bool Schedules::may_go(bool by_age) {
+  if (!by_age) return true;
+  if (!agreed_) agreed_ = clocks_agree();
+  return *agreed_;
 }
 
 }  // namespace scaled

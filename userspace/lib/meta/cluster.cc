@@ -159,6 +159,7 @@ Result<std::vector<Schedule>> Cluster::schedules() {
                                     u64(row.getColumn(5)),
                                     u64(row.getColumn(6)),
                                     row.getColumn(7).getInt64(),
+                                    {},
                                     {}};
                   });
   if (!out) return out;
@@ -169,6 +170,14 @@ Result<std::vector<Schedule>> Cluster::schedules() {
         [](SQLite::Statement& row) { return core::VsdId{u64(row.getColumn(0))}; });
     if (!vsds) return vsds.error();
     one.vsds = std::move(*vsds);
+    auto vms = rows(database_,
+                    "SELECT vm, done FROM scheduled_vm WHERE schedule = " + std::to_string(one.id) +
+                        " ORDER BY vm",
+                    [](SQLite::Statement& row) {
+                      return Schedule::OfVm{u64(row.getColumn(0)), row.getColumn(1).getInt64()};
+                    });
+    if (!vms) return vms.error();
+    one.vms = std::move(*vms);
   }
   return out;
 }
@@ -179,7 +188,7 @@ Result<std::vector<Vm>> Cluster::vms() {
            "SELECT id, name, uuid, description, tags, vcpus, memory_mib, machine, cpu, priority, "
            "wanted, "
            "how, node, life, run, state, reason, since, failures, retry_at, runs, to_node, "
-           "to_life, move, paused_ms, preferred, apart, together FROM vm ORDER BY name",
+           "to_life, move, paused_ms, preferred, apart, together, template FROM vm ORDER BY name",
            [](SQLite::Statement& row) {
              Vm vm;
              int at = 0;
@@ -212,6 +221,7 @@ Result<std::vector<Vm>> Cluster::vms() {
              vm.preferred = {u64(row.getColumn(at++))};
              vm.apart = row.getColumn(at++).getString();
              vm.together = row.getColumn(at++).getString();
+             vm.is_template = row.getColumn(at++).getInt() != 0;
              return vm;
            });
   if (!out) return out;
@@ -247,7 +257,7 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
   auto out =
       rows(database_,
            "SELECT id, vm, name, created, description, tags, vcpus, memory_mib, machine, cpu, "
-           "priority FROM vm_snapshot ORDER BY created, id",
+           "priority, schedule FROM vm_snapshot ORDER BY created, id",
            [](SQLite::Statement& row) {
              VmSnapshot one;
              int at = 0;
@@ -262,6 +272,7 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
              one.was.machine = row.getColumn(at++).getString();
              one.was.cpu = row.getColumn(at++).getString();
              one.was.priority = u64(row.getColumn(at++));
+             one.schedule = u64(row.getColumn(at++));
              return one;
            });
   if (!out) return out;

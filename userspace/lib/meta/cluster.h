@@ -159,8 +159,13 @@ struct Schedule {
   int64_t starts = 0;
   uint64_t keep = 0;          ///< so many of each VSD; 0: all
   uint64_t keep_seconds = 0;  ///< no longer than that, but the newest; 0: for ever
-  int64_t done = 0;           ///< times up to this one were seen to
+  int64_t done = 0;           ///< times up to this one were seen to, of the VSDs
   std::vector<core::VsdId> vsds;
+  struct OfVm {
+    uint64_t vm = 0;
+    int64_t done = 0;  ///< the same of it
+  };
+  std::vector<OfVm> vms;
 };
 
 struct VmDisk {
@@ -214,11 +219,12 @@ struct Vm {
   uint64_t runs = 0;      ///< the last run; where it moves, the one that it will be there
   core::NodeId to_node;   ///< where it moves; 0: nowhere
   uint64_t to_life = 0;
-  std::string move;        ///< preparing, moving, or cancelled, where it moves
-  uint64_t paused_ms = 0;  ///< how long its guest stood still when it last moved
-  core::NodeId preferred;  ///< where it is to run, if that can be; 0: anywhere
-  std::string apart;       ///< a group whose VMs are to run on different nodes; empty: none
-  std::string together;    ///< a group whose VMs are to run on one node; empty: none
+  std::string move;          ///< preparing, moving, or cancelled, where it moves
+  uint64_t paused_ms = 0;    ///< how long its guest stood still when it last moved
+  core::NodeId preferred;    ///< where it is to run, if that can be; 0: anywhere
+  std::string apart;         ///< a group whose VMs are to run on different nodes; empty: none
+  std::string together;      ///< a group whose VMs are to run on one node; empty: none
+  bool is_template = false;  ///< it is not started: others are cloned from it
   std::vector<VmDisk> disks;
   std::vector<VmNic> nics;
   std::vector<VmCdrom> cdroms;
@@ -234,8 +240,9 @@ struct VmSnapshot {
   };
   uint64_t id = 0;
   std::string name;
-  int64_t created = 0;  ///< in seconds since 1970
-  Vm was;               ///< `id` is the VM's; its name, MACs and what it did are not kept
+  int64_t created = 0;    ///< in seconds since 1970
+  uint64_t schedule = 0;  ///< that took it; 0: none, or one that was deleted
+  Vm was;                 ///< `id` is the VM's; its name, MACs and what it did are not kept
   std::vector<Disk> disks;
 };
 

@@ -42,6 +42,8 @@ constexpr std::array kReplicated = {
          keep_seconds INTEGER NOT NULL, done INTEGER NOT NULL))",
     R"(CREATE TABLE scheduled(schedule INTEGER NOT NULL, vsd INTEGER NOT NULL,
          PRIMARY KEY(schedule, vsd)) WITHOUT ROWID)",
+    R"(CREATE TABLE scheduled_vm(schedule INTEGER NOT NULL, vm INTEGER NOT NULL,
+         done INTEGER NOT NULL, PRIMARY KEY(schedule, vm)) WITHOUT ROWID)",
     R"(CREATE TABLE vm(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL UNIQUE,
          description TEXT NOT NULL, tags TEXT NOT NULL, vcpus INTEGER NOT NULL,
          memory_mib INTEGER NOT NULL, machine TEXT NOT NULL, cpu TEXT NOT NULL,
@@ -50,7 +52,7 @@ constexpr std::array kReplicated = {
          since INTEGER NOT NULL, failures INTEGER NOT NULL, retry_at INTEGER NOT NULL,
          runs INTEGER NOT NULL, to_node INTEGER NOT NULL, to_life INTEGER NOT NULL,
          move TEXT NOT NULL, paused_ms INTEGER NOT NULL, preferred INTEGER NOT NULL,
-         apart TEXT NOT NULL, together TEXT NOT NULL))",
+         apart TEXT NOT NULL, together TEXT NOT NULL, template INTEGER NOT NULL))",
     R"(CREATE TABLE vm_disk(vm INTEGER NOT NULL, slot INTEGER NOT NULL, vsd INTEGER NOT NULL UNIQUE,
          bus TEXT NOT NULL, iops INTEGER NOT NULL, bytes_per_s INTEGER NOT NULL,
          leaving INTEGER NOT NULL, PRIMARY KEY(vm, slot)) WITHOUT ROWID)",
@@ -63,7 +65,8 @@ constexpr std::array kReplicated = {
     R"(CREATE TABLE vm_snapshot(id INTEGER PRIMARY KEY, vm INTEGER NOT NULL, name TEXT NOT NULL,
          created INTEGER NOT NULL, description TEXT NOT NULL, tags TEXT NOT NULL,
          vcpus INTEGER NOT NULL, memory_mib INTEGER NOT NULL, machine TEXT NOT NULL,
-         cpu TEXT NOT NULL, priority INTEGER NOT NULL, UNIQUE(vm, name)))",
+         cpu TEXT NOT NULL, priority INTEGER NOT NULL, schedule INTEGER NOT NULL,
+         UNIQUE(vm, name)))",
     R"(CREATE TABLE vm_snapshot_disk(vm_snapshot INTEGER NOT NULL, slot INTEGER NOT NULL,
          snapshot INTEGER NOT NULL UNIQUE, bus TEXT NOT NULL, iops INTEGER NOT NULL,
          bytes_per_s INTEGER NOT NULL, PRIMARY KEY(vm_snapshot, slot)) WITHOUT ROWID)",
@@ -137,7 +140,8 @@ constexpr std::array kTables = {"counter",     "cluster",
                                 "capacity",    "bond",
                                 "event",       "vm_cdrom",
                                 "medium",      "medium_reader",
-                                "filling",     "vm_snapshot_cdrom"};
+                                "filling",     "vm_snapshot_cdrom",
+                                "scheduled_vm"};
 static_assert(kReplicated.size() == kTables.size());
 constexpr int kSchemaVersion = 8;
 constexpr int kReaderBusyMs = 10'000;

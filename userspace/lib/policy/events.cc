@@ -140,7 +140,9 @@ std::string event_object(Context& c, const json::object& body) {
     return "";
   // What schedules take and delete is much, and listed as what it is.
   if (op->as_string() == "snapshot" && body.contains("schedule")) return "";
-  if (op->as_string() == "snapshot_delete" && !body.contains("by")) return "";
+  if ((op->as_string() == "snapshot_delete" || op->as_string() == "vm_snapshot_delete") &&
+      !body.contains("by"))
+    return "";
   struct By {
     const char* field;
     const char* kind;

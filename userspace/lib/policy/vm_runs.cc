@@ -124,6 +124,12 @@ Outcome vm_start(Context& c, const json::object& args) {
     return Error{Code::conflict, "VM " + vm->name + " is " + vm->state + " already"};
   if (vm->state != "off")
     return Error{Code::conflict, "VM " + vm->name + " is being stopped; start it when it is off"};
+  if (vm->is_template)
+    return Error{Code::conflict,
+                 "VM " + vm->name +
+                     " is a template: clone it, and start the clone; or: scalectl vm "
+                     "edit " +
+                     vm->name + " --template off"};
   const uint64_t wish = number(args, "on");
   if (wish != 0 && ask(c, "SELECT count(*) FROM node WHERE id = ?", s64(wish)) == 0)
     return no_such("node", wish);

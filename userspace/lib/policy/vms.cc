@@ -27,6 +27,7 @@ void take_fields(const json::object& args, meta::Vm& vm) {
   if (args.contains("priority")) vm.priority = number(args, "priority");
   if (args.contains("preferred")) vm.preferred = {number(args, "preferred")};
   if (args.contains("apart")) vm.apart = text(args, "apart");
+  if (args.contains("template")) vm.is_template = args.at("template").as_bool();
   if (args.contains("together")) vm.together = text(args, "together");
   if (args.contains("tags")) vm.tags = json::value_to<std::vector<std::string>>(args.at("tags"));
 }
@@ -42,10 +43,10 @@ void put_vm(Context& c, meta::Vm& vm) {
   vm.id = next_id(c, "vm");
   run(c,
       "INSERT INTO vm VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'off', 'stop', 0, 0, 0, 'off', '', ?, "
-      "0, 0, 0, 0, 0, '', 0, ?, ?, ?)",
+      "0, 0, 0, 0, 0, '', 0, ?, ?, ?, ?)",
       s64(vm.id), vm.name, vm.uuid, vm.description, words(vm.tags), s64(vm.vcpus),
       s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), c.now, s64(vm.preferred.value),
-      vm.apart, vm.together);
+      vm.apart, vm.together, vm.is_template ? 1 : 0);
 }
 
 Result<meta::VmSnapshot> vm_snapshot_of(Context& c, const json::object& args) {
@@ -59,11 +60,11 @@ Result<meta::VmSnapshot> vm_snapshot_of(Context& c, const json::object& args) {
 
 // A VM as it is now, of whose disks these are the snapshots, in their order.
 void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
-                     const std::vector<uint64_t>& snapshots) {
+                     const std::vector<uint64_t>& snapshots, uint64_t schedule) {
   const uint64_t id = next_id(c, "vm_snapshot");
-  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(id), s64(vm.id),
+  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(id), s64(vm.id),
       name, c.now, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib), vm.machine,
-      vm.cpu, s64(vm.priority));
+      vm.cpu, s64(vm.priority), s64(schedule));
   for (size_t slot = 0; slot < snapshots.size(); slot++)
     run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(slot),
         s64(snapshots[slot]), vm.disks[slot].bus, s64(vm.disks[slot].iops),
@@ -116,6 +117,9 @@ Outcome vm_edit(Context& c, const json::object& args) {
                             vm.memory_mib != before->memory_mib || vm.cpu != before->cpu))
     return Error{Code::conflict, "VM " + before->name + " is " + before->state +
                                      ": its name, vCPUs, memory and CPU change while it is off"};
+  if (vm.state != "off" && vm.is_template)
+    return Error{Code::conflict, "VM " + before->name + " is " + before->state +
+                                     "; what is off becomes a template"};
   if (args.contains("nics")) {
     CORE_TRY(may_change_devices(vm));
     run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm.id));
@@ -123,9 +127,10 @@ Outcome vm_edit(Context& c, const json::object& args) {
   }
   run(c,
       "UPDATE vm SET name = ?, description = ?, tags = ?, vcpus = ?, memory_mib = ?, cpu = ?, "
-      "priority = ?, preferred = ?, apart = ?, together = ? WHERE id = ?",
+      "priority = ?, preferred = ?, apart = ?, together = ?, template = ? WHERE id = ?",
       vm.name, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib), vm.cpu,
-      s64(vm.priority), s64(vm.preferred.value), vm.apart, vm.together, s64(vm.id));
+      s64(vm.priority), s64(vm.preferred.value), vm.apart, vm.together, vm.is_template ? 1 : 0,
+      s64(vm.id));
   return json::object{};
 }
 
@@ -140,6 +145,7 @@ Outcome vm_delete(Context& c, const json::object& args) {
   run(c, "DELETE FROM vm_disk WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm_cdrom WHERE vm = ?", s64(vm->id));
+  run(c, "DELETE FROM scheduled_vm WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm WHERE id = ?", s64(vm->id));
   if (args.at("keep_disks").as_bool()) return json::object{};
   for (const meta::VmDisk& disk : vm->disks) {
@@ -175,7 +181,8 @@ Result<void> note_vm_snapshot(Context& c, const json::object& args, const json::
     for (const json::value& one : taken)
       if (number(one.as_object(), "vsd") == disk.vsd.value)
         snapshots.push_back(number(one.as_object(), "snapshot"));
-  put_vm_snapshot(c, *vm, text(args, "name"), snapshots);
+  put_vm_snapshot(c, *vm, text(args, "name"), snapshots,
+                  args.contains("schedule") ? number(args, "schedule") : 0);
   return {};
 }
 
@@ -226,7 +233,7 @@ Outcome vm_revert(Context& c, const json::object& args) {
     if (!done) return done.error();
     kept.push_back(number(*done, "kept"));
   }
-  put_vm_snapshot(c, *vm, keep, kept);
+  put_vm_snapshot(c, *vm, keep, kept, 0);
   const meta::Vm& was = snapshot->was;
   run(c,
       "UPDATE vm SET description = ?, tags = ?, vcpus = ?, memory_mib = ?, machine = ?, cpu = ?, "
@@ -245,16 +252,17 @@ Outcome vm_revert(Context& c, const json::object& args) {
   return json::object{};
 }
 
-// A VM of its own, which begins as the snapshot; another UUID, so that it is another machine to its
-// guest. `drop`: the snapshot was taken for this alone.
+// A VM of its own, which begins as the snapshot but for what the request says of it; another UUID,
+// so that it is another machine to its guest. `drop`: the snapshot was taken for this alone.
 Outcome vm_clone(Context& c, const json::object& args) {
   const auto snapshot = vm_snapshot_of(c, args);
   if (!snapshot) return snapshot.error();
   meta::Vm vm = snapshot->was;
-  vm.name = text(args, "name");
   vm.uuid = text(args, "uuid");
-  CORE_TRY(vm::check(vm));
   vm.id = 0;
+  take_fields(args, vm);
+  take_nics(args, vm);
+  CORE_TRY(vm::check(vm));
   CORE_TRY(name_is_free(c, vm));
   put_vm(c, vm);
   CORE_TRY(put_nics(c, vm));

@@ -88,6 +88,7 @@ void Schedules::look(const std::stop_token& stop) {
                        });
     if (!known) note(subject.substr(subject.find(' ') + 1), "");  // deleted meanwhile
   }
+  forget_what_is_gone(*schedules);
   const int64_t now = std::time(nullptr);
   bool taken = false;
   for (const meta::Schedule& one : *schedules) {
@@ -100,6 +101,27 @@ void Schedules::look(const std::stop_token& stop) {
   if (!taken && Clock::now() - expired_ < kExpireEvery) return;
   expired_ = Clock::now();
   expire(*schedules, now, stop);
+}
+
+// Whether something that a schedule is of could not be kept, and is tried again.
+bool Schedules::waits(uint64_t schedule) const {
+  return std::any_of(not_before_.begin(), not_before_.end(),
+                     [&](const auto& one) { return one.first.first == schedule; });
+}
+
+// A VM that could not be kept, and is none of the schedule's any more.
+void Schedules::forget_what_is_gone(const std::vector<meta::Schedule>& schedules) {
+  std::erase_if(not_before_, [&](const auto& one) {
+    const uint64_t id = one.first.first;
+    const uint64_t vm = one.first.second;
+    return std::none_of(schedules.begin(), schedules.end(), [&](const meta::Schedule& schedule) {
+      return schedule.id == id &&
+             (vm == 0 || std::any_of(schedule.vms.begin(), schedule.vms.end(),
+                                     [&](const auto& of) { return of.vm == vm; }));
+    });
+  });
+  for (const meta::Schedule& one : schedules)
+    if (noted_.contains("schedule " + one.name) && !waits(one.id)) note(one.name, "");
 }
 
 bool Schedules::take_in_time(const meta::Schedule& schedule, uint64_t vm, int64_t done,
@@ -156,10 +178,7 @@ void Schedules::take(const meta::Schedule& schedule, uint64_t vm, int64_t time) 
   const auto after = call_->cluster().schedules();
   if (*taken || (after && std::any_of(after->begin(), after->end(), was_done))) {
     not_before_.erase({schedule.id, vm});
-    const bool others = std::any_of(not_before_.begin(), not_before_.end(), [&](const auto& one) {
-      return one.first.first == schedule.id;
-    });
-    if (!others) note(schedule.name, "");
+    if (!waits(schedule.id)) note(schedule.name, "");
     return;
   }
   not_before_[{schedule.id, vm}] = Clock::now() + kAgain;

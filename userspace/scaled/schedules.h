@@ -40,6 +40,8 @@ class Schedules {
                                                 int64_t time);
   void expire(const std::vector<meta::Schedule>& schedules, int64_t now,
               const std::stop_token& stop);
+  bool waits(uint64_t schedule) const;
+  void forget_what_is_gone(const std::vector<meta::Schedule>& schedules);
   /// Whether one that is not kept any longer may go now; by its age only where clocks agree.
   bool may_go(bool by_age);
   bool clocks_agree();

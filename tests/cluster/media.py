@@ -54,5 +54,5 @@ HOSTILE = (
     ("flat", "qemu-img create -q -f vmdk -o subformat=monolithicFlat {path} 1M", "data are in other files"),
     ("parts", "qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentSparse {path} 1M", "data are in other files"),
     ("packed", "gzip -c /root/disk.raw > {path}", "is compressed"),
-    ("damaged", "head -c 70000 /root/disk.vhdx > {path}", ""),
+    ("damaged", "head -c 70000 /root/disk.ova > {path}", "cut off"),
 )

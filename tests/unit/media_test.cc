@@ -516,8 +516,9 @@ TEST_F(Media, ADiskThatIsMadeOfOneIsNobodysUntilItIsWhole) {
   EXPECT_EQ(leader.cluster().fillings()->at(0).done, 500U);
   EXPECT_EQ(task("vsd import"), "running");
   filling("filled", vsd, 2, {{"problem", ""}}).value();
-  EXPECT_EQ(task("vsd import"), "done");
+  EXPECT_EQ(task("vsd import"), "running") << "its device is open still";
   settle();
+  EXPECT_EQ(task("vsd import"), "done");
   EXPECT_TRUE(leader.cluster().opened()->empty());
   leader.say({{"op", "vm_disk_add"}, {"vm", id}, {"bus", "virtio"}, {"vsd", vsd}}).value();
   remove(medium).value();

@@ -76,7 +76,8 @@ void end_filling(Context& c, const meta::Filling& filling, const std::string& pr
     run(c, "UPDATE filling SET problem = ? WHERE vsd = ?", problem, vsd);
   }
   keep_media(c);
-  c.tasks.end(kImport, filling.vsd.value, 0, problem);
+  // A disk that is whole can be used when its device is closed: closed() ends the task then.
+  if (!problem.empty()) c.tasks.end(kImport, filling.vsd.value, 0, problem);
 }
 
 using Devices = std::set<std::pair<uint64_t, uint64_t>>;  // VSDs, or media, and nodes

@@ -259,6 +259,8 @@ Outcome closed(Context& c, const json::object& args) {
   else
     run(c, "DELETE FROM opened WHERE vsd = ? AND node = ? AND state = 'closing'", vsd, node);
   c.tasks.end("vsd close", number(args, "vsd"), number(args, "node"), text(args, "error"));
+  if (ask(c, "SELECT count(*) FROM filling WHERE vsd = ?", vsd) == 0)
+    c.tasks.end("vsd import", number(args, "vsd"), 0, "");
   CORE_TRY(forget_views(c));
   // What is in use is tried again after a while: see media_tidy.
   if (text(args, "error").empty()) keep_media(c);

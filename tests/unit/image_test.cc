@@ -6,6 +6,7 @@
 #include <rapidcheck.h>
 
 #include <boost/json.hpp>
+#include <filesystem>
 #include <fstream>
 
 #include "media/convert.h"
@@ -309,11 +310,11 @@ TEST(Digests, AreThoseOfTheStandardHoweverTheBytesCome) {
 }
 
 TEST(Devices, AreWrittenInWholeSectorsAndReadToTheirEnd) {
-  const std::string path = testing::TempDir() + "/device";
+  // Where it is built, not in a temporary folder: that may be in memory, which knows no O_DIRECT.
+  const std::string path = std::filesystem::current_path() / "image_test.device";
   std::ofstream(path) << std::string(8192, 'x');
   media::Device out;
-  const auto opened = out.open(path, true);
-  if (!opened) GTEST_SKIP() << "no O_DIRECT here: " << opened.error().text;
+  out.open(path, true).value();
   out.write(4096, "abc").value();
   out.flush().value();
   media::Device in;
@@ -322,6 +323,7 @@ TEST(Devices, AreWrittenInWholeSectorsAndReadToTheirEnd) {
   EXPECT_EQ(in.read(4608, 1 << 20).value(), std::string(3584, 'x'));
   EXPECT_EQ(in.read(8192, 512).value(), "");
   media::Device none;
+  std::filesystem::remove(path);
   EXPECT_EQ(none.open(testing::TempDir() + "/nothing", false).error().code, Code::storage);
 }
 

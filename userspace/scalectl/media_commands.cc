@@ -126,7 +126,7 @@ std::vector<Command> media_commands() {
        {{"format", "qcow2|raw", "of its disks; default: qcow2"}},
        "write a machine as it was into a folder: its disks, and its domain's XML; again, where it "
        "was cut off, it goes on",
-       "scalectl vm export mail@monday /root/mail-monday",
+       "scalectl vm export mail@monday mail-exported",
        {},
        [](const json::object&) { return std::string("all of it is there\n"); },
        {},

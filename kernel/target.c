@@ -37,8 +37,9 @@ static int scribe_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		ti->error = "this version knows no options";
 		return -EINVAL;
 	}
-	if (ti->begin || ti->len % SCRIBE_CHUNK_SECTORS) {
-		ti->error = "a VSD starts at sector 0 and is a multiple of 1 MiB long";
+	/* It may end before its VSD: some readers take a device's length for the data's. */
+	if (ti->begin) {
+		ti->error = "a VSD starts at sector 0";
 		return -EINVAL;
 	}
 	err = dm_set_target_max_io_len(ti, SCRIBE_CHUNK_SECTORS);

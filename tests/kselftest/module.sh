@@ -25,10 +25,17 @@ check "disks are formatted" python3 scribe_agent.py format 1 "$state" 1=/dev/sda
 check "the agent opens them" start_agent owner 1 "$state" 1=/dev/sda 2=/dev/sdb 3=/dev/sdc
 check "a table without a VSD id is refused" refuse dmsetup create bad --table "0 2048 scribe"
 check "a table with VSD id 0 is refused" refuse dmsetup create bad --table "0 2048 scribe 0"
-check "a table that is no multiple of 1 MiB is refused" refuse dmsetup create bad --table "0 2047 scribe 1"
+check "a table that does not begin with its VSD is refused" refuse \
+	sh -c "printf '0 8 error\n8 2048 scribe 1\n' | dmsetup create bad"
 check "a VSD of 4 GiB appears" make_vsd v1 1 4096
 check "an unwritten disk reads as zeros" cmp -n 4194304 /dev/mapper/v1 /dev/zero
 check "unloading under use is refused" refuse rmmod dm_scribe
+dmsetup create short --table "0 1056 scribe 9" && wait_until test -b /dev/mapper/short
+check "a device may be shorter than its VSD, as a firmware has it" test "$(blockdev --getsz /dev/mapper/short)" = 1056
+check "all of it is written and read" verify short 4k 528k
+check "behind its end there is nothing" refuse dd if=/dev/zero of=/dev/mapper/short bs=512 seek=1056 count=1 oflag=direct
+check "it is thrown away and reads as zeros" sh -c "blkdiscard /dev/mapper/short && cmp -n 540672 /dev/mapper/short /dev/zero"
+check "it goes" dmsetup remove short
 check "an unknown message is refused" refuse dmsetup message v1 0 nonsense
 
 sizes="512 4k 64k 1m 4m"

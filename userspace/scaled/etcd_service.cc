@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "etcd_service.h"
 
-#include <spawn.h>
-#include <sys/wait.h>
-
 #include <algorithm>
-#include <array>
 #include <chrono>
-#include <cstring>
 #include <ctime>
 #include <set>
 #include <thread>
 
-extern char** environ;
+#include "host/command.h"
 
 namespace scaled {
 
@@ -25,13 +20,10 @@ constexpr std::chrono::seconds kSettle{20};
 constexpr std::chrono::seconds kAgain{1};
 
 Result<void> systemctl(const char* verb, const char* how) {
-  std::array<const char*, 5> argv = {"systemctl", how, verb, kUnit, nullptr};
-  pid_t pid = 0;
-  const int err =
-      posix_spawnp(&pid, argv[0], nullptr, nullptr, const_cast<char* const*>(argv.data()), environ);
-  int status = 0;
-  if (err != 0 || ::waitpid(pid, &status, 0) != pid || status != 0)
-    return Error{Code::storage, std::string("systemctl ") + verb + " " + kUnit + " failed"};
+  const auto done = host::run_command({"systemctl", how, verb, kUnit});
+  if (!done)
+    return Error{Code::storage,
+                 std::string("systemctl ") + verb + " " + kUnit + ": " + done.error().text};
   return {};
 }
 

@@ -29,7 +29,7 @@ check: deps ## every test that gates; one closing line, build/check/report.json
 	@scripts/check
 
 check-cluster: deps ## more: all that breaks on three nodes, one node, five nodes, the lab, the module alone (slow)
-	@scripts/check cluster-all vms-all single five lab backplane
+	@scripts/check cluster-all vms-all single five lab backplane uefi
 
 check-debug: deps ## more: clang's analyzer; KUnit and the module's tests under KASAN, lockdep and kmemleak (slow)
 	@scripts/check lint-deep kselftest-debug

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 """A disk that a PC boots from, with a guest that tells on its second disk that it lives.
 
-Debian's kernel and busybox, 64 MiB. The first sector of the second disk says "boot B beat N of S disks D rounds R wrong W cd L":
+Debian's kernel and busybox, 64 MiB. A BIOS begins with syslinux, a UEFI with Debian's shim and GRUB, which are signed,
+as the kernel is. The first sector of the second disk says
+"boot B beat N of S disks D rounds R wrong W cd L machine M":
 B grows each time the guest boots, N each second, flushed; S is that disk's size in sectors, D how many it has. Beside that it writes 256 KiB
 of noise, flushed, eight places in turn, R times so far; what lies there from the turn before is read back, and was not
-what it had written W times. L is the word behind the first one of sector 20 of the CD in its drive, or "none". Where it has a network interface it is 10.11.0.50 there, and says the same at
+what it had written W times. L is the word behind the first one of sector 20 of the CD in its drive, or "none".
+M is "bios" or "uefi", and what it has beside that: "+secure", Secure Boot is on; "+varsV", a variable of the UEFI that
+the boot V has written, the newest; "+tpmT", a TPM that has been begun T times; "+seedW", cloud-init's file system,
+whose user data has W behind its first blank. Where it has a network interface it is 10.11.0.50 there, and says the same at
 http://10.11.0.50/beat. It powers off when it is asked to.
 """
 
@@ -21,10 +26,10 @@ sys.path.insert(0, str(REPO / "scripts/lab"))
 from labkit import image  # noqa: E402  pylint: disable=wrong-import-position
 
 SECTORS = 64 << 11
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev", "ahci", "sr_mod")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev", "ahci", "sr_mod", "efivarfs", "isofs")
 ADDRESS = "10.11.0.50"
 APPLETS = ("sh", "mount", "dd", "cat", "cut", "echo", "sleep", "mv", "poweroff", "acpid", "insmod", "ip", "httpd",
-           "md5sum", "cmp")
+           "md5sum", "cmp", "od", "head", "umount", "printf")
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc
@@ -38,6 +43,34 @@ if ip link set eth0 up 2> /dev/null; then
 fi
 said=$(dd if=/dev/vdb bs=512 count=1 2> /dev/null | cut -d' ' -f2)
 case $said in [0-9]*) boot=$((said + 1)) ;; *) boot=1 ;; esac
+variables=/sys/firmware/efi/efivars
+machine=bios
+if [ -d $variables ]; then
+	machine=uefi
+	mount -t efivarfs efivarfs $variables
+	set -- $(od -An -tu1 $variables/SecureBoot-*) # four bytes of attributes before its own
+	[ "$5" = 1 ] && machine=$machine+secure
+	id=5c1bebe5-0000-4000-8000-000000000000
+	newest=0
+	while [ -e $variables/Boots$((newest + 1))-$id ]; do newest=$((newest + 1)); done
+	machine=$machine+vars$newest
+	printf '\\007\\000\\000\\000x' > $variables/Boots$((newest + 1))-$id
+fi
+if [ -e /dev/tpm0 ]; then
+	# TPM2_ReadClock, whose answer has the count of resets in bytes 26 to 29.
+	exec 3<> /dev/tpm0
+	printf '\\200\\001\\000\\000\\000\\012\\000\\000\\001\\201' >&3
+	head -c 35 <&3 > /clock
+	exec 3>&-
+	set -- $(od -An -tu1 -j28 -N2 /clock)
+	machine=$machine+tpm$(($1 * 256 + $2))
+fi
+for disk in /dev/vd[c-z]; do
+	if mount -r -t iso9660 $disk /seed 2> /dev/null; then
+		machine=$machine+seed$(head -n 1 /seed/user-data | cut -s -d' ' -f2)
+		umount /seed
+	fi
+done
 noise() {
 	turns=0
 	wrong=0
@@ -64,7 +97,7 @@ while :; do
 	beat=$((beat + 1))
 	set -- /sys/block/vd*
 	cd=$(dd if=/dev/sr0 bs=2k skip=20 count=1 2> /dev/null | cut -s -d' ' -f2)
-	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) disks $# $(cat /turns) cd ${cd:-none} ." > /www/beat
+	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) disks $# $(cat /turns) cd ${cd:-none} machine $machine ." > /www/beat
 	cat /www/beat | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
 	sleep 1
 done
@@ -79,6 +112,13 @@ LABEL guest
 """
 
 
+GRUB = """set timeout=0
+linux /vmlinuz console=ttyS0 quiet panic=5 no_timer_check mitigations=off random.trust_cpu=on
+initrd /initrd
+boot
+"""
+
+
 class Sight(NamedTuple):
     """What a guest has said last."""
     boot: int
@@ -87,15 +127,30 @@ class Sight(NamedTuple):
     disks: int
     rounds: int
     cd: str
+    machine: str
 
 
 def sight(lab, node: int, device: str) -> Sight:
     """What a guest has said on that disk, which is open on the node. It never reads anything but what it wrote."""
     out = lab.run(node, f"dd if={device} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
-    said = re.match(r"boot (\d+) beat (\d+) of (\d+) disks (\d+) rounds (\d+) wrong (\d+) cd (\S+) \.", out)
+    said = re.match(r"boot (\d+) beat (\d+) of (\d+) disks (\d+) rounds (\d+) wrong (\d+) cd (\S+) machine (\S+) \.",
+                    out)
     assert said, out
     assert said[6] == "0", f"the guest read what it had not written: {out}"
-    return Sight(*(int(said[n]) for n in range(1, 6)), said[7])
+    return Sight(*(int(said[n]) for n in range(1, 6)), said[7], said[8])
+
+
+def signed(work: Path) -> dict[str, Path]:
+    """Debian's shim and GRUB for UEFI, by where they lie on a disk."""
+    debs = work / "debs"
+    debs.mkdir()
+    subprocess.run(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "shim-signed", "grub-efi-amd64-signed"],
+                   check=True, cwd=debs, stdout=subprocess.DEVNULL)
+    for deb in debs.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", deb, debs], check=True)
+    return {"EFI/BOOT/BOOTX64.EFI": debs / "usr/lib/shim/shimx64.efi.signed",
+            "EFI/BOOT/grubx64.efi": debs / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+            "EFI/debian/grub.cfg": work / "grub.cfg"}
 
 
 def build(dest: Path) -> Path:
@@ -105,7 +160,7 @@ def build(dest: Path) -> Path:
     release = sorted(path.name for path in (root / "lib/modules").iterdir() if path.name.startswith("6.1."))[0]
     work = dest.with_suffix(".d")
     shutil.rmtree(work, ignore_errors=True)
-    for name in ("bin", "modules", "proc", "sys", "dev", "www", "sums", "etc/acpi/PWRF"):
+    for name in ("bin", "modules", "proc", "sys", "dev", "www", "sums", "seed", "etc/acpi/PWRF"):
         (work / "root" / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", work / "root/bin/busybox")
     for applet in APPLETS:
@@ -123,14 +178,17 @@ def build(dest: Path) -> Path:
         (work / "root" / path).write_text(text, encoding="ascii")
         (work / "root" / path).chmod(0o755)
     (work / "syslinux.cfg").write_text(BOOT, encoding="ascii")
+    (work / "grub.cfg").write_text(GRUB, encoding="ascii")
     with open(work / "initrd", "wb") as out:
         subprocess.run("find . | cpio -o -H newc --quiet | gzip -1", shell=True, check=True, cwd=work / "root", stdout=out)
     with open(dest, "wb") as out:
         out.truncate(SECTORS * 512)
     env = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
     subprocess.run(["mformat", "-i", dest, "-T", str(SECTORS), "-h", "16", "-s", "63", "::"], check=True, env=env)
-    for source, name in ((root / f"boot/vmlinuz-{release}", "vmlinuz"), (work / "initrd", "initrd"),
-                         (work / "syslinux.cfg", "syslinux.cfg")):
+    subprocess.run(["mmd", "-i", dest, "::EFI", "::EFI/BOOT", "::EFI/debian"], check=True, env=env)
+    files = {"vmlinuz": root / f"boot/vmlinuz-{release}", "initrd": work / "initrd", "syslinux.cfg": work / "syslinux.cfg",
+             **signed(work)}
+    for name, source in files.items():
         subprocess.run(["mcopy", "-i", dest, source, f"::{name}"], check=True, env=env)
     subprocess.run(["syslinux", "--install", dest], check=True, env=env)
     shutil.rmtree(work)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import firmware
 import guest
 import media
 from labtest import REPO, Lab
@@ -71,6 +72,11 @@ def bad_input():
             ("vm create ../a --memory 1GiB", 2, "no name"),
             ("vm create a --memory 1GiB --vcpus 0", 2, "1 to 128 vCPUs"),
             ("vm create a --memory 1GiB --vcpus x", 2, "number"),
+            ("vm create a --memory 1GiB --firmware coreboot", 2, "bios, uefi or uefi-secure"),
+            ("vm create a --memory 1GiB --tpm 1.2", 2, "--tpm is on or off"),
+            ("vm create a --memory 1GiB --user-data /etc/hostname", 2, "#cloud-config"),
+            ("vm create a --memory 1GiB --user-data /root/none", 2, "cannot be read"),
+            ("vm create a --memory 1GiB --network-config /etc/hostname", 2, "user data"),
             ("vm create a --memory 1GiB --cpu best", 2, "host or baseline"),
             ("vm create a --memory 1GiB --priority 12", 2, "0 to 11"),
             ("vm create a --memory 1GiB --disks 1000", 2, "multiple of 1 MiB"),
@@ -136,15 +142,21 @@ def beats(boots: int = 0):
         ASKED[0], f"curl -sS -m 5 http://{guest.ADDRESS}/beat"))
 
 
+def begin(name: str, more: str = ""):
+    """Where that takes longer than a command waits, which it says, it is waited for."""
+    lab.run(1, f"scalectl vm start {name} {more} || test $? = 7")
+    wait_until(f"{name} runs", lambda: ask(lab, 1, f"vm show {name}")["state"] == "running")
+
+
 def runs():
-    lab.run(1, "scalectl vm create g --memory 128MiB --disks vsd:system,64MiB --cdroms '' --nics lan --prefer n2 --apart pair --tags web --description 'a <guest>'")
+    lab.run(1, "scalectl vm create g --memory 128MiB --screen off --disks vsd:system,64MiB --cdroms '' --nics lan --prefer n2 --apart pair --tags web --description 'a <guest>'")
     lab.fails(1, "scalectl vm create g --memory 128MiB", 5, "exists")
     lab.fails(1, "scalectl vm list --state going", 2, "no state")
     lab.fails(1, "scalectl vm list --node n9", 4, "no node")
     for words, found in (("--text '<GUEST> '", 0), ("--text '<GUEST>'", 1), ("--tags web --state off", 1), ("--tags we", 0),
                          ("--node n2", 0)):
         assert len(ask(lab, 1, f"vm list {words}")["vms"]) == found, words
-    lab.run(1, "scalectl vm start g")
+    begin("g")
     assert state()["state"] == "running" and state()["node"] == 2, state()
     beats(1)
     lab.fails(1, "scalectl vm start g", 5, "is running already")
@@ -339,13 +351,97 @@ def machine_comes_back():
     back = ask(lab, 1, "vm show back")
     assert [one["vsd"] for one in back["disks"]] == ["back-0", "back-1"] and len(back["cdroms"]) == 1, back
     assert back["uuid"] != state()["uuid"], "two machines with one UUID"
-    lab.run(1, f"scalectl vm start back --node n{others(state()['node'])}")
+    begin("back", f"--node n{others(state()['node'])}")
     node = ask(lab, 1, "vm show back")["node"]
     wait_until("it boots", lambda: guest.sight(lab, node, vsd("back-1")).boot == was + 1)
     lab.run(1, "scalectl vm stop back")
     wait_until("its disks are closed", lambda: not ask(lab, 1, "vsd show back-1")["open"])
     lab.run(1, "scalectl vm delete back --yes")
     assert not ask(lab, 1, "medium list")["media"], "what was made for it is left"
+
+
+def firmware_says(boots: int, resets: int, name: str = "u") -> int:
+    """How often it has begun, and how often its TPM was; the node that runs it."""
+    now = wait_until(f"{name} runs", lambda: (now := ask(lab, 1, f"vm show {name}"))["state"] == "running" and now)
+    wait_until(f"its firmware has begun {boots} times, its TPM {resets}", lambda: lab.run(
+        now["node"], f"dd if={vsd(name + '-uefi')} bs=1 skip={firmware.SAYS_AT} count=2 status=none | od -An -tu1"
+    ).split() == [str(boots), str(resets)])
+    return now["node"]
+
+
+def is_told(node: int, words: str):
+    """What cloud-init would find in the guest."""
+    lab.run(node, f"test $(blkid -o value -s LABEL {vsd('u-seed')}) = cidata && grep -aq '#cloud-config {words}' {vsd('u-seed')}")
+
+
+def is_closed(name: str):
+    wait_until("all that it has is closed", lambda: not any(
+        one["open"] for one in ask(lab, 1, "vsd list")["vsds"] if one["name"].startswith(f"{name}-")))
+
+
+def machine_has_uefi():
+    """A TPM and cloud-init, too, and a move to another node, which is none to its firmware."""
+    for node in (1, 2, 3):
+        code = firmware.build(REPO / "build/check/firmware.fd", int(lab.run(node, f"stat -c %s {firmware.CODE}")))
+        lab.lab("put", node, code, "--to", firmware.CODE)
+    lab.run(1, "echo '#cloud-config first' > /root/user-data")
+    lab.run(1, "scalectl vm clone g u --memory 64MiB --nics '' --firmware uefi --tpm on --user-data /root/user-data")
+    lab.fails(1, "scalectl vsd resize u-uefi 2MiB", 5, "size")
+    was = others(state()["node"])
+    begin("u", f"--node n{was}")
+    lab.fails(1, "scalectl vm edit u --tpm off", 5, "while it is off")
+    assert firmware_says(1, 1) == was
+    assert not [one for one in ask(lab, was, "cluster status")["conditions"] if "VM u" in json.dumps(one)]
+    is_told(was, "first")
+    to = others(was, state()["node"])
+    lab.run(1, f"scalectl vm migrate u --node n{to} || test $? = 7")
+    wait_until("it has moved", lambda: ask(lab, 1, "vm show u")["state"] == "running")
+    assert firmware_says(1, 1) == to
+    wait_until("nothing of its TPM is left", lambda: not lab.run(was, "ls /run/scribe-tpm; pgrep swtpm || true").split())
+
+
+def machine_keeps_what_it_knows():
+    """QEMU is killed, it is stopped, changed and cloned: what its firmware and its TPM knew is there, or is another's."""
+    node = ask(lab, 1, "vm show u")["node"]
+    lab.run(node, "pkill -9 -f guest=u,")
+    firmware_says(2, 2)
+    lab.run(1, "scalectl vm stop u && echo '#cloud-config second' > /root/user-data")
+    is_closed("u")
+    lab.run(1, "scalectl vm edit u --user-data /root/user-data && scalectl vm snapshot u@s")
+    begin("u", f"--node n{others(ask(lab, 1, 'vm show g')['node'], node)}")
+    is_told(firmware_says(3, 3), "second")
+    lab.run(1, "scalectl vm stop u && scalectl vm clone u@s c")
+    begin("c")
+    firmware_says(3, 1, "c")
+    lab.run(1, "scalectl vm stop c")
+    is_closed("c")
+    is_closed("u")
+    lab.run(1, "scalectl vm delete c --yes && scalectl vm edit u --tpm off --firmware bios --user-data ''")
+    assert not any(one["name"] in ("u-uefi", "u-tpm", "u-seed", "c-tpm") for one in ask(lab, 1, "vsd list")["vsds"])
+    lab.run(1, "scalectl vm forget u@s --yes && scalectl vm delete u --yes")
+
+
+def is_seen():
+    """Its serial console, and the screen of one that has one, from the node that runs it and from another."""
+    node = state()["node"]
+    lab.fails(1, "scalectl vm screen g", 5, "no screen")
+    # It needs nothing to have one.
+    lab.run(1, "scalectl vm create s --memory 16MiB")
+    begin("s", f"--node n{node}")
+    for at in (node, others(node)):
+        asked = ask(lab, at, "vm screen s")
+        assert asked["node"] == node, asked
+        greeting = ("import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(60); s.connect(sys.argv[1]); "
+                    "print(s.recv(12).decode())")
+        assert lab.run(at, f'python3 -c "{greeting}" {asked["socket"]}').startswith("RFB 003.")
+        # What is typed there comes back from the guest's terminal.
+        lab.run(at, "rm -f /root/console; (for i in $(seq 60); do echo hello-$i; sleep 1; done) | "
+                    "timeout 60 script -qfc 'scalectl vm console g' /root/console > /dev/null & "
+                    "for i in $(seq 60); do grep -q 'Connected to domain' /root/console && "
+                    "test $(grep -ac hello- /root/console) -gt 2 && exit 0; sleep 1; done; cat /root/console; exit 1")
+    lab.run(1, "scalectl vm stop s && scalectl vm delete s --yes")
+    lab.fails(1, "scalectl vm screen nobody", 4, "no VM named nobody")
+    lab.fails(1, "scalectl vm console nobody", 4, "no VM named nobody")
 
 
 def answers(node: int, via: str = "", seconds: int = 5) -> bool:
@@ -432,7 +528,7 @@ def snapshots():
     assert mac != state()["nics"][0]["mac"], "two machines with one MAC"
     lab.run(1, "scalectl vm edit copy --nics ''")
     # Its guest goes on counting where the other was.
-    lab.run(1, "scalectl vm start copy --node n3")
+    begin("copy", "--node n3")
     wait_until("the clone boots", lambda: guest.sight(lab, 3, vsd("copy-1")).boot == BOOTS[0] + 1)
     beats()
     lab.run(1, "scalectl vm stop copy")
@@ -696,7 +792,7 @@ def ends():
     lab.run(1, "scalectl vm import-xml /root/g.xml")
     for what in ("uuid", "memory_mib", "nics", "disks", "machine", "cpu", "description"):
         assert state()[what] == was[what], (what, was, state())
-    lab.run(1, "scalectl vm start g")
+    begin("g")
     beats(1)
     lab.run(1, "scalectl vm stop g")
     lab.run(1, "scalectl vm edit g --memory 160MiB --name h --tags ''")
@@ -720,6 +816,7 @@ def main():
     lab.case("it is paused, and goes on", paused)
     lab.case("it is asked to begin anew, and does", begins_anew, "reboot", slow=True)
     lab.case("it is reset", begins_anew, "reset", slow=True)
+    lab.case("its screen and its console are seen from any node", is_seen)
     lab.case("its disk grows while it runs, and the guest sees that", disk_grows)
     lab.case("another disk is plugged in while it runs, limited, and taken out", disks_change)
     lab.case("its network changes while it runs: cable, VLAN, another interface", network_changes, slow=True)
@@ -731,6 +828,8 @@ def main():
     lab.case("it is in the guest's drive, is taken out, and exchanged", media_are_in_drives)
     lab.case("disks are made of images of all kinds; hostile ones are refused", disks_are_imported)
     lab.case("it is exported while it runs, and comes back as another machine", machine_comes_back, slow=True)
+    lab.case("another machine has UEFI, a TPM and cloud-init, and moves", machine_has_uefi, slow=True)
+    lab.case("what its firmware and its TPM know is kept; a clone has a TPM of its own", machine_keeps_what_it_knows, slow=True)
     lab.case("it moves to other nodes while it runs, and writes", moves)
     lab.case("it is on its way when that is cancelled, or fails: it goes on where it was", move_fails)
     lab.case("it is on its way when whoever carries it is killed at the other end, or all of that: it goes on",

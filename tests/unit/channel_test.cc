@@ -131,6 +131,23 @@ TEST_F(Tunnels, EachConnectionLeadsToTheOtherEnd) {
   EXPECT_FALSE(std::filesystem::exists(path())) << "the socket goes with it";
 }
 
+TEST_F(Tunnels, OneIsIdleWhenNobodyIsThereAnyMore) {
+  const Pair far;
+  Tunnel tunnel(path(), [&] { return core::Result<int>(::dup(far.ends[1])); });
+  ASSERT_TRUE(tunnel.listen());
+  EXPECT_TRUE(tunnel.idle());
+  const int fd = host::connect_local(path()).value();
+  write_all(fd, "x");
+  char got = 0;
+  ASSERT_EQ(::read(far.ends[0], &got, 1), 1);
+  EXPECT_FALSE(tunnel.idle());
+  ::close(fd);
+  ::shutdown(far.ends[0], SHUT_RDWR);
+  while (!tunnel.idle()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ::close(far.ends[0]);
+  ::close(far.ends[1]);
+}
+
 TEST_F(Tunnels, WhereTheOtherEndCannotBeReachedAConnectionEnds) {
   Tunnel tunnel(path(), [&] { return host::connect_local(path() + "-nobody"); });
   ASSERT_TRUE(tunnel.listen());

@@ -99,6 +99,17 @@ TEST_F(Events, SecretsAndWhatGoesOnAllTheTimeAreNotThere) {
   EXPECT_EQ(all().front().details, "");
 }
 
+TEST_F(Events, WhatAGuestIsGivenIsNotThere) {
+  leader
+      .say({{"op", "vm_edit"},
+            {"vm", create("a")},
+            {"user_data", "#cloud-config\npassword: secret\n"},
+            {"by", "somebody"}},
+           2)
+      .value();
+  EXPECT_EQ(all().front().details, "user_data=(31 bytes)");
+}
+
 TEST_F(Events, WhatIsTriedAgainAndAgainIsNotThere) {
   leader
       .say({{"op", "capacity"},

@@ -11,6 +11,7 @@
 
 #include "media/convert.h"
 #include "media/device.h"
+#include "media/machine.h"
 
 namespace {
 
@@ -325,6 +326,69 @@ TEST(Devices, AreWrittenInWholeSectorsAndReadToTheirEnd) {
   media::Device none;
   std::filesystem::remove(path);
   EXPECT_EQ(none.open(testing::TempDir() + "/nothing", false).error().code, Code::storage);
+}
+
+// Where it is built, as above.
+std::string device_of(const char* name, size_t bytes) {
+  std::string path = std::filesystem::current_path() / name;
+  std::ofstream(path) << std::string(bytes, '\0');
+  return path;
+}
+
+std::string contents_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST(AFlash, GetsItsVariablesOnceAndAnewWhereItGotHalfOfThem) {
+  std::string variables(16384, 'v');
+  variables.replace(40, 4, "_FVH");
+  const std::string path = testing::TempDir() + "/variables";
+  std::ofstream(path) << variables;
+  const std::string device = device_of("image_test.flash", variables.size());
+  media::prepare_flash(device, path).value();
+  EXPECT_EQ(contents_of(device), variables);
+  // What a guest has written stays.
+  std::string written = variables;
+  written.replace(9000, 5, "mine!");
+  std::ofstream(device) << written;
+  media::prepare_flash(device, path).value();
+  EXPECT_EQ(contents_of(device), written);
+  // A node that died on its way to the header has not begun.
+  std::ofstream(device) << std::string(4096, '\0') + variables.substr(4096, 100) +
+                               std::string(variables.size() - 4196, '\0');
+  media::prepare_flash(device, path).value();
+  EXPECT_EQ(contents_of(device), variables);
+  std::filesystem::remove(device);
+}
+
+TEST(AFlash, OfAnotherLengthOrFromWhatIsNoFirmwareIsRefused) {
+  const std::string device = device_of("image_test.flash", 16384);
+  const std::string path = testing::TempDir() + "/variables";
+  std::string variables(8192, 'v');
+  std::ofstream(path) << variables;
+  EXPECT_EQ(media::prepare_flash(device, path).error().code, Code::storage);
+  variables.replace(40, 4, "_FVH");
+  std::ofstream(path) << variables;
+  EXPECT_EQ(media::prepare_flash(device, path).error().code, Code::storage) << "too short";
+  EXPECT_EQ(media::prepare_flash(device, path + ".none").error().code, Code::storage);
+  EXPECT_EQ(contents_of(device), std::string(16384, '\0'));
+  std::filesystem::remove(device);
+}
+
+TEST(ASeed, HasWhatCloudInitReads) {
+  const std::string device = device_of("image_test.seed", 1 << 20);
+  media::prepare_seed(device, {"an-id", "mail", "#cloud-config\nx: 1\n", "version: 2\n"}).value();
+  const std::string image = contents_of(device);
+  EXPECT_EQ(image.size(), size_t{1} << 20);
+  // The volume's label, in the first of ISO 9660's descriptors.
+  EXPECT_EQ(image.substr(32768 + 40, 8), "cidata  ");
+  for (const char* text : {"instance-id: an-id\nlocal-hostname: mail\n", "#cloud-config\nx: 1\n",
+                           "version: 2\n", "network-config", "user-data", "meta-data"})
+    EXPECT_NE(image.find(text), std::string::npos) << text;
+  media::prepare_seed(device, {"another", "mail", "#!/bin/sh\n", ""}).value();
+  EXPECT_EQ(contents_of(device).find("network-config"), std::string::npos);
+  std::filesystem::remove(device);
 }
 
 }  // namespace

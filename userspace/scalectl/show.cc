@@ -438,8 +438,10 @@ std::string show_vm(const json::object& o) {
   if (number(o, "preferred_node") != 0) out += "prefers node " + count(o, "preferred_node") + "\n";
   for (const char* group : {"apart", "together"})
     if (!text(o, group).empty()) out += std::string(group) + ": " + text(o, group) + "\n";
-  out += text(o, "machine") + ", CPU " + text(o, "cpu") + ", priority " + count(o, "priority") +
-         ", UUID " + text(o, "uuid") + "\n";
+  out += text(o, "machine") + ", " + text(o, "firmware") + (o.at("tpm").as_bool() ? ", TPM" : "") +
+         (o.at("screen").as_bool() ? "" : ", no screen") +
+         (o.at("cloud_init").as_bool() ? ", cloud-init" : "") + ", CPU " + text(o, "cpu") +
+         ", priority " + count(o, "priority") + ", UUID " + text(o, "uuid") + "\n";
   if (o.contains("task") && number(o, "task") != 0) out += "task " + count(o, "task") + "\n";
   return out;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <fstream>
 
+#include "console.h"
 #include "device_commands.h"
 #include "show.h"
 #include "words.h"
@@ -17,14 +18,14 @@ uint64_t memory_of(const std::string& word) {
   return bytes / kMib;
 }
 
-// A domain's XML, which is never as large as that.
-std::string file_of(const std::string& path) {
+// A text that is never as large as that.
+std::string file_of(const std::string& path, const char* what) {
   constexpr size_t kMost = size_t{1} << 20;
   std::ifstream in(path, std::ios::binary);
   std::string out(kMost, '\0');
   in.read(out.data(), static_cast<std::streamsize>(out.size()));
   out.resize(static_cast<size_t>(in.gcount()));
-  if (!in.eof() || out.empty()) throw UsageError{path + " cannot be read, or is no domain's XML"};
+  if (!in.eof() || out.empty()) throw UsageError{path + " cannot be read, or is no " + what};
   return out;
 }
 
@@ -41,7 +42,12 @@ std::vector<Option> fields(bool create) {
       {"tags", "TAG[,TAG...]", "for people, to find it by"},
       {"nics", "PLACE[,PLACE...]",
        "network interfaces, each at lan, vlan:NUMBER or a bridge of the nodes; '': none"},
-      {"nic-model", "virtio|e1000e", "of these; default: virtio"}};
+      {"nic-model", "virtio|e1000e", "of these; default: virtio"},
+      {"firmware", "bios|uefi|uefi-secure", "uefi-secure: with Secure Boot; default: bios"},
+      {"tpm", "on|off", "a TPM 2.0 of its own; default: off"},
+      {"screen", "on|off", "off: it has a serial console alone; default: on"},
+      {"user-data", "FILE", "what cloud-init is given in the guest; '': nothing"},
+      {"network-config", "FILE", "the network's part of that; '': the guest's own way"}};
   if (!create) out.insert(out.begin(), {"name", "NAME", "another name"});
   out.push_back({"template", "on|off", "on: it is not started, others are cloned from it"});
   return out;
@@ -49,11 +55,18 @@ std::vector<Option> fields(bool create) {
 
 json::object fields_body(const Words& w) {
   json::object body;
-  take(body, w, {"name", "cpu", "description", "apart", "together"});
-  if (w.has("template")) {
-    const std::string& is = w.options.at("template");
-    if (is != "on" && is != "off") throw UsageError{"--template is on or off"};
-    body["template"] = is == "on";
+  take(body, w, {"name", "cpu", "description", "apart", "together", "firmware"});
+  for (const char* name : {"template", "tpm", "screen"}) {
+    if (!w.has(name)) continue;
+    const std::string& is = w.options.at(name);
+    if (is != "on" && is != "off") throw UsageError{"--" + std::string(name) + " is on or off"};
+    body[name] = is == "on";
+  }
+  for (const auto& [option, field] :
+       {std::pair{"user-data", "user_data"}, std::pair{"network-config", "network_config"}}) {
+    if (!w.has(option)) continue;
+    const std::string& path = w.options.at(option);
+    body[field] = path.empty() ? "" : file_of(path, "text");
   }
   if (w.has("prefer")) body["preferred_node"] = w.options.at("prefer");
   if (w.has("memory")) body["memory_mib"] = memory_of(w.options.at("memory"));
@@ -226,6 +239,28 @@ std::vector<Command> vm_commands() {
        [](const Words& w) { return action("resume", w); },
        show_vm},
       {"vm",
+       "console",
+       {"NAME"},
+       {},
+       "the guest's serial console; ^] ends it",
+       "scalectl vm console mail",
+       {},
+       [](const json::object&) { return std::string(); },
+       {},
+       serial_console},
+      {"vm",
+       "screen",
+       {"NAME"},
+       {},
+       "where a VNC viewer finds the guest's screen, with its keyboard and mouse",
+       "scalectl vm screen mail",
+       [](const Words& w) {
+         return Call{"POST",
+                     kRoot + ("vm/" + path_word(w.arguments[0]) + "/console"),
+                     {{"kind", "screen"}}};
+       },
+       show_screen},
+      {"vm",
        "stats",
        {"NAME"},
        {},
@@ -248,7 +283,9 @@ std::vector<Command> vm_commands() {
        "make a virtual machine of a libvirt domain, whose disks are virtual disks by their devices",
        "scalectl vm import-xml mail.xml",
        [](const Words& w) {
-         Call call{"POST", std::string(kRoot) + "vm_import", {{"xml", file_of(w.arguments[0])}}};
+         Call call{"POST",
+                   std::string(kRoot) + "vm_import",
+                   {{"xml", file_of(w.arguments[0], "domain's XML")}}};
          take(call.body, w, {"name"});
          return call;
        },

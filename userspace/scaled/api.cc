@@ -153,6 +153,8 @@ Outcome serve_peer(Call& call, const std::vector<std::string>& path, NodeId peer
   if (what == "go_on") return serve_go_on(call);
   if (what == "backplane") return serve_backplane(call, peer);
   if (what == "restart") return serve_restart(call);
+  if (what == "tpm") return serve_tpm(call);
+  if (what == "screen") return serve_screen(call, peer);
   if (what == "stats") return serve_stats(call);
   if (what == "progress") return serve_progress(call);
   if (what == "libvirt") return serve_libvirt(call, peer);
@@ -226,6 +228,7 @@ Outcome serve_rest(Call& call, const std::string& method, const std::vector<std:
   if (key == "POST vm_import") return import_vm(call);
   if (key == "POST vm/*/reboot") return restart_vm(call, name, "reboot");
   if (key == "POST vm/*/reset") return restart_vm(call, name, "reset");
+  if (key == "POST vm/*/console") return console_of_vm(call, name);
   if (key == "POST vm/*/migrate") return migrate_vm(call, name);
   if (key == "DELETE vm/*/migrate") return cancel_migration(call, name);
   if (key == "GET vm_snapshot") return list_vm_snapshots(call);

@@ -37,6 +37,7 @@ Outcome vm_snapshots_json(Call& call, uint64_t only) {
                                  [&](const meta::Vm& of) { return of.id == one.was.id; });
     json::array disks;
     for (const auto& disk : one.disks) {
+      if (!disk.of_guest()) continue;
       auto label = call.cluster().label(disk.snapshot);
       if (!label) return label.error();
       disks.push_back(json::value(*label));
@@ -59,6 +60,7 @@ Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, json::object what) {
   if (vm.disks.empty()) return Error{Code::invalid, "VM " + vm.name + " has no disks"};
   std::vector<std::string> names;
   for (const meta::VmDisk& disk : vm.disks) {
+    if (disk.slot == meta::kSeedSlot) continue;  // it is made anew at each start
     const auto vsd = call.cluster().vsd(disk.vsd);
     if (!vsd) return vsd.error();
     if (*vsd) names.push_back((*vsd)->name);
@@ -79,6 +81,7 @@ Outcome export_vm_snapshot(Call& call, const std::string& label) {
   json::array snapshots;
   std::vector<vm::DomainDisk> disks;
   for (const auto& disk : snapshot->disks) {
+    if (!disk.of_guest()) continue;
     const std::string number = std::to_string(disks.size());
     const auto of = call.cluster().label(disk.snapshot);
     if (!of) return of.error();

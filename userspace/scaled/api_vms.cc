@@ -11,6 +11,7 @@
 #include "vm/domain.h"
 #include "vm/import.h"
 #include "vm/search.h"
+#include "vm_machine.h"
 
 namespace scaled {
 
@@ -42,7 +43,7 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds,
   json::array disks;
   for (const meta::VmDisk& disk : vm.disks)
     for (const meta::Vsd& vsd : vsds)
-      if (vsd.id == disk.vsd)
+      if (disk.of_guest() && vsd.id == disk.vsd)
         disks.push_back(json::object{{"disk", disk.slot},
                                      {"vsd", vsd.name},
                                      {"size_bytes", vsd.sectors * kSectorBytes},
@@ -77,6 +78,11 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds,
           {"memory_mib", vm.memory_mib},
           {"machine", vm.machine},
           {"cpu", vm.cpu},
+          {"firmware", vm.firmware},
+          {"tpm", vm.tpm},
+          {"screen", vm.screen},
+          {"cloud_init", std::any_of(vm.disks.begin(), vm.disks.end(),
+                                     [](const auto& one) { return one.slot == meta::kSeedSlot; })},
           {"priority", vm.priority},
           {"preferred_node", vm.preferred.value},
           {"apart", vm.apart},
@@ -108,7 +114,8 @@ void add_progress(Call& call, const meta::Vm& vm, json::object& shown) {
 json::object take_fields(Call& call, Fields& fields, bool create) {
   json::object out;
   const json::object& body = call.body();
-  for (const char* name : {"name", "description", "cpu", "apart", "together"})
+  for (const char* name : {"name", "description", "cpu", "apart", "together", "firmware",
+                           "user_data", "network_config"})
     if (body.contains(name) || (create && std::string(name) == "name"))
       out[name] = fields.text(name);
   for (const char* name : {"vcpus", "memory_mib", "priority"})
@@ -120,7 +127,8 @@ json::object take_fields(Call& call, Fields& fields, bool create) {
     out["tags"] = tags->is_array() && tags->as_array().empty()
                       ? (fields.skip("tags"), json::array{})
                       : json::value_from(fields.texts("tags")).as_array();
-  if (body.contains("template")) out["template"] = fields.flag("template", false);
+  for (const char* name : {"template", "tpm", "screen"})
+    if (body.contains(name)) out[name] = fields.flag(name, false);
   return out;
 }
 
@@ -276,7 +284,9 @@ Outcome export_vm(Call& call, const std::string& name) {
   std::string lan_bridge = net::kLanBridge;
   for (const meta::Capacity& one : *capacities)
     if (one.node == vm->node && !one.lan_bridge.empty()) lan_bridge = one.lan_bridge;
-  return json::object{{"xml", vm::domain_xml(*vm, *disks, lan_bridge, *cdroms)}};
+  const auto machine = domain_machine(cluster, *vm);
+  if (!machine) return machine.error();
+  return json::object{{"xml", vm::domain_xml(*vm, *disks, lan_bridge, *cdroms, *machine)}};
 }
 
 // From a domain of libvirt's. Its UUID stays where that is free, so do the MACs.
@@ -330,6 +340,9 @@ Outcome import_vm(Call& call) {
                     {"vcpus", vm.vcpus},
                     {"memory_mib", vm.memory_mib},
                     {"cpu", vm.cpu},
+                    {"firmware", vm.firmware},
+                    {"tpm", vm.tpm},
+                    {"screen", vm.screen},
                     {"priority", kDefaultPriority},
                     {"disks", std::move(disks)},
                     {"nics", std::move(nics)},
@@ -407,6 +420,45 @@ Outcome serve_restart(Call& call) {
   CORE_TRY(restart_here(call, json::value_to<std::string>(asked.at("uuid")),
                         asked.at("run").to_number<uint64_t>(),
                         json::value_to<std::string>(asked.at("how"))));
+  return json::object{};
+}
+
+// Who asks is another node, for somebody who is at its screen.
+Outcome serve_screen(Call& call, core::NodeId peer) {
+  const auto socket = screen_of(json::value_to<std::string>(call.body().at("uuid")),
+                                call.body().at("run").to_number<uint64_t>());
+  if (!socket) return socket.error();
+  return call.member().peers().admit_to(peer, *socket);
+}
+
+// A local socket that leads to its node's libvirt, or to its screen, for whoever is at this node.
+Outcome console_of_vm(Call& call, const std::string& name) {
+  const auto vm = find_vm(call, name);
+  if (!vm) return vm.error();
+  Fields fields = call.fields();
+  const std::string kind = fields.text("kind", "serial");
+  CORE_TRY(fields.check());
+  if (kind != "serial" && kind != "screen")
+    return Error{Code::invalid, "'" + kind + "' is no kind of console: serial or screen"};
+  if (vm->state != "running" && vm->state != "paused")
+    return Error{Code::conflict, "VM " + name + " is " + vm->state + "; it has no console now"};
+  if (kind == "screen" && !vm->screen)
+    return Error{Code::conflict, "VM " + name + " has no screen: scalectl vm edit " + name +
+                                     " --screen on, while it is off"};
+  Vms* const vms = call.member().vms();
+  if (vms == nullptr) return Error{Code::conflict, "this node's daemon has just begun; try again"};
+  const auto path = vms->console(*vm, kind == "screen");
+  if (!path) return path.error();
+  return json::object{{"vm", name},
+                      {"uuid", vm->uuid},
+                      {"node", vm->node.value},
+                      {"kind", kind},
+                      {"socket", *path}};
+}
+
+// Of a VM that is to arrive here.
+Outcome serve_tpm(Call& call) {
+  CORE_TRY(start_tpm(json::value_to<std::string>(call.body().at("vsd"))));
   return json::object{};
 }
 

@@ -375,11 +375,12 @@ void Agent::keep_device(meta::Cluster& cluster, const meta::Opened& row) {
   }
   Result<void> done;
   const auto label = cluster.device_label(**vsd);
-  if (!label) return;
+  const auto sectors = cluster.device_sectors(**vsd);
+  if (!label || !sectors) return;
   if (!*device)
-    done = host::create_device(row.vsd, *label, (*vsd)->sectors, static_cast<bool>((*vsd)->view));
-  else if ((*device)->sectors < (*vsd)->sectors)
-    done = host::resize_device(row.vsd, (*vsd)->sectors);
+    done = host::create_device(row.vsd, *label, *sectors, static_cast<bool>((*vsd)->view));
+  else if ((*device)->sectors < *sectors)
+    done = host::resize_device(row.vsd, *sectors);
   const std::string state = done ? "open" : "failed";
   const std::string error = done ? "" : done.error().text;
   // An error of "open" is why it could not be closed; it stays for whoever asked.

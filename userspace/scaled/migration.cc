@@ -12,13 +12,15 @@ namespace scaled {
 using core::Result;
 
 Migration::Migration(const meta::Vm& vm, std::string lan_bridge, std::string tunnel_path,
-                     host::Tunnel::Connect connect, std::function<void()> ended)
+                     std::function<core::Result<void>()> prepare, host::Tunnel::Connect connect,
+                     std::function<void()> ended)
     : name_(vm.name),
       uuid_(vm.uuid),
       run_(vm.runs),
       nics_(vm.nics),
       lan_bridge_(std::move(lan_bridge)),
       tunnel_path_(std::move(tunnel_path)),
+      prepare_(std::move(prepare)),
       tunnel_(tunnel_path_, std::move(connect)),
       thread_([this, ended = std::move(ended)] {
         auto done = move();
@@ -46,6 +48,7 @@ Result<void> Migration::move() {
   if (!run) return run.error();
   const auto there = vm::with_bridges(*run, nics_, lan_bridge_);
   if (!there) return there.error();
+  CORE_TRY(prepare_());
   spdlog::info("VM {}: moves, as run {}", name_, run_);
   return (*hypervisor)->migrate(uuid_, "qemu+unix:///system?socket=" + tunnel_path_, *there);
 }

@@ -18,9 +18,11 @@ namespace scaled {
 class Migration {
  public:
   /// `tunnel_path`: a local socket, for as long as this lives, that leads to that node's libvirt.
-  /// `lan_bridge`: what guests on the LAN are at there. `ended` is called from the thread.
+  /// `lan_bridge`: what guests on the LAN are at there. `prepare` is called from the thread before
+  /// its domain goes there, `ended` in the end.
   Migration(const meta::Vm& vm, std::string lan_bridge, std::string tunnel_path,
-            host::Tunnel::Connect connect, std::function<void()> ended);
+            std::function<core::Result<void>()> prepare, host::Tunnel::Connect connect,
+            std::function<void()> ended);
   /// Waits until it has ended.
   ~Migration();
   Migration(const Migration&) = delete;
@@ -39,6 +41,7 @@ class Migration {
   const std::vector<meta::VmNic> nics_;
   const std::string lan_bridge_;
   const std::string tunnel_path_;
+  const std::function<core::Result<void>()> prepare_;
   host::Tunnel tunnel_;
   mutable std::mutex mutex_;
   std::optional<core::Result<void>> result_;

@@ -24,6 +24,7 @@ namespace {
 
 constexpr milliseconds kForwardTimeout{15'000};
 constexpr milliseconds kAdmitTimeout{5'000};
+constexpr milliseconds kScreenTimeout{10'000};  // libvirt is asked
 constexpr milliseconds kCopyTimeout{300'000};
 constexpr seconds kTokenLife{30};
 constexpr seconds kGreetingTimeout{10};
@@ -198,11 +199,19 @@ Result<void> Peers::listen() {
 }
 
 json::object Peers::admit(NodeId node, uint64_t life) {
-  return admit({node, life, false, steady_clock::now() + kTokenLife});
+  return admit({node, life, false, nullptr, steady_clock::now() + kTokenLife});
 }
 
 json::object Peers::admit_libvirt(NodeId node) {
-  return admit({node, 0, true, steady_clock::now() + kTokenLife});
+  return admit({node, 0, true, nullptr, steady_clock::now() + kTokenLife});
+}
+
+json::object Peers::admit_to(NodeId node, int socket) {
+  const std::shared_ptr<const int> owned(new int(socket), [](const int* fd) {
+    ::close(*fd);
+    delete fd;
+  });
+  return admit({node, 0, false, owned, steady_clock::now() + kTokenLife});
 }
 
 json::object Peers::admit(const Admitted& who) {
@@ -260,8 +269,8 @@ void Peers::accept_one(control::Kernel& kernel, int fd) {
     return;
   }
   prepare(fd);
-  if (who.libvirt) {
-    accept_libvirt(fd);
+  if (who.libvirt || who.socket) {
+    pass_on(fd, who.libvirt ? host::connect_local(kLibvirt) : Result<int>(::dup(*who.socket)));
     return;
   }
   if (auto done = kernel.set_peer(who.node, who.life); !done) {
@@ -276,28 +285,33 @@ void Peers::accept_one(control::Kernel& kernel, int fd) {
     spdlog::warn("backplane: node {}: {}", who.node.value, done.error().text);
 }
 
-void Peers::accept_libvirt(int fd) {
-  auto libvirt = host::connect_local(kLibvirt);
-  if (!libvirt) {
-    spdlog::warn("{}", libvirt.error().text);
-    return;
-  }
+void Peers::pass_on(int fd, const Result<int>& to) {
+  if (!to) spdlog::warn("{}", to.error().text);
+  if (!to || *to < 0) return;
   // Its machine may end without a word.
   setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &kSilentMs, sizeof(kSilentMs));
   const int own = ::dup(fd);
   if (own < 0 || ::send(fd, "+", 1, MSG_NOSIGNAL) != 1) {
-    ::close(*libvirt);
+    ::close(*to);
     if (own >= 0) ::close(own);
     return;
   }
   const std::lock_guard lock(mutex_);
-  channels_.emplace_back(own, *libvirt);
+  channels_.emplace_back(own, *to);
 }
 
 Result<int> Peers::connect_libvirt(NodeId node) {
   auto admitted = call(node, "/peer/libvirt", {}, kAdmitTimeout);
   // A connection that was kept breaks where that daemon was restarted; a token more does no harm.
   if (!admitted) admitted = call(node, "/peer/libvirt", {}, kAdmitTimeout);
+  if (!admitted) return admitted.error();
+  auto socket = greet(node, *admitted);
+  if (socket) setsockopt(*socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &kSilentMs, sizeof(kSilentMs));
+  return socket;
+}
+
+Result<int> Peers::connect_screen(NodeId node, const std::string& uuid, uint64_t run) {
+  const auto admitted = call(node, "/peer/screen", {{"uuid", uuid}, {"run", run}}, kScreenTimeout);
   if (!admitted) return admitted.error();
   auto socket = greet(node, *admitted);
   if (socket) setsockopt(*socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &kSilentMs, sizeof(kSilentMs));

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <list>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -55,24 +56,29 @@ class Peers {
   boost::json::object admit(core::NodeId node, uint64_t life);
   /// Answers a peer whose libvirt wants to connect to ours: {"token"}.
   boost::json::object admit_libvirt(core::NodeId node);
+  /// Answers a peer that is to be connected to a socket, which is given away: {"token"}.
+  boost::json::object admit_to(core::NodeId node, int socket);
   /// Connects to a peer's kernel and hands the sockets to ours.
   Result<void> connect(control::Kernel& kernel, core::NodeId node, uint64_t life,
                        uint64_t peer_life);
   /// A connection to a peer's libvirt, as a socket that the caller closes.
   Result<int> connect_libvirt(core::NodeId node);
+  /// A connection to the screen of a run of a VM on another node, as a socket likewise.
+  Result<int> connect_screen(core::NodeId node, const std::string& uuid, uint64_t run);
 
  private:
   struct Admitted {
     core::NodeId node;
     uint64_t life = 0;
     bool libvirt = false;
+    std::shared_ptr<const int> socket;  ///< closed with the last of these
     std::chrono::steady_clock::time_point until;
   };
 
   http::Target target(core::NodeId node, const std::string& address) const;
   void accept_loop(const std::stop_token& stop);
   void accept_one(control::Kernel& kernel, int fd);
-  void accept_libvirt(int fd);
+  void pass_on(int fd, const Result<int>& to);
   boost::json::object admit(const Admitted& who);
   /// A connection that the peer has admitted, by the answer to such a call.
   Result<int> greet(core::NodeId node, const boost::json::object& admitted);

@@ -31,7 +31,7 @@ std::string serial_of(const meta::VmDisk& disk) { return "vsd-" + std::to_string
 Result<std::vector<vm::DomainDisk>> domain_disks(meta::Cluster& cluster, const meta::Vm& vm) {
   std::vector<vm::DomainDisk> out;
   for (const meta::VmDisk& disk : vm.disks) {
-    if (disk.leaving) continue;
+    if (disk.leaving || !disk.of_guest()) continue;
     const auto vsd = cluster.vsd(disk.vsd);
     if (!vsd) return vsd.error();
     if (!*vsd) return core::Error{Code::not_found, "a disk is gone"};
@@ -149,7 +149,7 @@ VmDevices::Changed VmDevices::change_disks(Now& now, const std::vector<vm::Domai
   }
   bool grown = changes->empty();
   for (const meta::VmDisk& disk : now.vm.disks) {
-    if (disk.leaving || !changes->empty()) continue;
+    if (disk.leaving || !disk.of_guest() || !changes->empty()) continue;
     const auto done = grow(now, disk, kept);
     if (!done) return done.error();
     grown = grown && *done;

@@ -17,6 +17,7 @@
 #include "policy/hosts.h"
 #include "vm/domain.h"
 #include "vm/nics.h"
+#include "vm_machine.h"
 
 namespace scaled {
 
@@ -40,6 +41,8 @@ constexpr ptrdiff_t kMovesAtOnce = 2;
 constexpr seconds kAskEvery{10};
 // What there was no room for, or did not get through, is tried again.
 constexpr seconds kLeaveEvery{30};
+constexpr seconds kTidyEvery{10};
+constexpr std::chrono::milliseconds kTpmTimeout{30'000};
 constexpr const char* kSocket = "/run/libvirt/libvirt-sock";
 constexpr const char* kKvm = "/dev/kvm";
 constexpr uint64_t kMib = uint64_t{1} << 20;
@@ -87,6 +90,7 @@ std::string reason_of(const std::string& how) {
 Vms::Vms(Member& member)
     : member_(member),
       devices_(member),
+      consoles_(member.paths().socket + ".console-"),
       thread_([this](const std::stop_token& stop) { run(stop); }),
       guard_([this](const std::stop_token& stop) { guard(stop); }) {}
 
@@ -125,6 +129,28 @@ Result<void> Vms::restart(const std::string& uuid, uint64_t run, const std::stri
   if (!of || of->run != run) return core::Error{Code::stale, "it runs elsewhere, or anew"};
   if (member_.expired()) return core::Error{Code::conflict, "its node is cut off from the others"};
   return how == "reset" ? (*opened)->reset(uuid) : (*opened)->reboot(uuid);
+}
+
+Result<int> screen_of(const std::string& uuid, uint64_t run) {
+  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
+  if (!opened) return opened.error();
+  const auto xml = (*opened)->xml(uuid);
+  if (!xml) return xml.error();
+  const auto of = vm::domain_of(*xml);
+  if (!of || of->run != run) return core::Error{Code::stale, "it runs elsewhere, or anew"};
+  return (*opened)->screen(uuid);
+}
+
+Result<std::string> Vms::console(const meta::Vm& vm, bool screen) {
+  const core::NodeId node = vm.node;
+  if (!screen && node == member_.config().node) return std::string(kSocket);
+  return consoles_.open([this, node, uuid = vm.uuid, run = vm.run, screen]() -> Result<int> {
+    auto socket = !screen                         ? member_.peers().connect_libvirt(node)
+                  : node == member_.config().node ? screen_of(uuid, run)
+                                                  : member_.peers().connect_screen(node, uuid, run);
+    if (!socket) spdlog::warn("console of VM {}: {}", uuid, socket.error().text);
+    return socket;
+  });
 }
 
 std::optional<hypervisor::Hypervisor::Progress> Vms::progress(const std::string& uuid) {
@@ -317,6 +343,11 @@ void Vms::serve(const std::vector<meta::Vm>& vms) {
       act(vm, view_of(vm, nullptr, true));
   }
   devices_.forget_but(here);
+  if (Clock::now() < tidy_) return;
+  tidy_ = Clock::now() + kTidyEvery;
+  meta::Cluster cluster(*database_);
+  stop_tpms(cluster, vms, member_.config().node);
+  consoles_.tidy();
 }
 
 vm::View Vms::view_of(const meta::Vm& vm, const Ours* domain, bool known) {
@@ -442,6 +473,9 @@ Result<void> Vms::migrate(const meta::Vm& vm) {
   if (std::count_if(moves_.begin(), moves_.end(),
                     [](const auto& one) { return !one.second->result(); }) >= kMovesAtOnce)
     return {};
+  meta::Cluster cluster(*database_);
+  const auto tpm = tpm_of(cluster, vm);
+  if (!tpm) return tpm.error();
   const auto said = propose(of_run("vm_moving", vm));
   if (!said) return said.error();
   (void)watch_.hypervisor->ended(vm.uuid);
@@ -451,6 +485,11 @@ Result<void> Vms::migrate(const meta::Vm& vm) {
       member_.paths().socket + "." + std::to_string(vm.id) + "-" + std::to_string(vm.runs);
   moves_[vm.uuid] = std::make_unique<Migration>(
       vm, bridge_there(to), path,
+      [this, to, tpm = *tpm]() -> Result<void> {
+        if (!tpm.empty())
+          CORE_TRY(member_.peers().call(to, "/peer/tpm", {{"vsd", tpm}}, kTpmTimeout));
+        return {};
+      },
       [this, to] {
         auto socket = member_.peers().connect_libvirt(to);
         if (!socket) spdlog::warn("libvirt of node {}: {}", to.value, socket.error().text);
@@ -461,6 +500,13 @@ Result<void> Vms::migrate(const meta::Vm& vm) {
   return {};
 }
 
+// It ends with its QEMU; this waits for that, so that what it keeps can be closed. Where that
+// cannot be waited for the guest is not kept waiting: with QEMU gone nobody tells the TPM anything.
+void Vms::quit_tpm(const meta::Vm& vm) {
+  meta::Cluster cluster(*database_);
+  if (const auto done = end_tpm(cluster, vm); !done) spdlog::warn("{}", done.error().text);
+}
+
 // It is not here any more. Where its guest powered off, or QEMU ended, it did not go anywhere.
 Result<void> Vms::say_moved(const meta::Vm& vm) {
   const std::string how = watch_.hypervisor->ended(vm.uuid);
@@ -469,6 +515,7 @@ Result<void> Vms::say_moved(const meta::Vm& vm) {
     return {};
   }
   const auto stopped = watch_.hypervisor->stopped_to_move(vm.uuid);
+  quit_tpm(vm);
   const auto said = propose(of_run("vm_moved", vm));
   if (!said && said.error().code != Code::stale) return said.error();
   if (said && stopped) left_.push_back({vm, *stopped});
@@ -536,7 +583,10 @@ Result<void> Vms::create(const meta::Vm& vm) {
   watch_.hypervisor->ended(vm.uuid);
   CORE_TRY(member_.networks().ready(vm));
   const std::string lan_bridge = member_.networks().lan().bridge;
-  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, *disks, lan_bridge, *cdroms)));
+  CORE_TRY(prepare_machine(cluster, vm));
+  const auto machine = domain_machine(cluster, vm);
+  if (!machine) return machine.error();
+  CORE_TRY(watch_.hypervisor->create(vm::domain_xml(vm, *disks, lan_bridge, *cdroms, *machine)));
   spdlog::info("VM {}: run {} began", vm.name, vm.run);
   return {};
 }
@@ -550,6 +600,7 @@ Result<void> Vms::say_state(const meta::Vm& vm, const char* state) {
 }
 
 void Vms::say_ended(const meta::Vm& vm, const std::string& how, const std::string& reason) {
+  quit_tpm(vm);
   json::object body = of_run("vm_ended", vm);
   body["how"] = how;
   body["reason"] = reason;
@@ -601,7 +652,27 @@ void Vms::move_away(const std::vector<meta::Vm>& vms, const std::vector<meta::No
   std::erase_if(leaving_, [&](const auto& one) { return !still.contains(one.first); });
 }
 
+// Disks that could not be closed where a VM has run, or was to go, as something still had them: it
+// could begin nowhere else.
+void Vms::close_left(const std::vector<meta::Vm>& vms) {
+  if (Clock::now() < close_left_) return;
+  close_left_ = Clock::now() + kLeaveEvery;
+  const auto opened = meta::Cluster(*database_).opened();
+  if (!opened) return;
+  for (const meta::Opened& row : *opened) {
+    // An error of one that is open says why it was not closed.
+    if (row.state != "open" || row.error.empty()) continue;
+    const bool left = std::any_of(vms.begin(), vms.end(), [&](const meta::Vm& vm) {
+      return vm.node != row.node && vm.to_node != row.node &&
+             std::any_of(vm.disks.begin(), vm.disks.end(),
+                         [&](const meta::VmDisk& disk) { return disk.vsd == row.vsd; });
+    });
+    if (left) (void)propose({{"op", "close"}, {"vsd", row.vsd.value}, {"node", row.node.value}});
+  }
+}
+
 void Vms::lead(const std::vector<meta::Vm>& vms) {
+  close_left(vms);
   meta::Cluster cluster(*database_);
   const auto nodes = cluster.nodes();
   const auto capacities = cluster.capacities();

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "consoles.h"
 #include "hypervisor/hypervisor.h"
 #include "meta/cluster.h"
 #include "migration.h"
@@ -24,6 +25,9 @@
 namespace scaled {
 
 class Member;
+
+/// A connection to the screen of a run that is here, as a socket that the caller closes.
+core::Result<int> screen_of(const std::string& uuid, uint64_t run);
 
 /// Makes the domains of this node what the metadata says of its VMs, and says what became of them.
 /// On the leader also: those whose node was lost, or which could not be started, begin anew.
@@ -40,6 +44,9 @@ class Vms {
   /// Has the guest of a run that is here begin anew: "reboot" asks it, "reset" does not. Done once,
   /// and known to nobody else: a run that begins anew elsewhere is another one.
   core::Result<void> restart(const std::string& uuid, uint64_t run, const std::string& how);
+  /// The path of a local socket that leads to the libvirt, or the screen, of the node that runs a
+  /// VM.
+  core::Result<std::string> console(const meta::Vm& vm, bool screen);
   /// How far a VM of this node's has moved; nothing where none is under way.
   std::optional<hypervisor::Hypervisor::Progress> progress(const std::string& uuid);
 
@@ -96,12 +103,15 @@ class Vms {
   void lead(const std::vector<meta::Vm>& vms);
   void move_away(const std::vector<meta::Vm>& vms, const std::vector<meta::Node>& nodes,
                  std::set<std::string>& wrong);
+  void quit_tpm(const meta::Vm& vm);
+  void close_left(const std::vector<meta::Vm>& vms);
   void note(const std::string& subject, const std::string& text);
   void forget();
   core::Result<boost::json::object> propose(boost::json::object body);
 
   Member& member_;
   VmDevices devices_;
+  Consoles consoles_;
   std::unique_ptr<meta::Database> database_;
   Watch watch_;
   uint64_t told_life_ = 0;  // for which the capacity was said
@@ -112,6 +122,8 @@ class Vms {
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID
   std::map<std::string, std::string> noted_;        // conditions that are set here
   std::map<uint64_t, Leaving> leaving_;             // VMs that are to leave their nodes
+  Clock::time_point tidy_;                          // when TPMs are looked at next
+  Clock::time_point close_left_;                    // when that is tried next
   std::atomic<bool> guests_{false};                 // some run here, or begin to
   std::map<std::string, std::unique_ptr<Migration>> moves_;  // from here, by UUID
   std::vector<Left> left_;

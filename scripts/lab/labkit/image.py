@@ -31,7 +31,7 @@ libsqlite3-0 libnl-3-200 libnl-genl-3-200 libssl3 openssl
 libboost-program-options1.81.0 libboost-json1.81.0 libboost-url1.81.0 libspdlog1.10 libfmt9 libdevmapper1.02.1 libblkid1 libudev1
 libsystemd0 libxxhash0 libical3 curl
 libvirt0 libpugixml1v5 libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils seabios
-bubblewrap
+bubblewrap ovmf swtpm swtpm-tools xorriso
 """.split()
 
 KERNEL_METAS = ("linux-image-amd64", "linux-image-6.12-amd64")

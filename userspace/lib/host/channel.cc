@@ -109,11 +109,20 @@ void Tunnel::accept(const std::stop_token& stop) {
     if (::poll(&ready, 1, kPollMs) <= 0) continue;
     const int here = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (here < 0) continue;
-    if (const auto there = connect_())
-      channels_.emplace_back(here, *there);
-    else
+    const auto there = connect_();
+    if (!there) {
       ::close(here);
+      continue;
+    }
+    const std::lock_guard lock(mutex_);
+    channels_.emplace_back(here, *there);
   }
+}
+
+bool Tunnel::idle() {
+  const std::lock_guard lock(mutex_);
+  channels_.remove_if([](const Channel& one) { return one.over(); });
+  return channels_.empty();
 }
 
 Result<int> connect_local(const std::string& path) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <list>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -48,6 +49,9 @@ class Tunnel {
   Tunnel& operator=(const Tunnel&) = delete;
 
   [[nodiscard]] core::Result<void> listen();
+  [[nodiscard]] const std::string& path() const { return path_; }
+  /// Whether none of its connections is left; any thread may ask.
+  [[nodiscard]] bool idle();
 
  private:
   void accept(const std::stop_token& stop);
@@ -55,6 +59,7 @@ class Tunnel {
   const std::string path_;
   const Connect connect_;
   int listener_ = -1;
+  std::mutex mutex_;
   std::list<Channel> channels_;
   std::jthread thread_;
 };

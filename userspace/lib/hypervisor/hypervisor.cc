@@ -181,6 +181,15 @@ Result<void> Hypervisor::reset(const std::string& uuid) {
   return on(uuid, [](virDomainPtr domain) { return virDomainReset(domain, 0); });
 }
 
+Result<int> Hypervisor::screen(const std::string& uuid) {
+  int socket = -1;
+  CORE_TRY(on(uuid, [&](virDomainPtr domain) {
+    socket = virDomainOpenGraphicsFD(domain, 0, VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH);
+    return socket < 0 ? -1 : 0;
+  }));
+  return socket;
+}
+
 Result<void> Hypervisor::resize(const std::string& uuid, const std::string& path, uint64_t bytes) {
   return on(uuid, [&](virDomainPtr domain) {
     return virDomainBlockResize(domain, path.c_str(), bytes, VIR_DOMAIN_BLOCK_RESIZE_BYTES);

@@ -113,6 +113,10 @@ class Hypervisor {
 
   Result<Stats> stats(const std::string& uuid);
 
+  /// A connection to a domain's screen, which speaks VNC, as a socket that the caller closes; for
+  /// a libvirt of this machine.
+  Result<int> screen(const std::string& uuid);
+
   /// Moves a domain to the libvirt at `uri` while its guest runs, and makes it `xml` there. When
   /// this has ended well it is gone here and paused there; with an error it may be anything of the
   /// two, but nothing runs there. Blocks as long as that takes.

@@ -188,7 +188,9 @@ Result<std::vector<Vm>> Cluster::vms() {
            "SELECT id, name, uuid, description, tags, vcpus, memory_mib, machine, cpu, priority, "
            "wanted, "
            "how, node, life, run, state, reason, since, failures, retry_at, runs, to_node, "
-           "to_life, move, paused_ms, preferred, apart, together, template FROM vm ORDER BY name",
+           "to_life, move, paused_ms, preferred, apart, together, template, firmware, tpm, screen "
+           "FROM vm "
+           "ORDER BY name",
            [](SQLite::Statement& row) {
              Vm vm;
              int at = 0;
@@ -222,6 +224,9 @@ Result<std::vector<Vm>> Cluster::vms() {
              vm.apart = row.getColumn(at++).getString();
              vm.together = row.getColumn(at++).getString();
              vm.is_template = row.getColumn(at++).getInt() != 0;
+             vm.firmware = row.getColumn(at++).getString();
+             vm.tpm = row.getColumn(at++).getInt() != 0;
+             vm.screen = row.getColumn(at++).getInt() != 0;
              return vm;
            });
   if (!out) return out;
@@ -257,7 +262,7 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
   auto out =
       rows(database_,
            "SELECT id, vm, name, created, description, tags, vcpus, memory_mib, machine, cpu, "
-           "priority, schedule FROM vm_snapshot ORDER BY created, id",
+           "priority, schedule, firmware, tpm, screen FROM vm_snapshot ORDER BY created, id",
            [](SQLite::Statement& row) {
              VmSnapshot one;
              int at = 0;
@@ -273,20 +278,24 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
              one.was.cpu = row.getColumn(at++).getString();
              one.was.priority = u64(row.getColumn(at++));
              one.schedule = u64(row.getColumn(at++));
+             one.was.firmware = row.getColumn(at++).getString();
+             one.was.tpm = row.getColumn(at++).getInt() != 0;
+             one.was.screen = row.getColumn(at++).getInt() != 0;
              return one;
            });
   if (!out) return out;
   for (VmSnapshot& one : *out) {
-    auto disks =
-        rows(database_,
-             "SELECT snapshot, bus, iops, bytes_per_s FROM vm_snapshot_disk WHERE vm_snapshot = " +
-                 std::to_string(one.id) + " ORDER BY slot",
-             [](SQLite::Statement& row) {
-               return VmSnapshot::Disk{{u64(row.getColumn(0))},
-                                       row.getColumn(1).getString(),
-                                       u64(row.getColumn(2)),
-                                       u64(row.getColumn(3))};
-             });
+    auto disks = rows(
+        database_,
+        "SELECT slot, snapshot, bus, iops, bytes_per_s FROM vm_snapshot_disk WHERE vm_snapshot = " +
+            std::to_string(one.id) + " ORDER BY slot",
+        [](SQLite::Statement& row) {
+          return VmSnapshot::Disk{u64(row.getColumn(0)),
+                                  {u64(row.getColumn(1))},
+                                  row.getColumn(2).getString(),
+                                  u64(row.getColumn(3)),
+                                  u64(row.getColumn(4))};
+        });
     if (!disks) return disks.error();
     one.disks = std::move(*disks);
     auto nics = rows(database_,
@@ -354,6 +363,25 @@ Result<std::vector<core::VsdId>> Cluster::devices_of(const Vm& vm, core::NodeId 
       out.push_back({u64(row.getColumn(0))});
     }
     return out;
+  });
+}
+
+Result<uint64_t> Cluster::device_sectors(const Vsd& vsd) {
+  return guarded([&]() -> Result<uint64_t> {
+    Query row(database_, "SELECT count(*) FROM vm_disk WHERE vsd = ? AND slot = ?");
+    row.bind(1, static_cast<int64_t>(vsd.id.value));
+    row.bind(2, static_cast<int64_t>(kFlashSlot));
+    row.executeStep();
+    return row.getColumn(0).getInt() == 0 ? vsd.sectors : kFlashSectors;
+  });
+}
+
+Result<std::optional<VmSeed>> Cluster::seed(uint64_t vm) {
+  return guarded([&]() -> Result<std::optional<VmSeed>> {
+    Query row(database_, "SELECT user_data, network_config FROM vm_seed WHERE vm = ?");
+    row.bind(1, static_cast<int64_t>(vm));
+    if (!row.executeStep()) return std::optional<VmSeed>();
+    return std::optional(VmSeed{row.getColumn(0).getString(), row.getColumn(1).getString()});
   });
 }
 

@@ -168,13 +168,25 @@ struct Schedule {
   std::vector<OfVm> vms;
 };
 
+/// What a VM's machine itself keeps is on VSDs as well, which are opened, copied and moved as its
+/// disks are; the guest sees none of them as a disk that it could write to.
+inline constexpr uint64_t kMachineSlots = 100;  ///< from here on; no VM has so many disks
+inline constexpr uint64_t kFlashSlot = 100;     ///< the variables of its UEFI
+inline constexpr uint64_t kTpmSlot = 101;       ///< what its TPM keeps
+inline constexpr uint64_t kSeedSlot = 102;      ///< what cloud-init reads at its first start
+/// As long as the variables of Debian's OVMF, in sectors: QEMU puts the firmware itself right
+/// behind.
+inline constexpr uint64_t kFlashSectors = 1056;
+
 struct VmDisk {
   uint64_t slot = 0;  ///< which of the VM's it is
   core::VsdId vsd;
-  std::string bus;           ///< virtio, scsi or sata
+  std::string bus;           ///< virtio, scsi or sata; uefi, tpm, seed: the machine's own
   uint64_t iops = 0;         ///< at most, reads and writes; 0: no limit
   uint64_t bytes_per_s = 0;  ///< at most, read and written; 0: no limit
   bool leaving = false;      ///< goes as soon as its guest has let go of it
+
+  [[nodiscard]] bool of_guest() const { return slot < kMachineSlots; }
 };
 
 /// A drive for CDs, at sata.
@@ -219,24 +231,36 @@ struct Vm {
   uint64_t runs = 0;      ///< the last run; where it moves, the one that it will be there
   core::NodeId to_node;   ///< where it moves; 0: nowhere
   uint64_t to_life = 0;
-  std::string move;          ///< preparing, moving, or cancelled, where it moves
-  uint64_t paused_ms = 0;    ///< how long its guest stood still when it last moved
-  core::NodeId preferred;    ///< where it is to run, if that can be; 0: anywhere
-  std::string apart;         ///< a group whose VMs are to run on different nodes; empty: none
-  std::string together;      ///< a group whose VMs are to run on one node; empty: none
-  bool is_template = false;  ///< it is not started: others are cloned from it
+  std::string move;               ///< preparing, moving, or cancelled, where it moves
+  uint64_t paused_ms = 0;         ///< how long its guest stood still when it last moved
+  core::NodeId preferred;         ///< where it is to run, if that can be; 0: anywhere
+  std::string apart;              ///< a group whose VMs are to run on different nodes; empty: none
+  std::string together;           ///< a group whose VMs are to run on one node; empty: none
+  bool is_template = false;       ///< it is not started: others are cloned from it
+  std::string firmware = "bios";  ///< or uefi, or uefi-secure: that starts only what is signed
+  bool tpm = false;               ///< it has a TPM 2.0
+  bool screen = true;             ///< it has a video card, keyboard and pointer
   std::vector<VmDisk> disks;
   std::vector<VmNic> nics;
   std::vector<VmCdrom> cdroms;
 };
 
+/// What cloud-init reads in a VM, as it was given; kept apart, for it may be long.
+struct VmSeed {
+  std::string user_data;
+  std::string network_config;  ///< empty: the guest's own way
+};
+
 /// A VM as it was at an instant: its disks, each as a snapshot of its VSD, and its row.
 struct VmSnapshot {
   struct Disk {
+    uint64_t slot = 0;
     core::SnapshotId snapshot;
     std::string bus;
     uint64_t iops = 0;
     uint64_t bytes_per_s = 0;
+
+    [[nodiscard]] bool of_guest() const { return slot < kMachineSlots; }
   };
   uint64_t id = 0;
   std::string name;
@@ -367,6 +391,10 @@ class Cluster {
   /// The VSDs whose devices a run of a VM needs on a node: of its disks, and the views by which it
   /// reads its media; 0 for one that is not there yet.
   Result<std::vector<core::VsdId>> devices_of(const Vm& vm, core::NodeId node);
+  /// How long a VSD's device is, in sectors: as the VSD, but where a firmware needs it shorter.
+  Result<uint64_t> device_sectors(const Vsd& vsd);
+  /// What cloud-init is given in a VM; nothing where it is given nothing.
+  Result<std::optional<VmSeed>> seed(uint64_t vm);
   Result<std::vector<Capacity>> capacities();
   Result<std::vector<Bond>> bonds();
   /// The newest first, so many at most; of an object, with or without its kind, or all for "".

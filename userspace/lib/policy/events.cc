@@ -117,8 +117,16 @@ std::string details_of(const json::object& body, const json::object& answer) {
     if (value.is_string() && value.as_string().empty()) return;
     out += (out.empty() ? "" : " ") + std::string(name) + "=" + short_of(value);
   };
-  for (const auto& item : body)
-    if (!kLeftOut.contains(item.key())) add(item.key(), item.value());
+  for (const auto& item : body) {
+    if (kLeftOut.contains(item.key())) continue;
+    // What a guest is given may have passwords in it.
+    const bool secret = item.key() == "user_data" || item.key() == "network_config";
+    if (secret && item.value().is_string() && !item.value().as_string().empty())
+      add(item.key(),
+          json::value("(" + std::to_string(item.value().as_string().size()) + " bytes)"));
+    else
+      add(item.key(), item.value());
+  }
   if (const std::string op = text(body, "op"); op == "open" || op == "close")
     add("node", body.at("node"));
   for (const char* name : {"node", "disk", "nic"})
@@ -140,7 +148,9 @@ std::string event_object(Context& c, const json::object& body) {
     return "";
   // What schedules take and delete is much, and listed as what it is.
   if (op->as_string() == "snapshot" && body.contains("schedule")) return "";
-  if ((op->as_string() == "snapshot_delete" || op->as_string() == "vm_snapshot_delete") &&
+  // Nor what the leader tries again and again, and schedules delete.
+  if ((op->as_string() == "snapshot_delete" || op->as_string() == "vm_snapshot_delete" ||
+       op->as_string() == "close") &&
       !body.contains("by"))
     return "";
   struct By {

@@ -34,7 +34,7 @@ uint64_t free_slot(Context& c, const meta::Vm& vm) {
 Result<meta::VmDisk> disk_of(const meta::Vm& vm, const json::object& args) {
   const uint64_t slot = number(args, "slot");
   for (const meta::VmDisk& disk : vm.disks)
-    if (disk.slot == slot) return disk;
+    if (disk.of_guest() && disk.slot == slot) return disk;
   return Error{Code::not_found, "VM " + vm.name + " has no disk " + std::to_string(slot)};
 }
 

@@ -30,6 +30,11 @@ void forget_leaving(Context& c, const meta::Vm& vm);
 /// Drives as a request has them all, and as rows.
 Result<void> take_cdroms(Context& c, const json::object& args, meta::Vm& vm);
 void put_cdroms(Context& c, const meta::Vm& vm);
+/// What its machine keeps is on VSDs as its row says, which are made, or deleted; of another
+/// firmware than it had it is begun anew.
+Result<void> keep_machine(Context& c, uint64_t vm, bool other_firmware);
+/// What cloud-init is given, as a request has it; whether that is something else than it was.
+Result<bool> take_seed(Context& c, const json::object& args, uint64_t vm);
 /// A run of a VM begins, with the media that are in its drives, or is over.
 void hold_media(Context& c, const meta::Vm& vm, bool runs);
 /// Where VMs run, but for one.

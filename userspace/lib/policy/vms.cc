@@ -24,6 +24,9 @@ void take_fields(const json::object& args, meta::Vm& vm) {
   if (args.contains("vcpus")) vm.vcpus = number(args, "vcpus");
   if (args.contains("memory_mib")) vm.memory_mib = number(args, "memory_mib");
   if (args.contains("cpu")) vm.cpu = text(args, "cpu");
+  if (args.contains("firmware")) vm.firmware = text(args, "firmware");
+  if (args.contains("tpm")) vm.tpm = args.at("tpm").as_bool();
+  if (args.contains("screen")) vm.screen = args.at("screen").as_bool();
   if (args.contains("priority")) vm.priority = number(args, "priority");
   if (args.contains("preferred")) vm.preferred = {number(args, "preferred")};
   if (args.contains("apart")) vm.apart = text(args, "apart");
@@ -43,10 +46,11 @@ void put_vm(Context& c, meta::Vm& vm) {
   vm.id = next_id(c, "vm");
   run(c,
       "INSERT INTO vm VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'off', 'stop', 0, 0, 0, 'off', '', ?, "
-      "0, 0, 0, 0, 0, '', 0, ?, ?, ?, ?)",
+      "0, 0, 0, 0, 0, '', 0, ?, ?, ?, ?, ?, ?, ?)",
       s64(vm.id), vm.name, vm.uuid, vm.description, words(vm.tags), s64(vm.vcpus),
       s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), c.now, s64(vm.preferred.value),
-      vm.apart, vm.together, vm.is_template ? 1 : 0);
+      vm.apart, vm.together, vm.is_template ? 1 : 0, vm.firmware, vm.tpm ? 1 : 0,
+      vm.screen ? 1 : 0);
 }
 
 Result<meta::VmSnapshot> vm_snapshot_of(Context& c, const json::object& args) {
@@ -58,17 +62,25 @@ Result<meta::VmSnapshot> vm_snapshot_of(Context& c, const json::object& args) {
   return Error{Code::not_found, "no snapshot of a VM with id " + std::to_string(id)};
 }
 
-// A VM as it is now, of whose disks these are the snapshots, in their order.
+// What is in snapshots of a VM. What cloud-init reads is made anew at each start.
+std::vector<meta::VmDisk> kept(const meta::Vm& vm) {
+  std::vector<meta::VmDisk> out = vm.disks;
+  std::erase_if(out, [](const meta::VmDisk& one) { return one.slot == meta::kSeedSlot; });
+  return out;
+}
+
+// A VM as it is now, of whose kept() disks these are the snapshots, in their order.
 void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
                      const std::vector<uint64_t>& snapshots, uint64_t schedule) {
   const uint64_t id = next_id(c, "vm_snapshot");
-  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(id), s64(vm.id),
-      name, c.now, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib), vm.machine,
-      vm.cpu, s64(vm.priority), s64(schedule));
-  for (size_t slot = 0; slot < snapshots.size(); slot++)
-    run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(slot),
-        s64(snapshots[slot]), vm.disks[slot].bus, s64(vm.disks[slot].iops),
-        s64(vm.disks[slot].bytes_per_s));
+  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(id),
+      s64(vm.id), name, c.now, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib),
+      vm.machine, vm.cpu, s64(vm.priority), s64(schedule), vm.firmware, vm.tpm ? 1 : 0,
+      vm.screen ? 1 : 0);
+  const std::vector<meta::VmDisk> disks = kept(vm);
+  for (size_t i = 0; i < snapshots.size(); i++)
+    run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(disks[i].slot),
+        s64(snapshots[i]), disks[i].bus, s64(disks[i].iops), s64(disks[i].bytes_per_s));
   for (const meta::VmNic& nic : vm.nics)
     run(c, "INSERT INTO vm_snapshot_nic VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(nic.slot),
         nic.bridge, s64(nic.vlan), nic.model, nic.connected ? 1 : 0);
@@ -101,6 +113,9 @@ Outcome vm_create(Context& c, const json::object& args) {
     vm.disks[slot].vsd = *vsd;
     put_disk(c, vm, vm.disks[slot]);
   }
+  const auto seed = take_seed(c, args, vm.id);
+  if (!seed) return seed.error();
+  CORE_TRY(keep_machine(c, vm.id, false));
   return json::object{{"vm", vm.id}};
 }
 
@@ -113,10 +128,17 @@ Outcome vm_edit(Context& c, const json::object& args) {
   take_nics(args, vm);
   CORE_TRY(vm::check(vm));
   CORE_TRY(name_is_free(c, vm));
-  if (vm.state != "off" && (vm.name != before->name || vm.vcpus != before->vcpus ||
-                            vm.memory_mib != before->memory_mib || vm.cpu != before->cpu))
-    return Error{Code::conflict, "VM " + before->name + " is " + before->state +
-                                     ": its name, vCPUs, memory and CPU change while it is off"};
+  const auto seed = take_seed(c, args, vm.id);
+  if (!seed) return seed.error();
+  const bool other_firmware = vm.firmware != before->firmware;
+  if (vm.state != "off" &&
+      (vm.name != before->name || vm.vcpus != before->vcpus ||
+       vm.memory_mib != before->memory_mib || vm.cpu != before->cpu || other_firmware ||
+       vm.tpm != before->tpm || vm.screen != before->screen || *seed))
+    return Error{Code::conflict,
+                 "VM " + before->name + " is " + before->state +
+                     ": its name, vCPUs, memory, CPU, firmware, TPM, screen and user data "
+                     "change while it is off"};
   if (vm.state != "off" && vm.is_template)
     return Error{Code::conflict, "VM " + before->name + " is " + before->state +
                                      "; what is off becomes a template"};
@@ -127,10 +149,12 @@ Outcome vm_edit(Context& c, const json::object& args) {
   }
   run(c,
       "UPDATE vm SET name = ?, description = ?, tags = ?, vcpus = ?, memory_mib = ?, cpu = ?, "
-      "priority = ?, preferred = ?, apart = ?, together = ?, template = ? WHERE id = ?",
+      "priority = ?, preferred = ?, apart = ?, together = ?, template = ?, firmware = ?, tpm = ?, "
+      "screen = ? WHERE id = ?",
       vm.name, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib), vm.cpu,
       s64(vm.priority), s64(vm.preferred.value), vm.apart, vm.together, vm.is_template ? 1 : 0,
-      s64(vm.id));
+      vm.firmware, vm.tpm ? 1 : 0, vm.screen ? 1 : 0, s64(vm.id));
+  CORE_TRY(keep_machine(c, vm.id, other_firmware));
   return json::object{};
 }
 
@@ -146,9 +170,11 @@ Outcome vm_delete(Context& c, const json::object& args) {
   run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm_cdrom WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM scheduled_vm WHERE vm = ?", s64(vm->id));
+  run(c, "DELETE FROM vm_seed WHERE vm = ?", s64(vm->id));
   run(c, "DELETE FROM vm WHERE id = ?", s64(vm->id));
-  if (args.at("keep_disks").as_bool()) return json::object{};
+  const bool keep = args.at("keep_disks").as_bool();
   for (const meta::VmDisk& disk : vm->disks) {
+    if (keep && disk.of_guest()) continue;
     const auto deleted = vsd_delete(c, {{"vsd", disk.vsd.value}});
     if (!deleted) return deleted.error();
   }
@@ -163,7 +189,7 @@ Result<void> are_all_disks(Context& c, const json::object& args) {
   for (const json::value& item : args.at("vsds").as_array())
     named.insert(number(item.as_object(), "vsd"));
   std::set<uint64_t> has;
-  for (const meta::VmDisk& disk : vm->disks) has.insert(disk.vsd.value);
+  for (const meta::VmDisk& disk : kept(*vm)) has.insert(disk.vsd.value);
   if (named != has)
     return Error{Code::conflict, "the disks of VM " + vm->name + " changed meanwhile; try again"};
   const std::string name = text(args, "name");
@@ -177,7 +203,7 @@ Result<void> note_vm_snapshot(Context& c, const json::object& args, const json::
   const auto vm = vm_of(c, args);
   if (!vm) return vm.error();
   std::vector<uint64_t> snapshots;
-  for (const meta::VmDisk& disk : vm->disks)
+  for (const meta::VmDisk& disk : kept(*vm))
     for (const json::value& one : taken)
       if (number(one.as_object(), "vsd") == disk.vsd.value)
         snapshots.push_back(number(one.as_object(), "snapshot"));
@@ -211,35 +237,38 @@ Outcome vm_revert(Context& c, const json::object& args) {
   const std::string keep = text(args, "keep");
   if (ask(c, "SELECT count(*) FROM vm_snapshot WHERE vm = ? AND name = ?", s64(vm->id), keep) != 0)
     return Error{Code::conflict, "VM " + vm->name + " has a snapshot named " + keep};
-  for (size_t slot = 0; slot < std::max(vm->disks.size(), snapshot->disks.size()); slot++) {
-    const bool both = slot < vm->disks.size() && slot < snapshot->disks.size();
-    const auto of = both ? c.cluster.snapshot(snapshot->disks[slot].snapshot)
+  const std::vector<meta::VmDisk> disks = kept(*vm);
+  for (size_t i = 0; i < std::max(disks.size(), snapshot->disks.size()); i++) {
+    const bool both = i < disks.size() && i < snapshot->disks.size();
+    const auto of = both ? c.cluster.snapshot(snapshot->disks[i].snapshot)
                          : Result<std::optional<meta::Snapshot>>(std::nullopt);
     if (!of) return of.error();
-    if (!*of || (*of)->vsd != vm->disks[slot].vsd)
-      return Error{Code::conflict, "VM " + vm->name + " has other disks now than it had then"};
-    const auto vsd = c.cluster.vsd(vm->disks[slot].vsd);
+    if (!*of || (*of)->vsd != disks[i].vsd)
+      return Error{Code::conflict, "VM " + vm->name +
+                                       " has other disks, or another firmware or TPM, now than it "
+                                       "had then"};
+    const auto vsd = c.cluster.vsd(disks[i].vsd);
     if (!vsd) return vsd.error();
     // Before anything is changed: it is all or nothing.
     const auto still = rests(c, **vsd);
     if (!still) return still.error();
     if (!*still) return json::object{{"again", true}};
   }
-  std::vector<uint64_t> kept;
-  for (size_t slot = 0; slot < vm->disks.size(); slot++) {
-    const auto done = vsd_revert(c, {{"vsd", vm->disks[slot].vsd.value},
-                                     {"snapshot", snapshot->disks[slot].snapshot.value},
+  std::vector<uint64_t> before;
+  for (size_t i = 0; i < disks.size(); i++) {
+    const auto done = vsd_revert(c, {{"vsd", disks[i].vsd.value},
+                                     {"snapshot", snapshot->disks[i].snapshot.value},
                                      {"keep", keep}});
     if (!done) return done.error();
-    kept.push_back(number(*done, "kept"));
+    before.push_back(number(*done, "kept"));
   }
-  put_vm_snapshot(c, *vm, keep, kept, 0);
+  put_vm_snapshot(c, *vm, keep, before, 0);
   const meta::Vm& was = snapshot->was;
   run(c,
       "UPDATE vm SET description = ?, tags = ?, vcpus = ?, memory_mib = ?, machine = ?, cpu = ?, "
-      "priority = ? WHERE id = ?",
+      "priority = ?, firmware = ?, tpm = ?, screen = ? WHERE id = ?",
       was.description, words(was.tags), s64(was.vcpus), s64(was.memory_mib), was.machine, was.cpu,
-      s64(was.priority), s64(vm->id));
+      s64(was.priority), was.firmware, was.tpm ? 1 : 0, was.screen ? 1 : 0, s64(vm->id));
   run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
   meta::Vm back = was;
   back.uuid = vm->uuid;
@@ -252,8 +281,9 @@ Outcome vm_revert(Context& c, const json::object& args) {
   return json::object{};
 }
 
-// A VM of its own, which begins as the snapshot but for what the request says of it; another UUID,
-// so that it is another machine to its guest. `drop`: the snapshot was taken for this alone.
+// A VM of its own, which begins as the snapshot but for what the request says of it; another UUID
+// and another TPM, so that it is another machine to its guest. What cloud-init is given is the VM's
+// as it is now. `drop`: the snapshot was taken for this alone.
 Outcome vm_clone(Context& c, const json::object& args) {
   const auto snapshot = vm_snapshot_of(c, args);
   if (!snapshot) return snapshot.error();
@@ -267,13 +297,21 @@ Outcome vm_clone(Context& c, const json::object& args) {
   put_vm(c, vm);
   CORE_TRY(put_nics(c, vm));
   put_cdroms(c, vm);
-  for (size_t slot = 0; slot < snapshot->disks.size(); slot++) {
-    const auto made = vsd_clone(c, {{"snapshot", snapshot->disks[slot].snapshot.value},
-                                    {"name", vm.name + "-" + std::to_string(slot)}});
+  for (const auto& was : snapshot->disks) {
+    if (was.slot == meta::kTpmSlot ||
+        (was.slot == meta::kFlashSlot && vm.firmware != snapshot->was.firmware))
+      continue;
+    const std::string number_or_what = was.of_guest() ? std::to_string(was.slot) : was.bus;
+    const auto made =
+        vsd_clone(c, {{"snapshot", was.snapshot.value}, {"name", vm.name + "-" + number_or_what}});
     if (!made) return made.error();
-    const auto& was = snapshot->disks[slot];
-    put_disk(c, vm, {slot, {number(*made, "vsd")}, was.bus, was.iops, was.bytes_per_s, false});
+    put_disk(c, vm, {was.slot, {number(*made, "vsd")}, was.bus, was.iops, was.bytes_per_s, false});
   }
+  run(c, "INSERT INTO vm_seed SELECT ?, user_data, network_config FROM vm_seed WHERE vm = ?",
+      s64(vm.id), s64(snapshot->was.id));
+  const auto seed = take_seed(c, args, vm.id);
+  if (!seed) return seed.error();
+  CORE_TRY(keep_machine(c, vm.id, false));
   if (args.at("drop").as_bool()) CORE_TRY(vm_snapshot_delete(c, args));
   return json::object{{"vm", vm.id}};
 }

@@ -192,6 +192,10 @@ void end_widening(Context& c) {
 Outcome vsd_resize(Context& c, const json::object& args) {
   const auto row = living_vsd(c, args);
   if (!row) return row.error();
+  if (ask(c, "SELECT count(*) FROM vm_disk WHERE vsd = ? AND slot >= ?", s64(row->id.value),
+          s64(meta::kMachineSlots)) != 0)
+    return Error{Code::conflict,
+                 "VSD " + row->name + " is what a VM's machine keeps, and has the size for that"};
   CORE_TRY(c.map.resize_vsd(row->id, number(args, "sectors")));
   return json::object{};
 }

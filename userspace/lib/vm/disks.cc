@@ -143,7 +143,7 @@ core::Result<std::vector<DiskChange>> disk_changes(const std::string& domain,
     const std::string target = disk.child("target").attribute("dev").value();
     const std::string serial = disk.child("serial").text().get();
     used.insert(target);
-    if (is_cdrom(disk)) continue;
+    if (is_cdrom(disk) || serial == kSeedSerial) continue;
     has.insert(serial);
     const auto at = std::find_if(wanted.begin(), wanted.end(),
                                  [&](const DomainDisk& one) { return one.serial == serial; });

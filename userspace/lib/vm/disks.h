@@ -20,6 +20,9 @@ struct DomainDisk {
   uint64_t bytes_per_s = 0;
 };
 
+/// Of the disk that cloud-init reads, which the VM has as long as it runs.
+inline constexpr const char* kSeedSerial = "cloud-init";
+
 /// A drive as the domain has it.
 struct DomainCdrom {
   uint64_t slot = 0;  ///< which of the VM's it is

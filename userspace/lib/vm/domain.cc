@@ -33,6 +33,11 @@ constexpr size_t kFreePorts = 4;
 // Beside disks and network interfaces: USB, SCSI, rng, balloon.
 constexpr size_t kOtherPorts = 4;
 constexpr std::array<const char*, 2> kCpus = {"host", "baseline"};
+constexpr std::array<const char*, 3> kFirmwares = {"bios", "uefi", "uefi-secure"};
+constexpr std::array<Firmware, 2> kUefis = {
+    {{"uefi", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd", false},
+     {"uefi-secure", "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+      true}}};
 
 void put(pugi::xml_node at, const char* name, const std::string& text) {
   at.append_child(name).text().set(text.c_str());
@@ -52,6 +57,64 @@ void put_cpu(pugi::xml_node domain, const meta::Vm& vm) {
   cpu.append_attribute("match") = "exact";
   cpu.append_attribute("check") = "partial";
   cpu.append_child("model").text().set(kBaseline);
+}
+
+// The firmware itself is the node's, what it keeps is the VM's; where that is not said, both are
+// left to whoever runs it.
+void put_firmware(pugi::xml_node os, const meta::Vm& vm, const std::string& flash) {
+  const Firmware* const uefi = firmware_of(vm);
+  if (uefi == nullptr) return;
+  if (flash.empty()) {
+    os.append_attribute("firmware") = "efi";
+    pugi::xml_node secure = os.append_child("firmware").append_child("feature");
+    secure.append_attribute("enabled") = uefi->secure ? "yes" : "no";
+    secure.append_attribute("name") = "secure-boot";
+    return;
+  }
+  pugi::xml_node loader = os.append_child("loader");
+  loader.append_attribute("readonly") = "yes";
+  loader.append_attribute("secure") = uefi->secure ? "yes" : "no";
+  loader.append_attribute("type") = "pflash";
+  loader.text().set(uefi->code);
+  pugi::xml_node nvram = os.append_child("nvram");
+  nvram.append_attribute("type") = "block";
+  nvram.append_child("source").append_attribute("dev") = flash.c_str();
+}
+
+// It runs beside QEMU, where its node has begun it; else libvirt begins one.
+void put_tpm(pugi::xml_node devices, const std::string& socket) {
+  pugi::xml_node tpm = devices.append_child("tpm");
+  tpm.append_attribute("model") = "tpm-crb";
+  pugi::xml_node backend = tpm.append_child("backend");
+  if (socket.empty()) {
+    backend.append_attribute("type") = "emulator";
+    backend.append_attribute("version") = "2.0";
+    return;
+  }
+  backend.append_attribute("type") = "external";
+  pugi::xml_node source = backend.append_child("source");
+  source.append_attribute("type") = "unix";
+  source.append_attribute("mode") = "connect";
+  source.append_attribute("path") = socket.c_str();
+}
+
+// cloud-init finds it by its label.
+void put_seed(pugi::xml_node devices, const std::string& path, const std::string& target) {
+  const std::string xml = disk_xml({path, "virtio", kSeedSerial}, target, 0);
+  devices.append_buffer(xml.data(), xml.size());
+  devices.last_child().append_child("readonly");
+}
+
+// For whoever libvirt lets in, at a socket of the node. A pointer that is where the screen shows
+// it.
+void put_screen(pugi::xml_node devices) {
+  pugi::xml_node graphics = devices.append_child("graphics");
+  graphics.append_attribute("type") = "vnc";
+  graphics.append_child("listen").append_attribute("type") = "socket";
+  devices.append_child("video").append_child("model").append_attribute("type") = "vga";
+  pugi::xml_node tablet = devices.append_child("input");
+  tablet.append_attribute("type") = "tablet";
+  tablet.append_attribute("bus") = "usb";
 }
 
 // libvirt makes as many as there are devices, and none for what comes later.
@@ -152,6 +215,12 @@ std::string mac_of(const std::string& uuid, size_t slot) {
   return text.data();
 }
 
+const Firmware* firmware_of(const meta::Vm& vm) {
+  const auto* const at = std::find_if(kUefis.begin(), kUefis.end(),
+                                      [&](const Firmware& one) { return vm.firmware == one.name; });
+  return at == kUefis.end() ? nullptr : at;
+}
+
 Result<void> check(const meta::Vm& vm) {
   CORE_TRY(check_texts(vm));
   if (vm.vcpus < 1 || vm.vcpus > kMaxVcpus)
@@ -161,9 +230,13 @@ Result<void> check(const meta::Vm& vm) {
                                     std::to_string(kMaxMemoryMib >> 20) + " TiB of memory"};
   if (!contains(kCpus, vm.cpu))
     return Error{Code::invalid, "'" + vm.cpu + "' is no kind of CPU: " + one_of(kCpus)};
-  if (vm.disks.size() > kMaxDisks)
+  if (!contains(kFirmwares, vm.firmware))
+    return Error{Code::invalid, "'" + vm.firmware + "' is no firmware: " + one_of(kFirmwares)};
+  const auto of_guest = [](const meta::VmDisk& one) { return one.of_guest(); };
+  if (std::count_if(vm.disks.begin(), vm.disks.end(), of_guest) > ptrdiff_t{kMaxDisks})
     return Error{Code::invalid, "a VM has at most " + std::to_string(kMaxDisks) + " disks"};
   for (const meta::VmDisk& disk : vm.disks) {
+    if (!disk.of_guest()) continue;
     if (!contains(kBuses, disk.bus))
       return Error{Code::invalid, "'" + disk.bus + "' is no bus of a disk: " + one_of(kBuses)};
     if (disk.iops > kMaxIops || disk.bytes_per_s > kMaxBytesPerSecond)
@@ -186,7 +259,8 @@ Result<void> check(const meta::Vm& vm) {
 }
 
 std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
-                       const std::string& lan_bridge, const std::vector<DomainCdrom>& cdroms) {
+                       const std::string& lan_bridge, const std::vector<DomainCdrom>& cdroms,
+                       const DomainMachine& machine) {
   pugi::xml_document document;
   pugi::xml_node domain = document.append_child("domain");
   domain.append_attribute("type") = "kvm";
@@ -203,13 +277,17 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
   pugi::xml_node vcpu = domain.append_child("vcpu");
   vcpu.append_attribute("placement") = "static";
   vcpu.text().set(std::to_string(vm.vcpus).c_str());
-  pugi::xml_node type = domain.append_child("os").append_child("type");
+  pugi::xml_node os = domain.append_child("os");
+  pugi::xml_node type = os.append_child("type");
   type.append_attribute("arch") = "x86_64";
   type.append_attribute("machine") = vm.machine.c_str();
   type.text().set("hvm");
+  put_firmware(os, vm, machine.flash);
   pugi::xml_node features = domain.append_child("features");
   features.append_child("acpi");
   features.append_child("apic");
+  if (const Firmware* const uefi = firmware_of(vm); uefi != nullptr && uefi->secure)
+    features.append_child("smm").append_attribute("state") = "on";
   put_cpu(domain, vm);
   pugi::xml_node clock = domain.append_child("clock");
   clock.append_attribute("offset") = "utc";
@@ -228,6 +306,7 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
     const std::string xml = cdrom_xml(cdrom, next_target("sata", used), ++order);
     devices.append_buffer(xml.data(), xml.size());
   }
+  if (!machine.seed.empty()) put_seed(devices, machine.seed, next_target("virtio", used));
   for (const meta::VmNic& nic : vm.nics) {
     const std::string xml = nic_xml(nic, lan_bridge);
     devices.append_buffer(xml.data(), xml.size());
@@ -239,11 +318,13 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
   controller.append_attribute("model") = "virtio-scsi";
   devices.append_child("serial").append_attribute("type") = "pty";
   devices.append_child("console").append_attribute("type") = "pty";
+  if (vm.screen) put_screen(devices);
   pugi::xml_node rng = devices.append_child("rng");
   rng.append_attribute("model") = "virtio";
   pugi::xml_node backend = rng.append_child("backend");
   backend.append_attribute("model") = "random";
   backend.text().set("/dev/urandom");
+  if (vm.tpm) put_tpm(devices, machine.tpm);
   devices.append_child("panic").append_attribute("model") = "isa";
   devices.append_child("memballoon").append_attribute("model") = "virtio";
   std::ostringstream out;

@@ -14,11 +14,29 @@ using core::Code;
 using core::Error;
 using core::Result;
 
+/// Where its machine keeps what it keeps, as far as it has that.
+struct DomainMachine {
+  std::string flash;  ///< path of the device with the variables of its UEFI
+  std::string tpm;    ///< path of the socket at which its TPM is
+  std::string seed;   ///< path of the device that cloud-init reads
+};
+
 /// What libvirt is to run: the domain's XML. `disks` and `cdroms` are those of the VM, in order;
 /// `lan_bridge` is what guests on the LAN are at on its node.
 [[nodiscard]] std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
                                      const std::string& lan_bridge,
-                                     const std::vector<DomainCdrom>& cdroms = {});
+                                     const std::vector<DomainCdrom>& cdroms = {},
+                                     const DomainMachine& machine = {});
+
+/// A UEFI of Debian's package ovmf.
+struct Firmware {
+  const char* name;       ///< as a VM's row has it
+  const char* code;       ///< what is run
+  const char* variables;  ///< as they are at first, kFlashSectors long
+  bool secure;            ///< it starts only what is signed, and keeps its variables from the guest
+};
+/// None where a VM has a BIOS.
+[[nodiscard]] const Firmware* firmware_of(const meta::Vm& vm);
 
 /// Of which run of which VM a domain is, by what domain_xml() wrote into it; Code::not_found where
 /// it is none of ours.

@@ -59,14 +59,36 @@ Result<uint64_t> memory_mib(pugi::xml_node memory) {
   return bytes / kMib;
 }
 
+// The files of firmwares are never looked at, their names say what they are: the node has its own.
+Result<void> take_firmware(pugi::xml_node os, Imported& out) {
+  const pugi::xml_node loader = os.child("loader");
+  const std::string_view path = loader.text().get();
+  const std::string_view kind = os.attribute("firmware").value();
+  if (!is_one_of(kind, {"", "bios", "efi"})) return refused("firmware " + in_quotes(kind));
+  if (!path.empty() && !is_one_of(loader.attribute("type").value(), {"pflash"}))
+    return refused("<loader> of " + in_quotes(path) + " is not known here, only a UEFI in pflash");
+  if (kind != "efi" && path.empty()) return {};
+  bool secure = std::string_view(loader.attribute("secure").value()) == "yes";
+  for (const pugi::xml_node feature : os.child("firmware").children("feature"))
+    if (std::string_view(feature.attribute("name").value()) == "secure-boot" &&
+        std::string_view(feature.attribute("enabled").value()) == "yes")
+      secure = true;
+  out.vm.firmware = secure ? "uefi-secure" : "uefi";
+  out.left_out.emplace_back("what its UEFI kept");
+  return {};
+}
+
 Result<void> take_os(pugi::xml_node os, Imported& out) {
   for (const pugi::xml_node one : os.children()) {
     const std::string_view name = one.name();
-    if (is_one_of(name, {"type", "bios", "bootmenu", "smbios"})) continue;
+    if (is_one_of(name, {"type", "bios", "bootmenu", "smbios", "loader", "nvram", "firmware"}))
+      continue;
     if (name == "boot" && std::string_view(one.attribute("dev").value()) == "hd") continue;
-    return refused("<os> with <" + std::string(name) +
-                   ">: only a BIOS that boots from the disks, in their order, is known here");
+    return refused(
+        "<os> with <" + std::string(name) +
+        ">: only a BIOS or UEFI that boots from the disks, in their order, is known here");
   }
+  CORE_TRY(take_firmware(os, out));
   const pugi::xml_node type = os.child("type");
   if (std::string_view(type.text().get()) != "hvm" ||
       !is_one_of(type.attribute("arch").value(), {"", "x86_64"}))
@@ -102,6 +124,10 @@ Result<void> take_disk(pugi::xml_node disk, Imported& out) {
   }
   if (device == "floppy" && !disk.child("source")) {
     out.left_out.push_back("the drive " + where + ", which has no medium");
+    return {};
+  }
+  if (std::string_view(disk.child("serial").text().get()) == kSeedSerial) {
+    out.left_out.emplace_back("what cloud-init reads");
     return {};
   }
   for (const pugi::xml_node one : disk.children()) {
@@ -168,6 +194,27 @@ bool is_furniture(std::string_view name) {
                           "memballoon", "rng", "panic", "hub", "emulator"});
 }
 
+// Its own, of the same kind: what another one kept is sealed, and of another machine.
+Result<void> take_tpm(pugi::xml_node tpm, Imported& out) {
+  const pugi::xml_node backend = tpm.child("backend");
+  const std::string_view type = backend.attribute("type").value();
+  if (!is_one_of(type, {"emulator", "external"}))
+    return refused("<tpm> of type " + in_quotes(type) + " is not known here, only one of its own");
+  if (is_one_of(backend.attribute("version").value(), {"1.2"}))
+    return refused("a TPM 1.2 is not known here, only 2.0");
+  out.vm.tpm = true;
+  out.left_out.emplace_back("what its TPM kept");
+  return {};
+}
+
+// As all VMs have it here.
+bool is_our_screen(pugi::xml_node one) {
+  const std::string_view type = one.attribute("type").value();
+  const std::string_view listen = one.child("listen").attribute("type").value();
+  const std::string_view model = one.child("model").attribute("type").value();
+  return (type == "vnc" && listen == "socket") || model == "vga";
+}
+
 Result<void> take_devices(pugi::xml_node devices, Imported& out) {
   for (const pugi::xml_node one : devices.children()) {
     const std::string_view name = one.name();
@@ -175,13 +222,15 @@ Result<void> take_devices(pugi::xml_node devices, Imported& out) {
       CORE_TRY(take_disk(one, out));
     } else if (name == "interface") {
       CORE_TRY(take_nic(one, out));
+    } else if (name == "tpm") {
+      CORE_TRY(take_tpm(one, out));
     } else if (is_one_of(name, {"serial", "channel"})) {
       if (!is_one_of(one.attribute("type").value(), {"pty", "unix", "spicevmc"}))
         return refused("<" + std::string(name) + "> of type " +
                        in_quotes(one.attribute("type").value()) + " is not known here");
       if (name == "channel") out.left_out.emplace_back("a channel to the guest");
     } else if (is_one_of(name, {"graphics", "video", "sound"})) {
-      out.left_out.push_back("<" + std::string(name) + ">");
+      if (!is_our_screen(one)) out.left_out.push_back("<" + std::string(name) + ">");
     } else if (!is_furniture(name)) {
       return refused("<" + std::string(name) + "> is not known here");
     }
@@ -201,7 +250,7 @@ Result<void> take_element(pugi::xml_node one, Imported& out) {
   }
   if (name == "features") {
     for (const pugi::xml_node feature : one.children())
-      if (!is_one_of(feature.name(), {"acpi", "apic", "pae"}))
+      if (!is_one_of(feature.name(), {"acpi", "apic", "pae", "smm"}))
         out.left_out.push_back("the feature <" + std::string(feature.name()) + ">");
     return {};
   }
@@ -226,6 +275,8 @@ Result<Imported> from_xml(const std::string& xml) {
                    " cannot be run here, only of kvm");
   Imported out;
   for (const pugi::xml_node one : domain.children()) CORE_TRY(take_element(one, out));
+  out.vm.screen =
+      domain.child("devices").child("graphics") || domain.child("devices").child("video");
   out.vm.name = domain.child("name").text().get();
   out.vm.uuid = domain.child("uuid").text().get();
   out.vm.description = domain.child("description").text().get();

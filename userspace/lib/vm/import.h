@@ -17,7 +17,8 @@ struct Imported {
     uint64_t iops = 0;  ///< at most; 0: no limit
     uint64_t bytes_per_s = 0;
   };
-  meta::Vm vm;  ///< name, UUID, description, vCPUs, memory, CPU and NICs with their MACs; machine
+  meta::Vm vm;  ///< name, UUID, description, vCPUs, memory, CPU, firmware, TPM and NICs with
+                ///< their MACs; machine
   std::vector<Disk> disks;
   std::vector<std::string> left_out;  ///< what will be another thing here, in words
 };

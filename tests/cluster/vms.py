@@ -75,7 +75,7 @@ def bad_input():
             ("vm create a --memory 1GiB --firmware coreboot", 2, "bios, uefi or uefi-secure"),
             ("vm create a --memory 1GiB --tpm 1.2", 2, "--tpm is on or off"),
             ("vm create a --memory 1GiB --user-data /etc/hostname", 2, "#cloud-config"),
-            ("vm create a --memory 1GiB --user-data /root/none", 2, "cannot be read"),
+            ("vm create a --memory 1GiB --user-data none", 2, "cannot be read"),
             ("vm create a --memory 1GiB --network-config /etc/hostname", 2, "user data"),
             ("vm create a --memory 1GiB --cpu best", 2, "host or baseline"),
             ("vm create a --memory 1GiB --priority 12", 2, "0 to 11"),
@@ -384,8 +384,8 @@ def machine_has_uefi():
     for node in (1, 2, 3):
         code = firmware.build(REPO / "build/check/firmware.fd", int(lab.run(node, f"stat -c %s {firmware.CODE}")))
         lab.lab("put", node, code, "--to", firmware.CODE)
-    lab.run(1, "echo '#cloud-config first' > /root/user-data")
-    lab.run(1, "scalectl vm clone g u --memory 64MiB --nics '' --firmware uefi --tpm on --user-data /root/user-data")
+    lab.run(1, "echo '#cloud-config first' > user-data")
+    lab.run(1, "scalectl vm clone g u --memory 64MiB --nics '' --firmware uefi --tpm on --user-data user-data")
     lab.fails(1, "scalectl vsd resize u-uefi 2MiB", 5, "size")
     was = others(state()["node"])
     begin("u", f"--node n{was}")
@@ -405,9 +405,9 @@ def machine_keeps_what_it_knows():
     node = ask(lab, 1, "vm show u")["node"]
     lab.run(node, "pkill -9 -f guest=u,")
     firmware_says(2, 2)
-    lab.run(1, "scalectl vm stop u && echo '#cloud-config second' > /root/user-data")
+    lab.run(1, "scalectl vm stop u && echo '#cloud-config second' > user-data")
     is_closed("u")
-    lab.run(1, "scalectl vm edit u --user-data /root/user-data && scalectl vm snapshot u@s")
+    lab.run(1, "scalectl vm edit u --user-data user-data && scalectl vm snapshot u@s")
     begin("u", f"--node n{others(ask(lab, 1, 'vm show g')['node'], node)}")
     is_told(firmware_says(3, 3), "second")
     lab.run(1, "scalectl vm stop u && scalectl vm clone u@s c")
@@ -435,10 +435,10 @@ def is_seen():
                     "print(s.recv(12).decode())")
         assert lab.run(at, f'python3 -c "{greeting}" {asked["socket"]}').startswith("RFB 003.")
         # What is typed there comes back from the guest's terminal.
-        lab.run(at, "rm -f /root/console; (for i in $(seq 60); do echo hello-$i; sleep 1; done) | "
-                    "timeout 60 script -qfc 'scalectl vm console g' /root/console > /dev/null & "
-                    "for i in $(seq 60); do grep -q 'Connected to domain' /root/console && "
-                    "test $(grep -ac hello- /root/console) -gt 2 && exit 0; sleep 1; done; cat /root/console; exit 1")
+        lab.run(at, "rm -f console; (for i in $(seq 60); do echo hello-$i; sleep 1; done) | "
+                    "timeout 60 script -qfc 'scalectl vm console g' console > /dev/null & "
+                    "for i in $(seq 60); do grep -q 'Connected to domain' console && "
+                    "test $(grep -ac hello- console) -gt 2 && exit 0; sleep 1; done; cat console; exit 1")
     lab.run(1, "scalectl vm stop s && scalectl vm delete s --yes")
     lab.fails(1, "scalectl vm screen nobody", 4, "no VM named nobody")
     lab.fails(1, "scalectl vm console nobody", 4, "no VM named nobody")

@@ -456,10 +456,22 @@ Outcome console_of_vm(Call& call, const std::string& name) {
                       {"socket", *path}};
 }
 
-// Of a VM that is to arrive here.
+// Of a VM that is to arrive here. What comes late must not end the TPM of one that has arrived.
 Outcome serve_tpm(Call& call) {
-  CORE_TRY(start_tpm(json::value_to<std::string>(call.body().at("vsd"))));
-  return json::object{};
+  const auto all = call.cluster().vms();
+  if (!all) return all.error();
+  for (const meta::Vm& vm : *all) {
+    if (vm.id != call.body().at("vm").to_number<uint64_t>() ||
+        vm.runs != call.body().at("run").to_number<uint64_t>() ||
+        vm.to_node != call.member().config().node)
+      continue;
+    meta::Cluster cluster = call.cluster();
+    const auto tpm = tpm_of(cluster, vm);
+    if (!tpm) return tpm.error();
+    CORE_TRY(start_tpm(*tpm));
+    return json::object{};
+  }
+  return Error{Code::stale, "that VM does not move here, or not any more"};
 }
 
 // By the node that runs it, and known to no other.

@@ -485,9 +485,10 @@ Result<void> Vms::migrate(const meta::Vm& vm) {
       member_.paths().socket + "." + std::to_string(vm.id) + "-" + std::to_string(vm.runs);
   moves_[vm.uuid] = std::make_unique<Migration>(
       vm, bridge_there(to), path,
-      [this, to, tpm = *tpm]() -> Result<void> {
+      [this, to, vm_id = vm.id, run = vm.runs, tpm = *tpm]() -> Result<void> {
         if (!tpm.empty())
-          CORE_TRY(member_.peers().call(to, "/peer/tpm", {{"vsd", tpm}}, kTpmTimeout));
+          CORE_TRY(
+              member_.peers().call(to, "/peer/tpm", {{"vm", vm_id}, {"run", run}}, kTpmTimeout));
         return {};
       },
       [this, to] {

@@ -65,7 +65,7 @@ Result<void> put(const fs::path& path, const std::string& text) {
 
 Result<void> prepare_flash(const std::string& device, const std::string& variables) {
   const auto first = contents_of(variables);
-  if (!first) return first.error();
+  if (!first) return Error{Code::storage, first.error().text + "; it is in the package ovmf"};
   Device old;
   CORE_TRY(old.open(device, false));
   // One byte more than there may be: a device of another length is another firmware's.

@@ -14,7 +14,6 @@ namespace json = boost::json;
 using core::Code;
 using policy_tests::Leader;
 using vm::DomainDisk;
-using What = vm::DiskChange::What;
 
 // Three nodes, and a VM "a" with one disk.
 class Disks : public ::testing::Test {
@@ -221,7 +220,7 @@ DomainDisk disk(const std::string& name, const std::string& bus = "virtio", uint
   return {"/dev/mapper/scribe-" + name, bus, "vsd-" + name, iops, 0};
 }
 
-std::string domain(const std::vector<DomainDisk>& disks) {
+std::string disk_domain(const std::vector<DomainDisk>& disks) {
   meta::Vm vm;
   vm.name = "a";
   vm.uuid = "00000000-0000-0000-0000-000000000007";
@@ -233,7 +232,7 @@ std::string domain(const std::vector<DomainDisk>& disks) {
 
 std::vector<vm::DiskChange> changes(const std::vector<DomainDisk>& from,
                                     const std::vector<DomainDisk>& to) {
-  return vm::disk_changes(domain(from), to).value();
+  return vm::disk_changes(disk_domain(from), to).value();
 }
 
 TEST(DomainDisks, OnlyWhatDiffersIsChanged) {
@@ -241,17 +240,17 @@ TEST(DomainDisks, OnlyWhatDiffersIsChanged) {
       changes({disk("a"), disk("b", "scsi", 5)}, {disk("b", "scsi", 5), disk("a")}).empty());
   const auto more = changes({disk("a")}, {disk("a"), disk("b")});
   ASSERT_EQ(more.size(), 1U);
-  EXPECT_EQ(more[0].what, What::attach);
+  EXPECT_EQ(more[0].what, vm::DiskChange::What::attach);
   EXPECT_EQ(more[0].serial, "vsd-b");
   EXPECT_NE(more[0].xml.find("dev=\"vdb\""), std::string::npos);
   EXPECT_EQ(more[0].xml.find("<boot"), std::string::npos) << "another one has that place";
   const auto fewer = changes({disk("a"), disk("b")}, {disk("b")});
   ASSERT_EQ(fewer.size(), 1U);
-  EXPECT_EQ(fewer[0].what, What::detach);
+  EXPECT_EQ(fewer[0].what, vm::DiskChange::What::detach);
   EXPECT_NE(fewer[0].xml.find("scribe-a"), std::string::npos);
   const auto slower = changes({disk("a")}, {disk("a", "virtio", 100)});
   ASSERT_EQ(slower.size(), 1U);
-  EXPECT_EQ(slower[0].what, What::limit);
+  EXPECT_EQ(slower[0].what, vm::DiskChange::What::limit);
   EXPECT_EQ(slower[0].target, "vda");
   EXPECT_EQ(slower[0].iops, 100U);
   EXPECT_EQ(changes({disk("a", "virtio", 100)}, {disk("a")}).at(0).iops, 0U);
@@ -263,14 +262,15 @@ TEST(DomainDisks, ANewOneTakesANameThatIsFree) {
   const auto now = changes({disk("a"), disk("b"), disk("c", "scsi")},
                            {disk("b"), disk("c", "scsi"), disk("d"), disk("e", "scsi"), disk("f")});
   ASSERT_EQ(now.size(), 4U);
-  EXPECT_EQ(now[0].what, What::detach);
+  EXPECT_EQ(now[0].what, vm::DiskChange::What::detach);
   EXPECT_NE(now[1].xml.find("\"vdc\""), std::string::npos);
   EXPECT_NE(now[2].xml.find("\"sdb\""), std::string::npos);
   EXPECT_NE(now[3].xml.find("\"vdd\""), std::string::npos);
 }
 
 TEST(DomainDisks, TheirNamesThereLeadToTheirSerials) {
-  const auto all = vm::serials_by_target(domain({disk("a"), disk("b", "scsi"), disk("c")})).value();
+  const auto all =
+      vm::serials_by_target(disk_domain({disk("a"), disk("b", "scsi"), disk("c")})).value();
   EXPECT_EQ(all, (std::map<std::string, std::string>{
                      {"vda", "vsd-a"}, {"sda", "vsd-b"}, {"vdb", "vsd-c"}}));
   EXPECT_FALSE(vm::serials_by_target("none"));
@@ -279,7 +279,7 @@ TEST(DomainDisks, TheirNamesThereLeadToTheirSerials) {
 TEST(DomainDisks, LimitsAreExportedAndImported) {
   DomainDisk limited = disk("a", "virtio", 100);
   limited.bytes_per_s = 1 << 20;
-  const auto back = vm::from_xml(domain({limited, disk("b")}));
+  const auto back = vm::from_xml(disk_domain({limited, disk("b")}));
   ASSERT_TRUE(back) << back.error().text;
   EXPECT_EQ(back->disks.at(0).iops, 100U);
   EXPECT_EQ(back->disks.at(0).bytes_per_s, 1U << 20);

@@ -706,8 +706,8 @@ TEST_F(Media, ANodeThatReadsOneMayBeRemoved) {
   EXPECT_NE(leave().find("open on it"), std::string::npos) << "others are in its way";
 }
 
-std::string domain(const std::vector<vm::DomainCdrom>& cdroms,
-                   const std::vector<vm::DomainDisk>& disks = {}) {
+std::string cdrom_domain(const std::vector<vm::DomainCdrom>& cdroms,
+                         const std::vector<vm::DomainDisk>& disks = {}) {
   meta::Vm vm;
   vm.name = "a";
   vm.uuid = "00000000-0000-0000-0000-000000000007";
@@ -719,13 +719,13 @@ std::string domain(const std::vector<vm::DomainCdrom>& cdroms,
 
 TEST(DomainDrives, GetWhatIsWantedAndStayWhatTheyAre) {
   EXPECT_TRUE(
-      vm::cdrom_changes(domain({{0, ""}, {1, "/dev/b"}}), {{1, "/dev/b"}, {0, ""}})->empty());
+      vm::cdrom_changes(cdrom_domain({{0, ""}, {1, "/dev/b"}}), {{1, "/dev/b"}, {0, ""}})->empty());
   const auto taken =
-      vm::cdrom_changes(domain({{0, "/dev/a"}, {1, "/dev/b"}}), {{0, "/dev/a"}, {1, ""}});
+      vm::cdrom_changes(cdrom_domain({{0, "/dev/a"}, {1, "/dev/b"}}), {{0, "/dev/a"}, {1, ""}});
   ASSERT_EQ(taken->size(), 1U);
   EXPECT_EQ(taken->at(0).slot, 1U);
   EXPECT_EQ(taken->at(0).xml.find("<source"), std::string::npos);
-  const auto other = vm::cdrom_changes(domain({{0, "/dev/a"}}), {{0, "/dev/b"}});
+  const auto other = vm::cdrom_changes(cdrom_domain({{0, "/dev/a"}}), {{0, "/dev/b"}});
   ASSERT_EQ(other->size(), 1U);
   EXPECT_EQ(other->at(0).xml.find("/dev/a"), std::string::npos);
   EXPECT_NE(other->at(0).xml.find("<source dev=\"/dev/b\""), std::string::npos);
@@ -745,7 +745,7 @@ TEST(DomainDrives, AnEmptyOneIsOneOfFilesToLibvirtAndBecomesOneOfDevices) {
 
 TEST(DomainDrives, AreNoDisksAndComeBehindThem) {
   const vm::DomainDisk disk{"/dev/d", "scsi", "vsd-1"};
-  const std::string xml = domain({{0, "/dev/a"}}, {disk});
+  const std::string xml = cdrom_domain({{0, "/dev/a"}}, {disk});
   EXPECT_NE(xml.find("<target dev=\"sdb\" bus=\"sata\""), std::string::npos) << xml;
   EXPECT_NE(xml.find("<boot order=\"2\""), std::string::npos);
   EXPECT_TRUE(vm::disk_changes(xml, {disk})->empty());
@@ -755,13 +755,13 @@ TEST(DomainDrives, AreNoDisksAndComeBehindThem) {
 }
 
 TEST(DomainDrives, AreImportedEmptyAndNotWithFilesInThem) {
-  const auto back = vm::from_xml(domain({{0, ""}, {1, "/dev/mapper/scribe-medium:7@whole"}}));
+  const auto back = vm::from_xml(cdrom_domain({{0, ""}, {1, "/dev/mapper/scribe-medium:7@whole"}}));
   ASSERT_TRUE(back) << back.error().text;
   EXPECT_EQ(back->vm.cdroms.size(), 2U);
   EXPECT_EQ(back->vm.cdroms.at(1).medium, 0U);
   EXPECT_EQ(back->left_out, std::vector<std::string>{"what is in the drive sdb"});
   for (const char* path : {"/etc/shadow", "/dev/sda", "/dev/mapper/scribe-x"})
-    EXPECT_EQ(vm::from_xml(domain({{0, path}})).error().code, Code::invalid) << path;
+    EXPECT_EQ(vm::from_xml(cdrom_domain({{0, path}})).error().code, Code::invalid) << path;
 }
 
 // Whatever happens, what is open is what is needed, and in the end nothing is left.

@@ -11,10 +11,11 @@
 
 namespace {
 
+using vm::NicChange;
+
 namespace json = boost::json;
 using core::Code;
 using policy_tests::Leader;
-using What = vm::NicChange::What;
 
 // Three nodes, each with a bridge on its LAN, and a VM without any interface.
 class Nics : public ::testing::Test {
@@ -191,7 +192,7 @@ meta::VmNic nic(uint64_t slot, const std::string& bridge, uint64_t vlan = 0) {
   return {slot, "52:54:00:00:00:0" + std::to_string(slot), bridge, vlan, "virtio", true};
 }
 
-std::string domain(const std::vector<meta::VmNic>& nics) {
+std::string nic_domain(const std::vector<meta::VmNic>& nics) {
   meta::Vm vm;
   vm.name = "a";
   vm.machine = vm::kMachine;
@@ -201,10 +202,11 @@ std::string domain(const std::vector<meta::VmNic>& nics) {
   return vm::domain_xml(vm, {}, "br-lan");
 }
 
-std::vector<What> changes(const std::vector<meta::VmNic>& from, const std::vector<meta::VmNic>& to,
-                          const std::string& lan_bridge = "br-lan") {
-  std::vector<What> out;
-  for (const auto& one : vm::nic_changes(domain(from), to, lan_bridge).value())
+std::vector<NicChange::What> changes(const std::vector<meta::VmNic>& from,
+                                     const std::vector<meta::VmNic>& to,
+                                     const std::string& lan_bridge = "br-lan") {
+  std::vector<NicChange::What> out;
+  for (const auto& one : vm::nic_changes(nic_domain(from), to, lan_bridge).value())
     out.push_back(one.what);
   return out;
 }
@@ -222,20 +224,21 @@ TEST(DomainNics, OnlyWhatDiffersIsChanged) {
   pulled.connected = false;
   meta::VmNic other_model = a;
   other_model.model = "e1000e";
-  EXPECT_EQ(changes({a, b}, {a, b}), std::vector<What>{});
-  EXPECT_EQ(changes({a}, {a, b}), std::vector<What>{What::attach});
-  EXPECT_EQ(changes({a, b}, {b}), std::vector<What>{What::detach});
-  EXPECT_EQ(changes({a, b}, {nic(0, "", 7), b}), std::vector<What>{What::update});
-  EXPECT_EQ(changes({a}, {pulled}), std::vector<What>{What::update});
-  EXPECT_EQ(changes({pulled}, {a}), std::vector<What>{What::update});
-  EXPECT_EQ(changes({a}, {a}, "scribe-br0"), std::vector<What>{What::update});
-  EXPECT_EQ(changes({a}, {other_model}), std::vector<What>{What::detach});
+  EXPECT_EQ(changes({a, b}, {a, b}), std::vector<NicChange::What>{});
+  EXPECT_EQ(changes({a}, {a, b}), std::vector<NicChange::What>{NicChange::What::attach});
+  EXPECT_EQ(changes({a, b}, {b}), std::vector<NicChange::What>{NicChange::What::detach});
+  EXPECT_EQ(changes({a, b}, {nic(0, "", 7), b}),
+            std::vector<NicChange::What>{NicChange::What::update});
+  EXPECT_EQ(changes({a}, {pulled}), std::vector<NicChange::What>{NicChange::What::update});
+  EXPECT_EQ(changes({pulled}, {a}), std::vector<NicChange::What>{NicChange::What::update});
+  EXPECT_EQ(changes({a}, {a}, "scribe-br0"), std::vector<NicChange::What>{NicChange::What::update});
+  EXPECT_EQ(changes({a}, {other_model}), std::vector<NicChange::What>{NicChange::What::detach});
   EXPECT_FALSE(vm::nic_changes("none", {}, ""));
 }
 
 TEST(DomainNics, OnAnotherNodeTheyAreAtItsBridges) {
   const std::string there =
-      vm::with_bridges(domain({nic(0, ""), nic(1, "br-dmz"), nic(2, "", 7)}),
+      vm::with_bridges(nic_domain({nic(0, ""), nic(1, "br-dmz"), nic(2, "", 7)}),
                        {nic(0, ""), nic(1, "br-dmz"), nic(2, "", 7)}, "scribe-br0")
           .value();
   for (const char* bridge : {"'scribe-br0'", "\"scribe-br0\"", "\"br-dmz\"", "\"scribe-br7\""})

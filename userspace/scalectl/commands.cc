@@ -15,7 +15,6 @@ namespace scalectl {
 
 namespace {
 
-constexpr uint64_t kDaySeconds = 86'400;
 constexpr uint64_t kMostDays = 36'500;
 
 // "2026-12-01T02:00:00", in UTC.

@@ -6,21 +6,11 @@
 #include <sstream>
 
 #include "table.h"
+#include "words.h"
 
 namespace scalectl {
 
 namespace {
-
-constexpr uint64_t kDaySeconds = 86'400;
-constexpr uint64_t kMib = uint64_t{1} << 20;
-
-std::string text(const json::object& object, const char* name) {
-  return json::value_to<std::string>(object.at(name));
-}
-
-uint64_t number(const json::object& object, const char* name) {
-  return object.at(name).to_number<uint64_t>();
-}
 
 std::string count(const json::object& object, const char* name) {
   return std::to_string(number(object, name));

@@ -7,6 +7,9 @@
 
 namespace scalectl {
 
+inline constexpr uint64_t kMib = uint64_t{1} << 20;
+inline constexpr uint64_t kDaySeconds = 86'400;
+
 /// Aligned columns; numbers are to the right where their heading ends in ':'.
 class Table {
  public:

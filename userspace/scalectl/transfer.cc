@@ -21,7 +21,6 @@ namespace {
 constexpr size_t kPiece = size_t{8} << 20;
 constexpr uint64_t kSector = 512;
 constexpr std::chrono::seconds kAgain{2};
-constexpr std::chrono::milliseconds kLook{500};
 constexpr int kTries = 30;
 
 // On a terminal only: elsewhere it would fill a log.
@@ -48,14 +47,6 @@ class Progress {
   const bool terminal_ = ::isatty(STDERR_FILENO) != 0;
   bool shown_ = false;
 };
-
-std::string text(const json::object& object, const char* name) {
-  return json::value_to<std::string>(object.at(name));
-}
-
-uint64_t number(const json::object& object, const char* name) {
-  return object.at(name).to_number<uint64_t>();
-}
 
 json::object failure(const char* code, const std::string& text) {
   return {{"error", {{"code", code}, {"text", text}}}};

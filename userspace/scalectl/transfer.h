@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 #pragma once
 
+#include <chrono>
+
 #include "commands.h"
 
 namespace scalectl {
+
+inline constexpr std::chrono::milliseconds kLook{500};  // between looks at what is waited for
 
 /// Sends a file, the first argument, as a medium, from where an earlier attempt got to, and waits
 /// until it is checked; what it is then, as the API shows it.

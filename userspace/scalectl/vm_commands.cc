@@ -4,13 +4,12 @@
 #include "console.h"
 #include "device_commands.h"
 #include "show.h"
+#include "table.h"
 #include "words.h"
 
 namespace scalectl {
 
 namespace {
-
-constexpr uint64_t kMib = uint64_t{1} << 20;
 
 uint64_t memory_of(const std::string& word) {
   const uint64_t bytes = size_of(word);

@@ -18,13 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::chrono::milliseconds kLook{500};
 constexpr const char* kXml = "domain.xml";
 constexpr std::string_view kDevices = "/dev/mapper/scribe-";
-
-std::string text(const json::object& object, const char* name) {
-  return json::value_to<std::string>(object.at(name));
-}
 
 json::object failure(const std::string& text) {
   return {{"error", {{"code", "storage"}, {"text", text}}}};

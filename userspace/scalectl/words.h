@@ -9,6 +9,14 @@
 
 namespace scalectl {
 
+/// Fields of an answer, which has them.
+inline std::string text(const boost::json::object& answer, const char* name) {
+  return boost::json::value_to<std::string>(answer.at(name));
+}
+inline uint64_t number(const boost::json::object& answer, const char* name) {
+  return answer.at(name).to_number<uint64_t>();
+}
+
 namespace json = boost::json;
 
 inline constexpr const char* kRoot = "/rest/v1/";

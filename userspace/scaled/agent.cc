@@ -27,8 +27,6 @@ using std::chrono::seconds;
 namespace {
 
 constexpr milliseconds kServiceTick{1'000};  // the module's list, without an event
-constexpr milliseconds kCalm{100};           // each commit of a busy disk is a change, too
-constexpr seconds kProposeFor{15};
 constexpr seconds kLeaseHeldAtLeast{1};
 constexpr seconds kReleaseTimeout{30};
 constexpr seconds kNoSpaceRest{2};

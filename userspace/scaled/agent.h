@@ -21,6 +21,9 @@
 
 namespace scaled {
 
+/// Changes are taken together: each commit of a busy disk is one, too.
+inline constexpr std::chrono::milliseconds kCalm{100};
+
 /// Makes the kernel of this node what the metadata says, and gives it what it asks for.
 ///
 /// Four threads, each with its own connections to database and kernel:

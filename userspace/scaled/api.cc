@@ -20,8 +20,6 @@ using std::chrono::steady_clock;
 
 namespace {
 
-constexpr milliseconds kEtcdTimeout{10'000};
-
 unsigned status_of(Code code) {
   switch (code) {
     case Code::invalid:
@@ -83,7 +81,7 @@ Outcome serve_proposals(Call& call) {
     proposals.push_back(std::move(*proposal));
   }
   auto served =
-      call.member().replica().serve(std::move(proposals), steady_clock::now() + kProposeFor);
+      call.member().replica().serve(std::move(proposals), steady_clock::now() + kCallProposesFor);
   if (!served) return served.error();
   json::array answers;
   for (auto& answer : served->answers) answers.push_back(std::move(answer));

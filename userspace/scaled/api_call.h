@@ -17,10 +17,10 @@ namespace scaled {
 /// What a call of the API ends with: its answer, or why it was refused.
 using Outcome = Result<boost::json::object>;
 
-inline constexpr std::chrono::seconds kProposeFor{30};
+inline constexpr std::chrono::seconds kCallProposesFor{30};
+inline constexpr std::chrono::milliseconds kEtcdTimeout{10'000};
 inline constexpr std::chrono::milliseconds kLook{200};  // between looks at what is waited for
 inline constexpr size_t kSecretBytes = 16;
-inline constexpr uint64_t kSectorBytes = 512;
 inline constexpr uint64_t kSlotBytes = uint64_t{1} << 20;
 
 /// A request's fields, checked: each that is read must have its type, and none may be left over.
@@ -105,7 +105,7 @@ class Call {
   Outcome propose(boost::json::object proposal) {
     if (!by_.empty()) proposal["by"] = by_;
     return member_.replica().propose(std::move(proposal),
-                                     std::chrono::steady_clock::now() + kProposeFor);
+                                     std::chrono::steady_clock::now() + kCallProposesFor);
   }
   meta::Cluster cluster() { return meta::Cluster(*database_); }
   Fields fields() const { return Fields(body_); }

@@ -20,7 +20,6 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr seconds kAuditFor{240};
-constexpr milliseconds kEtcdTimeout{10'000};
 constexpr uint64_t kTokenHours = 24;
 constexpr uint64_t kMaxTokenHours = 720;
 constexpr uint64_t kEventsShown = 100;
@@ -95,7 +94,7 @@ Outcome set_cluster(Call& call) {
 
 // Right after a node became one the answer would be "no quorum".
 void wait_for_leader(Call& call) {
-  const auto deadline = steady_clock::now() + kProposeFor;
+  const auto deadline = steady_clock::now() + kCallProposesFor;
   while (!call.member().replica().leader() && steady_clock::now() < deadline)
     std::this_thread::sleep_for(kLook);
 }

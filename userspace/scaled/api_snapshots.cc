@@ -26,7 +26,7 @@ namespace {
 // Longer than it takes until a lease is free that its node's kernel has not (housekeeping): an
 // answer that came too late leaves such.
 constexpr seconds kTakeFor{90};
-constexpr milliseconds kPeerTimeout{60'000};
+constexpr milliseconds kHoldTimeout{60'000};
 constexpr int kGoOnTries = 3;
 constexpr uint64_t kMostChanges = 10'000;
 constexpr size_t kMostVsds = 64;
@@ -113,7 +113,7 @@ Result<void> ask_for_release(Call& call, const meta::Vsd& vsd) {
   if (vsd.lease_node == call.member().config().node)
     return call.member().agent().release(vsd.id, vsd.epoch);
   auto done = call.member().peers().call(
-      vsd.lease_node, "/peer/release", {{"vsd", vsd.id.value}, {"epoch", vsd.epoch}}, kPeerTimeout);
+      vsd.lease_node, "/peer/release", {{"vsd", vsd.id.value}, {"epoch", vsd.epoch}}, kHoldTimeout);
   if (!done) return done.error();
   return {};
 }
@@ -153,7 +153,7 @@ void hold(Member& member, Group& one) {
   }
   json::array ids;
   for (const VsdId vsd : one.vsds) ids.push_back(vsd.value);
-  auto held = member.peers().call(one.node, "/peer/hold", {{"vsds", std::move(ids)}}, kPeerTimeout);
+  auto held = member.peers().call(one.node, "/peer/hold", {{"vsds", std::move(ids)}}, kHoldTimeout);
   const json::value* items = held ? held->if_contains("items") : nullptr;
   if (items != nullptr && items->is_array())
     one.items = items->as_array();
@@ -175,7 +175,7 @@ void go_on(Member& member, const Group& one, const std::map<VsdId, uint64_t>& ep
   }
   // It goes on by itself where this does not get there, in a while; said twice, it is as once.
   for (int tries = 0; tries < kGoOnTries; tries++) {
-    auto told = member.peers().call(one.node, "/peer/go_on", {{"vsds", said}}, kPeerTimeout);
+    auto told = member.peers().call(one.node, "/peer/go_on", {{"vsds", said}}, kHoldTimeout);
     if (told) return;
     spdlog::info("node {}: {}", one.node.value, told.error().text);
   }

@@ -15,7 +15,7 @@ using hypervisor::Stats;
 
 namespace {
 
-constexpr std::chrono::milliseconds kPeerTimeout{10'000};
+constexpr std::chrono::milliseconds kStatsTimeout{10'000};
 
 void put(json::object& out, const std::string& name, const Stats::Io& io) {
   out[name] = io.requests;
@@ -88,7 +88,7 @@ Outcome show_stats(Call& call, const std::string& name) {
   if (!vm->node || vm->state == "starting")
     return Error{Code::conflict, "VM " + name + " is " + vm->state};
   if (vm->node == call.member().config().node) return stats_here(*vm);
-  return call.member().peers().call(vm->node, "/peer/stats", {{"name", name}}, kPeerTimeout);
+  return call.member().peers().call(vm->node, "/peer/stats", {{"name", name}}, kStatsTimeout);
 }
 
 }  // namespace scaled

@@ -24,10 +24,9 @@ namespace {
 
 constexpr seconds kEvery{3600};
 constexpr seconds kTick{1};
-constexpr seconds kAskEvery{1};
+constexpr seconds kAuditAskEvery{1};
 constexpr seconds kOthersTakeAtMost{600};  // longer than this node took
-constexpr seconds kProposeFor{10};
-constexpr milliseconds kStatusTimeout{2'000};
+constexpr milliseconds kAuditTimeout{2'000};
 constexpr int kNice = 19;
 
 boost::json::object to_json(const Audit::Digest& digest) {
@@ -162,13 +161,13 @@ Audit::Digests Audit::collect(uint64_t index, const std::vector<meta::Node>& nod
       if (node.id == config_.node) {
         known = last();
       } else {
-        auto status = peers_.call(node.id, "/peer/status", {}, kStatusTimeout);
+        auto status = peers_.call(node.id, "/peer/status", {}, kAuditTimeout);
         known = status ? digest_of(*status) : std::nullopt;
       }
       all = all && known && known->index >= index && known->value;
     }
     if (all || stop.stop_requested() || steady_clock::now() >= deadline) return out;
-    core::rest_until(stop, steady_clock::now() + kAskEvery);
+    core::rest_until(stop, steady_clock::now() + kAuditAskEvery);
   }
 }
 

@@ -20,6 +20,10 @@ using core::Result;
 inline constexpr uint16_t kApiPort = 7421;
 inline constexpr uint16_t kBackplanePort = 7420;
 inline constexpr const char* kSocketPath = "/run/scaled/scaled.sock";
+inline constexpr const char* kDevices = "/dev/mapper/";
+inline constexpr uint64_t kSectorBytes = 512;
+/// How long a thread waits for what it proposes; it comes back to it anyway.
+inline constexpr std::chrono::seconds kProposeFor{15};
 
 /// Where a daemon keeps what is its own.
 struct Paths {

@@ -10,7 +10,7 @@ using core::Result;
 namespace {
 
 constexpr std::chrono::seconds kKeepFor{60};
-constexpr size_t kMost = 64;
+constexpr size_t kMostConsoles = 64;
 
 }  // namespace
 
@@ -26,8 +26,8 @@ Consoles::Consoles(std::string paths) : paths_(std::move(paths)) {
 Result<std::string> Consoles::open(host::Tunnel::Connect connect) {
   tidy();
   const std::lock_guard lock(mutex_);
-  if (open_.size() >= kMost)
-    return core::Error{core::Code::conflict, "there are " + std::to_string(kMost) +
+  if (open_.size() >= kMostConsoles)
+    return core::Error{core::Code::conflict, "there are " + std::to_string(kMostConsoles) +
                                                  " consoles open on this node; close some"};
   auto tunnel =
       std::make_unique<host::Tunnel>(paths_ + std::to_string(next_++), std::move(connect));

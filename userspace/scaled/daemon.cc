@@ -27,7 +27,7 @@ constexpr milliseconds kStatusTimeout{2'000};
 constexpr milliseconds kJoinTimeout{120'000};
 constexpr milliseconds kListenRetry{1'000};
 constexpr seconds kUsersFor{20};
-constexpr milliseconds kLook{200};
+constexpr milliseconds kStopLook{200};
 constexpr seconds kRetireFor{15};
 constexpr seconds kResignFor{2};
 constexpr size_t kFingerprintDigits = 64;
@@ -277,7 +277,7 @@ void Member::resign() {
   if (etcd_log_ == nullptr) return;
   etcd_log_->resign();
   const auto end = steady_clock::now() + kResignFor;
-  while (replica_->leading() && steady_clock::now() < end) std::this_thread::sleep_for(kLook);
+  while (replica_->leading() && steady_clock::now() < end) std::this_thread::sleep_for(kStopLook);
 }
 
 void Daemon::leave(bool for_long) {
@@ -290,7 +290,7 @@ void Daemon::leave(bool for_long) {
 void Daemon::retire(Agent& agent) {
   // They are being stopped, too, at the same time.
   const auto end = steady_clock::now() + kUsersFor;
-  while (agent.has_users() && steady_clock::now() < end) std::this_thread::sleep_for(kLook);
+  while (agent.has_users() && steady_clock::now() < end) std::this_thread::sleep_for(kStopLook);
   // What file systems that are mounted all the same have in memory comes here only now.
   ::sync();
   const size_t left = agent.retire(steady_clock::now() + kRetireFor);

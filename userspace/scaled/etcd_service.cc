@@ -17,7 +17,7 @@ constexpr const char* kUnit = "scaled-etcd.service";
 constexpr size_t kNodesForFive = 5;
 constexpr int64_t kJoinSeconds = 300;
 constexpr std::chrono::seconds kSettle{20};
-constexpr std::chrono::seconds kAgain{1};
+constexpr std::chrono::seconds kEtcdAgain{1};
 
 Result<void> systemctl(const char* verb, const char* how) {
   const auto done = host::run_command({"systemctl", how, verb, kUnit});
@@ -134,7 +134,7 @@ Result<std::string> add_etcd_member(journal::Etcd& etcd, core::NodeId node,
   auto added = etcd.add_learner(url);
   while (!added && added.error().code == Code::unknown &&
          std::chrono::steady_clock::now() < deadline) {
-    std::this_thread::sleep_for(kAgain);
+    std::this_thread::sleep_for(kEtcdAgain);
     auto now = etcd.members();
     const auto known = [&](const auto& one) { return one.peer_url == url; };
     listed = now && std::any_of(now->begin(), now->end(), known);

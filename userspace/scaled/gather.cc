@@ -26,14 +26,14 @@ using std::chrono::seconds;
 
 namespace {
 
-constexpr seconds kAtOnce{5};  // then it is looked whether something must be healed
-constexpr seconds kCold{60};   // without a change of the map, or a write
+constexpr seconds kGatherTurn{5};  // then it is looked whether something must be healed
+constexpr seconds kCold{60};       // without a change of the map, or a write
 constexpr int kWarmTimes = 10;
 constexpr seconds kBetweenLooks{60};
 constexpr seconds kLookAnyway{3600};  // deleted snapshots leave chunks that could take less space
 constexpr seconds kMeasureEvery{60};  // it counts all copies
 constexpr size_t kLeavesAtOnce = 64;
-constexpr size_t kMost = 1024;  // extents to fill, that are remembered
+constexpr size_t kMostExtents = 1024;  // extents to fill, that are remembered
 constexpr uint64_t kSpareDivisor = 4;
 
 }  // namespace
@@ -56,7 +56,7 @@ struct Mover::Gathering {
 void Mover::gather(Kernel& kernel, meta::Database& database, const std::stop_token& stop) {
   look_for_scattered(database);
   meta::Cluster cluster(database);
-  const auto until = Clock::now() + kAtOnce;
+  const auto until = Clock::now() + kGatherTurn;
   size_t done = 0;
   while (!scattered_.empty() && !stop.stop_requested() && Clock::now() < until &&
          Clock::now() - scattered_.front().since >= kCold) {
@@ -109,7 +109,7 @@ void Mover::look_at(meta::Database& database, VsdId vsd, Look& look, size_t& lea
       look = {0, *newest, true, look.ended, {}};
     }
     const bool spare = can_spare(cluster);
-    while (leaves < kLeavesAtOnce && scattered_.size() < kMost) {
+    while (leaves < kLeavesAtOnce && scattered_.size() < kMostExtents) {
       const auto leaf = map.next_leaf(vsd, look.next);
       if (!leaf) return leaf.error();
       if (!*leaf) {

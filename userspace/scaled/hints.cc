@@ -5,7 +5,7 @@ namespace scaled {
 
 namespace {
 
-constexpr std::chrono::milliseconds kTimeout{2'000};
+constexpr std::chrono::milliseconds kHintTimeout{2'000};
 constexpr std::chrono::seconds kRestAfterFailure{2};
 
 }  // namespace
@@ -33,7 +33,7 @@ void Hints::tell(core::NodeId node, const std::stop_token& stop) {
   while (grown_.wait(lock, stop, [&] { return index_ > told; })) {
     told = index_;
     lock.unlock();
-    const auto done = peers_.call(node, "/peer/hint", {{"index", told}}, kTimeout);
+    const auto done = peers_.call(node, "/peer/hint", {{"index", told}}, kHintTimeout);
     lock.lock();
     if (!done) grown_.wait_for(lock, stop, kRestAfterFailure, [] { return false; });
   }

@@ -24,7 +24,6 @@ using std::chrono::seconds;
 namespace {
 
 constexpr milliseconds kHouseTick{2'000};
-constexpr milliseconds kCalm{100};  // each commit of a busy disk is a change, too
 constexpr seconds kUnclaimedFor{60};
 constexpr size_t kMaxUnreserve = 256;  // in one entry
 

@@ -20,7 +20,6 @@ namespace {
 constexpr const char* kAlivePrefix = "scribe/alive/";
 constexpr const char* kAliveEnd = "scribe/alive0";
 constexpr size_t kMaxNodes = 256;
-constexpr seconds kProposeFor{10};
 constexpr milliseconds kKernelTick{500};
 // Nobody takes over from a single node; the deadline is there for the module's sake alone.
 constexpr seconds kSingleLease{3600};

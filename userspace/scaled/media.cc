@@ -21,15 +21,14 @@ using std::chrono::seconds;
 
 namespace {
 
-constexpr seconds kLookEvery{1};
-constexpr seconds kAgain{10};
-constexpr seconds kTidyEvery{10};
+constexpr seconds kMediaLookEvery{1};
+constexpr seconds kMediaAgain{10};
+constexpr seconds kMediaTidyEvery{10};
 constexpr seconds kTellEvery{5};
 constexpr seconds kDeviceFor{60};
 constexpr seconds kReadFor{120};
 constexpr int64_t kRenewBefore = 60;
 constexpr size_t kPiece = size_t{4} << 20;
-constexpr const char* kDevices = "/dev/mapper/";
 
 bool is_open_on(const std::vector<meta::Opened>& opened, core::VsdId vsd, core::NodeId node) {
   return std::any_of(opened.begin(), opened.end(), [&](const meta::Opened& row) {
@@ -104,7 +103,7 @@ bool Media::is_mine(core::NodeId node, uint64_t life) const {
 Media::Said Media::propose(json::object body) {
   body["node"] = member_.config().node.value;
   body["life"] = member_.agent().life();
-  return member_.replica().propose(std::move(body), Clock::now() + kProposeFor);
+  return member_.replica().propose(std::move(body), Clock::now() + kCallProposesFor);
 }
 
 Media::Said Media::propose_of(const char* op, const meta::Medium& medium) {
@@ -121,7 +120,7 @@ void Media::note(const std::string& job, const std::string& problem) {
   }
   noted_.insert(job);
   spdlog::warn("{}: {}", job, problem);
-  not_before_ = Clock::now() + kAgain;
+  not_before_ = Clock::now() + kMediaAgain;
 }
 
 std::optional<std::string> Media::view_path(meta::Cluster& cluster,
@@ -244,7 +243,7 @@ Result<std::string> Media::get(Call& call, const std::string& name, uint64_t off
 void Media::keep(const std::stop_token& stop) {
   std::unique_ptr<meta::Database> database;
   while (!stop.stop_requested()) {
-    core::rest_until(stop, Clock::now() + kLookEvery);
+    core::rest_until(stop, Clock::now() + kMediaLookEvery);
     if (stop.stop_requested()) return;
     if (!open(database)) continue;
     meta::Cluster cluster(*database);
@@ -287,7 +286,7 @@ void Media::lead(meta::Cluster& cluster, const std::vector<meta::Medium>& media,
   const bool over = read && *read != 0 && *read < std::time(nullptr);
   const bool deleting = std::any_of(media.begin(), media.end(),
                                     [](const auto& one) { return one.state == "deleting"; });
-  if ((!over && !deleting && !is_stuck(cluster, media)) || Clock::now() < tidied_ + kTidyEvery)
+  if ((!over && !deleting && !is_stuck(cluster, media)) || Clock::now() < tidied_ + kMediaTidyEvery)
     return;
   tidied_ = Clock::now();
   (void)propose({{"op", "media_tidy"}});
@@ -296,7 +295,7 @@ void Media::lead(meta::Cluster& cluster, const std::vector<meta::Medium>& media,
 void Media::work(const std::stop_token& stop) {
   std::unique_ptr<meta::Database> database;
   while (!stop.stop_requested()) {
-    core::rest_until(stop, Clock::now() + kLookEvery);
+    core::rest_until(stop, Clock::now() + kMediaLookEvery);
     if (stop.stop_requested()) return;
     if (Clock::now() < not_before_ || !open(database)) continue;
     meta::Cluster cluster(*database);

@@ -18,11 +18,10 @@ using std::chrono::steady_clock;
 
 namespace {
 
-constexpr milliseconds kTimeout{10'000};
-constexpr seconds kAgain{1};
+constexpr milliseconds kMemberTimeout{10'000};
+constexpr seconds kJoinAgain{1};
 constexpr seconds kLetGo{5};
-constexpr seconds kProposeFor{15};
-constexpr seconds kLook{15};
+constexpr seconds kMembersEvery{15};
 constexpr seconds kCatchUp{120};
 
 }  // namespace
@@ -33,7 +32,7 @@ Membership::Membership(const Paths& paths, const Config& config, const Peers& pe
       config_(config),
       replica_(replica),
       changed_(std::move(changed)),
-      etcd_(etcd_endpoints(config, peers), kTimeout) {
+      etcd_(etcd_endpoints(config, peers), kMemberTimeout) {
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
@@ -45,7 +44,7 @@ void Membership::run(const std::stop_token& stop) {
       auto done = look(stop);
       settled = done && *done;
       if (!done) spdlog::warn("etcd on this node: {}", done.error().text);
-      next = steady_clock::now() + kLook;
+      next = steady_clock::now() + kMembersEvery;
     }
     if (auto done = let_go(); !done) spdlog::info("removing a node: {}", done.error().text);
     core::rest_until(stop, steady_clock::now() + kLetGo);
@@ -130,7 +129,7 @@ Result<void> Membership::promote(const std::stop_token& stop, seconds patience) 
     auto done = etcd_.promote(own->id);
     if (done) return {};
     if (stop.stop_requested() || steady_clock::now() >= deadline) return done.error();
-    core::rest_until(stop, steady_clock::now() + kAgain);
+    core::rest_until(stop, steady_clock::now() + kJoinAgain);
   }
 }
 

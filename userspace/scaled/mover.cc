@@ -30,14 +30,13 @@ using std::chrono::seconds;
 
 namespace {
 
-constexpr seconds kProposeFor{15};
 constexpr milliseconds kRest{2'000};       // between two looks
 constexpr milliseconds kLongRest{60'000};  // where nothing that is missing could be made
 constexpr uint64_t kPage = 256;
-constexpr size_t kAtOnce = 16;  // MiB that are frozen at a time
-static_assert(kAtOnce <= control::kMaxSlotCopies);
+constexpr size_t kMibAtOnce = 16;  // MiB that are frozen at a time
+static_assert(kMibAtOnce <= control::kMaxSlotCopies);
 constexpr seconds kCountAgain{2};
-constexpr seconds kGuardEvery{60};  // it counts all copies
+constexpr seconds kCountEvery{60};  // it counts all copies
 
 policy::Load since(const host::DeviceLoad& before, const host::DeviceLoad& now) {
   // Less where a device is gone meanwhile.
@@ -191,7 +190,7 @@ void Mover::balance(meta::Cluster& cluster) {
   auto pending = cluster.rebalancing();
   if (!replica_.leading() || !mode || *mode == 0 || !pending || *pending) return;
   const auto now = Clock::now();
-  if (*mode != 1 && now - balanced_ < kGuardEvery) return;
+  if (*mode != 1 && now - balanced_ < kCountEvery) return;
   balanced_ = now;
   auto left = cluster.redundancy();
   // What is missing comes first.
@@ -214,7 +213,7 @@ void Mover::widen(meta::Cluster& cluster) {
 // Whether the largest node could be lost and all that it holds be made anew on the others.
 void Mover::guard_capacity(meta::Cluster& cluster) {
   const auto now = Clock::now();
-  if (now - guarded_ < kGuardEvery) return;
+  if (now - guarded_ < kCountEvery) return;
   guarded_ = now;
   std::string text;
   auto disks = cluster.disks();
@@ -241,7 +240,7 @@ Mover::Round Mover::round(Kernel& kernel, meta::Database& database, const std::s
         find_places(database, vsd, lease->epoch, {extents.begin(), extents.end()});
       for (auto from = extents.begin(); from != extents.end() && !stop.stop_requested();) {
         std::vector<ExtentId> some;
-        const size_t most = pace_.piece(kAtOnce);
+        const size_t most = pace_.piece(kMibAtOnce);
         while (from != extents.end() && some.size() < most) some.push_back(*from++);
         const Piece piece;
         const Round done = move_some(kernel, database, vsd, some);

@@ -16,8 +16,8 @@ using core::Result;
 
 namespace {
 
-constexpr std::chrono::milliseconds kLookEvery{1'000};
-constexpr std::chrono::milliseconds kCalm{100};  // a link that comes up changes several times
+constexpr std::chrono::milliseconds kLinksLookEvery{1'000};
+constexpr std::chrono::milliseconds kLinksCalm{100};  // a link that comes up changes several times
 constexpr const char* kSubject = "networks";
 
 const char* word_of(net::Step::What what) {
@@ -57,10 +57,10 @@ void Networks::run(Agent& agent) {
       const auto kept = keep();
       say(agent, kept ? *kept : Conditions{{kSubject, kept.error().text}});
       if (netlink_)
-        netlink_->wait(kLookEvery);
+        netlink_->wait(kLinksLookEvery);
       else
-        std::this_thread::sleep_for(kLookEvery);
-      std::this_thread::sleep_for(kCalm);
+        std::this_thread::sleep_for(kLinksLookEvery);
+      std::this_thread::sleep_for(kLinksCalm);
     }
   });
 }

@@ -14,7 +14,7 @@ using std::chrono::milliseconds;
 
 namespace {
 
-constexpr milliseconds kStatusTimeout{5'000};
+constexpr milliseconds kRefetchTimeout{5'000};
 
 struct Source {
   NodeId node;
@@ -58,7 +58,7 @@ std::vector<Source> sources(const Config& config, Peers& peers, const std::vecto
   for (const auto& [node, address] : peers.addresses()) {
     if (node == config.node) continue;
     if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), node) == wanted.end()) continue;
-    auto status = peers.call(node, "/peer/status", {}, kStatusTimeout);
+    auto status = peers.call(node, "/peer/status", {}, kRefetchTimeout);
     if (!status) {
       spdlog::warn("database of node {}: {}", node.value, status.error().text);
       continue;

@@ -21,8 +21,8 @@ using std::chrono::seconds;
 
 namespace {
 
-constexpr seconds kLookEvery{1};
-constexpr seconds kAgain{60};  // writers are held for each attempt
+constexpr seconds kSchedulesLookEvery{1};
+constexpr seconds kScheduleAgain{60};  // writers are held for each attempt
 constexpr seconds kExpireEvery{60};
 constexpr size_t kMostDeleted = 50;  // in one round: the log is others', too
 constexpr milliseconds kClockTimeout{2'000};
@@ -46,7 +46,7 @@ Schedules::~Schedules() = default;
 
 void Schedules::run(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
-    core::rest_until(stop, Clock::now() + kLookEvery);
+    core::rest_until(stop, Clock::now() + kSchedulesLookEvery);
     if (stop.stop_requested()) return;
     if (member_.replica().leading())
       look(stop);
@@ -181,7 +181,7 @@ void Schedules::take(const meta::Schedule& schedule, uint64_t vm, int64_t time) 
     if (!waits(schedule.id)) note(schedule.name, "");
     return;
   }
-  not_before_[{schedule.id, vm}] = Clock::now() + kAgain;
+  not_before_[{schedule.id, vm}] = Clock::now() + kScheduleAgain;
   note(schedule.name, "no snapshots could be taken (it is tried again): " + taken->error().text);
 }
 

@@ -22,7 +22,7 @@ using std::chrono::seconds;
 
 namespace {
 
-constexpr seconds kAtOnce{5};  // then it is looked whether something must be healed
+constexpr seconds kScrubTurn{5};  // then it is looked whether something must be healed
 constexpr int64_t kDay = 86400;
 constexpr size_t kNamed = 3;  // damaged extents in one condition
 
@@ -76,7 +76,7 @@ std::vector<Mover::Pass> Mover::due_passes(meta::Cluster& cluster) {
 void Mover::scrub(Kernel& kernel, meta::Database& database, const std::stop_token& stop) {
   meta::Cluster cluster(database);
   settle_damage(kernel, database);
-  const auto until = Clock::now() + kAtOnce;
+  const auto until = Clock::now() + kScrubTurn;
   for (Pass& pass : due_passes(cluster)) {
     const uint64_t before = pass.next;
     bool goes_on = true;

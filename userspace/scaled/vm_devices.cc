@@ -19,10 +19,7 @@ using std::chrono::seconds;
 namespace {
 
 // A guest that was asked to let go of a device takes its time; so may what failed.
-constexpr seconds kAskEvery{10};
-constexpr seconds kProposeFor{10};
-constexpr uint64_t kSectorBytes = 512;
-constexpr const char* kDevices = "/dev/mapper/";
+constexpr seconds kDevicesAskEvery{10};
 
 }  // namespace
 
@@ -92,7 +89,7 @@ bool VmDevices::settle(Kept& kept, const meta::Vm& vm, const std::string& wanted
     kept.subject = what + (" of VM " + vm.name);
   }
   if (kept.settled || Clock::now() < kept.next) return kept.settled;
-  kept.next = Clock::now() + kAskEvery;
+  kept.next = Clock::now() + kDevicesAskEvery;
   const auto done = change();
   kept.settled = done && *done;
   member_.agent().set_condition(kept.subject, done ? "" : done.error().text);

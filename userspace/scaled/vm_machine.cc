@@ -17,11 +17,12 @@ using core::Result;
 
 namespace {
 
-constexpr const char* kDevices = "/dev/mapper/";
 constexpr const char* kTpms = "/run/scribe-tpm";
-constexpr const char* kSocket = ".sock";
+constexpr const char* kTpmSocket = ".sock";
 
-std::string socket_of(const std::string& vsd) { return std::string(kTpms) + "/" + vsd + kSocket; }
+std::string socket_of(const std::string& vsd) {
+  return std::string(kTpms) + "/" + vsd + kTpmSocket;
+}
 
 Result<void> tpm_unit(const char* verb, const std::string& vsd) {
   const std::string unit = "scribe-tpm@" + vsd + ".service";
@@ -102,7 +103,7 @@ void stop_tpms(meta::Cluster& cluster, const std::vector<meta::Vm>& vms, core::N
   std::error_code err;
   std::set<std::string> running;
   for (const auto& entry : std::filesystem::directory_iterator(kTpms, err))
-    if (entry.path().extension() == kSocket) running.insert(entry.path().stem().string());
+    if (entry.path().extension() == kTpmSocket) running.insert(entry.path().stem().string());
   if (running.empty()) return;
   for (const meta::Vm& vm : vms) {
     if (vm.node != node && vm.to_node != node) continue;

@@ -32,7 +32,6 @@ namespace {
 
 constexpr seconds kLookEvery{1};
 constexpr std::chrono::milliseconds kGuardEvery{250};
-constexpr seconds kProposeFor{10};
 constexpr std::chrono::milliseconds kAbortEvery{100};
 constexpr seconds kTellPauseFor{60};
 // From a node at once: they share its network, and each that ends frees memory.

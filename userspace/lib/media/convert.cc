@@ -18,7 +18,6 @@ using core::Code;
 using core::Error;
 using core::Result;
 
-constexpr uint64_t kSector = 512;
 constexpr uint64_t kPermille = 1000;
 constexpr std::chrono::seconds kInfoFor{120};
 constexpr const char* kImage = "/image";

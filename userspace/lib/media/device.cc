@@ -11,6 +11,8 @@
 #include <cstring>
 #include <memory>
 
+#include "media/image.h"
+
 namespace media {
 
 namespace {
@@ -20,7 +22,6 @@ using core::Error;
 using core::Result;
 
 constexpr size_t kAlignment = 4096;
-constexpr size_t kSector = 512;
 
 struct Free {
   void operator()(char* at) const { std::free(at); }

@@ -18,7 +18,6 @@ using core::Result;
 constexpr size_t kHead = size_t{64} << 10;  // all that is looked at but for members of archives
 constexpr uint64_t kTarBlock = 512;
 constexpr int kMostMembers = 1000;
-constexpr uint64_t kSector = 512;
 
 Error refused(const std::string& what) { return {Code::invalid, "the image " + what}; }
 

@@ -9,6 +9,8 @@
 
 namespace media {
 
+inline constexpr uint64_t kSector = 512;
+
 /// Of an image, so many bytes from an offset; fewer at its end.
 using Read = std::function<core::Result<std::string>(uint64_t offset, size_t bytes)>;
 

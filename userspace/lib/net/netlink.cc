@@ -328,9 +328,8 @@ Result<int> Netlink::index_of(const std::string& name) {
 }
 
 Result<void> Netlink::apply(const Step& step) {
-  using What = Step::What;
-  const bool adds =
-      step.what == What::add_bond || step.what == What::add_bridge || step.what == What::add_vlan;
+  const bool adds = step.what == Step::What::add_bond || step.what == Step::What::add_bridge ||
+                    step.what == Step::What::add_vlan;
   const auto link_found = adds ? Result<int>(0) : index_of(step.link);
   const auto other_found = step.other.empty() ? Result<int>(0) : index_of(step.other);
   if (!link_found) return link_found.error();
@@ -339,7 +338,7 @@ Result<void> Netlink::apply(const Step& step) {
   const int other = *other_found;
   Message msg;
   switch (step.what) {
-    case What::add_bond:
+    case Step::What::add_bond:
       msg = new_link(step.link);
       if (step.mtu != 0) put_number(msg, IFLA_MTU, step.mtu);
       put_nested(msg, IFLA_LINKINFO, [&] {
@@ -350,7 +349,7 @@ Result<void> Netlink::apply(const Step& step) {
         });
       });
       break;
-    case What::add_bridge: {
+    case Step::What::add_bridge: {
       msg = new_link(step.link);
       if (!step.other.empty()) {
         // Its own for good: else it is that of whichever port has the lowest.
@@ -364,7 +363,7 @@ Result<void> Netlink::apply(const Step& step) {
       put_nested(msg, IFLA_LINKINFO, [&] { put_text(msg, IFLA_INFO_KIND, "bridge"); });
       break;
     }
-    case What::add_vlan:
+    case Step::What::add_vlan:
       msg = new_link(step.link);
       put_number(msg, IFLA_LINK, other);
       put_nested(msg, IFLA_LINKINFO, [&] {
@@ -372,31 +371,32 @@ Result<void> Netlink::apply(const Step& step) {
         put_nested(msg, IFLA_INFO_DATA, [&] { put_number(msg, IFLA_VLAN_ID, step.vlan); });
       });
       break;
-    case What::set_bond:
+    case Step::What::set_bond:
       msg = link_message(RTM_NEWLINK, 0, link);
       put_bond(msg, step.bond);
       break;
-    case What::set_master:
+    case Step::What::set_master:
       msg = link_message(RTM_NEWLINK, 0, link);
       put_number(msg, IFLA_MASTER, other);
       break;
-    case What::set_up:
-    case What::set_down: {
+    case Step::What::set_up:
+    case Step::What::set_down: {
       ifinfomsg header{};
       header.ifi_index = link;
       header.ifi_change = IFF_UP;
-      header.ifi_flags = step.what == What::set_up ? IFF_UP : 0;
+      header.ifi_flags = step.what == Step::What::set_up ? IFF_UP : 0;
       msg = make(RTM_NEWLINK, 0, header);
       break;
     }
-    case What::move_addresses:
+    case Step::What::move_addresses:
       return in_step(step, move_addresses(link, other));
-    case What::remove:
+    case Step::What::remove:
       msg = link_message(RTM_DELLINK, 0, link);
       break;
   }
   CORE_TRY(in_step(step, send(socket_, std::move(msg))));
-  if (step.what == What::add_vlan || (step.what == What::add_bridge && step.other.empty()))
+  if (step.what == Step::What::add_vlan ||
+      (step.what == Step::What::add_bridge && step.other.empty()))
     leave_to_guests(step.link);
   return {};
 }

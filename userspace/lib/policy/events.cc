@@ -10,7 +10,7 @@ namespace policy {
 
 namespace {
 
-constexpr size_t kLongest = 300;
+constexpr size_t kLongestText = 300;
 
 // Proposals that are told of, and as what. What nodes say of their I/O all the time is not.
 const std::map<std::string, std::string, std::less<>>& told() {
@@ -134,8 +134,8 @@ std::string details_of(const json::object& body, const json::object& answer) {
   // In one line, and cut between characters: half of one is no text, and no JSON.
   std::replace_if(
       out.begin(), out.end(), [](unsigned char c) { return c < ' '; }, ' ');
-  if (out.size() <= kLongest) return out;
-  size_t end = kLongest;
+  if (out.size() <= kLongestText) return out;
+  size_t end = kLongestText;
   while (end > 0 && (static_cast<unsigned char>(out[end]) & 0xc0) == 0x80) end--;
   return out.substr(0, end) + "...";
 }

@@ -11,7 +11,7 @@ namespace policy {
 
 namespace {
 
-constexpr size_t kLongestName = 128;
+constexpr size_t kLongestMedium = 128;
 constexpr size_t kDigest = 64;  // SHA-256 in hexadecimal digits
 constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kSlotBytes = uint64_t{1} << 20;
@@ -212,9 +212,9 @@ void keep_media(Context& c) {
 namespace {
 
 Result<void> may_be_called(Context& c, const std::string& name) {
-  if (!meta::valid_name(name) || name.size() > kLongestName)
+  if (!meta::valid_name(name) || name.size() > kLongestMedium)
     return Error{Code::invalid, "'" + name + "' is no name for a medium: 1 to " +
-                                    std::to_string(kLongestName) +
+                                    std::to_string(kLongestMedium) +
                                     " letters, digits, '-', '_' and '.', and no path"};
   if (ask(c, "SELECT count(*) FROM medium WHERE name = ?", name) != 0)
     return Error{Code::conflict, "a medium named " + name + " exists"};

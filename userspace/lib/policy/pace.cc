@@ -15,7 +15,7 @@ constexpr double kNoticed = 2;          // times as long as without us
 constexpr double kFewer = 0.8;
 constexpr double kRecent = 0.2;
 constexpr uint64_t kEnough = 8;  // I/Os to know how long they take
-constexpr std::chrono::milliseconds kLongest{10'000};
+constexpr std::chrono::milliseconds kLongestRest{10'000};
 
 double each_ms(const Load& load) {
   return static_cast<double>(load.waited_ms) / static_cast<double>(load.count);
@@ -36,7 +36,7 @@ std::chrono::milliseconds Pace::rest_after(std::chrono::milliseconds worked, con
   }
   factor_ = std::min(factor_, haste == Haste::urgent ? kSlowestUrgent : kSlowest);
   const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(worked * factor_);
-  return std::min(rest, kLongest);
+  return std::min(rest, kLongestRest);
 }
 
 void Pace::rested(const Load& meanwhile) {

@@ -12,7 +12,7 @@ namespace policy {
 namespace {
 
 constexpr size_t kMostVms = 64;
-constexpr size_t kLongestName = 40;  // the time is put behind it, for a snapshot's
+constexpr size_t kLongestSchedule = 40;  // the time is put behind it, for a snapshot's
 
 Error no_schedule(uint64_t id) {
   return {Code::not_found, "no schedule with id " + std::to_string(id)};
@@ -67,9 +67,9 @@ int64_t starts_of(Context& c, const json::object& args) {
 // Its first time is the first one that comes from now on.
 Outcome schedule_create(Context& c, const json::object& args) {
   const std::string name = text(args, "name");
-  if (!meta::valid_name(name) || name.size() > kLongestName)
+  if (!meta::valid_name(name) || name.size() > kLongestSchedule)
     return Error{Code::invalid, "'" + name + "' is no name for a schedule: 1 to " +
-                                    std::to_string(kLongestName) +
+                                    std::to_string(kLongestSchedule) +
                                     " letters, digits, '-', '_' and '.'"};
   if (ask(c, "SELECT count(*) FROM schedule WHERE name = ?", name) != 0)
     return Error{Code::conflict, "a schedule named " + name + " exists"};

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "policy/tasks.h"
 
+#include "policy/context.h"
 #include "policy/rows.h"
 
 namespace policy {
 
 namespace {
 
-constexpr int64_t kKept = 1000;
-
-int64_t s64(uint64_t value) { return static_cast<int64_t>(value); }
+constexpr int64_t kTasksKept = 1000;
 
 }  // namespace
 
@@ -30,7 +29,7 @@ uint64_t Tasks::begin(const std::string& what, uint64_t object, const std::strin
   const uint64_t id = next_id(database_, "task");
   run(database_, "INSERT INTO task VALUES(?, ?, ?, ?, ?, 'running', '', ?, 0)", s64(id), what,
       s64(object), name, s64(node), now_);
-  run(database_, "DELETE FROM task WHERE id <= ? AND state <> 'running'", s64(id) - kKept);
+  run(database_, "DELETE FROM task WHERE id <= ? AND state <> 'running'", s64(id) - kTasksKept);
   return id;
 }
 

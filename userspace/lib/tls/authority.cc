@@ -14,6 +14,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "tls/openssl.h"
+
 namespace tls {
 
 namespace {
@@ -25,17 +27,6 @@ constexpr long kYears = 30;
 constexpr long kValidSeconds = kYears * 365 * 24 * 3600;
 // A node whose clock lags behind the one that signed must not refuse.
 constexpr long kClockSlackSeconds = 24L * 3600;
-
-template <auto Free>
-struct Deleter {
-  template <class T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
-using Key = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
-using Cert = std::unique_ptr<X509, Deleter<X509_free>>;
-using Bio = std::unique_ptr<BIO, Deleter<BIO_free_all>>;
 
 Error failed(const char* what) {
   return {Code::storage, std::string("TLS: OpenSSL could not ") + what};
@@ -55,10 +46,6 @@ std::string text_of(const Bio& bio) {
   char* data = nullptr;
   const long bytes = BIO_get_mem_data(bio.get(), &data);
   return {data, static_cast<size_t>(bytes)};
-}
-
-Bio bio_of(const std::string& text) {
-  return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
 
 Cert read_cert(const std::string& pem) {

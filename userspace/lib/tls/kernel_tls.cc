@@ -11,6 +11,8 @@
 #include <memory>
 #include <string_view>
 
+#include "tls/openssl.h"
+
 namespace tls {
 
 namespace {
@@ -18,18 +20,8 @@ namespace {
 using core::Code;
 using core::Error;
 
-template <auto Free>
-struct Deleter {
-  template <class T>
-  void operator()(T* object) const {
-    Free(object);
-  }
-};
 using Context = std::unique_ptr<SSL_CTX, Deleter<SSL_CTX_free>>;
 using Session = std::unique_ptr<SSL, Deleter<SSL_free>>;
-using Cert = std::unique_ptr<X509, Deleter<X509_free>>;
-using Key = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
-using Bio = std::unique_ptr<BIO, Deleter<BIO_free_all>>;
 
 std::string last_error() {
   std::array<char, 256> text{};
@@ -38,10 +30,6 @@ std::string last_error() {
   if (code == 0) return "the connection broke";
   ERR_error_string_n(code, text.data(), text.size());
   return text.data();
-}
-
-Bio bio_of(const std::string& text) {
-  return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
 }
 
 Context make_context(Side side, const Identity& identity) {

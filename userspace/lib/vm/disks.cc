@@ -6,23 +6,14 @@
 #include <sstream>
 #include <string_view>
 
+#include "vm/xml.h"
+
 namespace vm {
 
 namespace {
 
 using core::Code;
 using core::Error;
-using What = DiskChange::What;
-
-void put(pugi::xml_node at, const char* name, const std::string& text) {
-  at.append_child(name).text().set(text.c_str());
-}
-
-std::string text_of(const pugi::xml_node& node) {
-  std::ostringstream out;
-  node.print(out, "  ", pugi::format_default);
-  return out.str();
-}
 
 constexpr const char* kCdrom = "cdrom";
 
@@ -148,15 +139,15 @@ core::Result<std::vector<DiskChange>> disk_changes(const std::string& domain,
     const auto at = std::find_if(wanted.begin(), wanted.end(),
                                  [&](const DomainDisk& one) { return one.serial == serial; });
     if (at == wanted.end())
-      out.push_back({What::detach, serial, text_of(disk), "", 0, 0});
+      out.push_back({DiskChange::What::detach, serial, text_of(disk), "", 0, 0});
     else if (limit_of(disk, "total_iops_sec") != at->iops ||
              limit_of(disk, "total_bytes_sec") != at->bytes_per_s)
-      out.push_back({What::limit, serial, "", target, at->iops, at->bytes_per_s});
+      out.push_back({DiskChange::What::limit, serial, "", target, at->iops, at->bytes_per_s});
   }
   for (const DomainDisk& disk : wanted)
     if (!has.contains(disk.serial))
-      out.push_back(
-          {What::attach, disk.serial, disk_xml(disk, next_target(disk.bus, used), 0), "", 0, 0});
+      out.push_back({DiskChange::What::attach, disk.serial,
+                     disk_xml(disk, next_target(disk.bus, used), 0), "", 0, 0});
   return out;
 }
 

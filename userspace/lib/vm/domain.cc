@@ -12,6 +12,7 @@
 
 #include "vm/disks.h"
 #include "vm/nics.h"
+#include "vm/xml.h"
 
 namespace vm {
 
@@ -38,10 +39,6 @@ constexpr std::array<Firmware, 2> kUefis = {
     {{"uefi", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd", false},
      {"uefi-secure", "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
       true}}};
-
-void put(pugi::xml_node at, const char* name, const std::string& text) {
-  at.append_child(name).text().set(text.c_str());
-}
 
 // What any node of the last ten years has: a guest with it runs on each.
 constexpr const char* kBaseline = "Nehalem";

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "net/plan.h"
+#include "vm/xml.h"
 
 namespace vm {
 
@@ -14,13 +15,6 @@ namespace {
 using core::Code;
 using core::Error;
 using core::Result;
-using What = NicChange::What;
-
-std::string text_of(const pugi::xml_node& node) {
-  std::ostringstream out;
-  node.print(out, "  ", pugi::format_default);
-  return out.str();
-}
 
 std::string mac_of(const pugi::xml_node& nic) {
   return nic.child("mac").attribute("address").value();
@@ -66,14 +60,14 @@ Result<std::vector<NicChange>> nic_changes(const std::string& domain,
     const auto at = std::find_if(wanted.begin(), wanted.end(),
                                  [&](const meta::VmNic& one) { return one.mac == has.back(); });
     if (at == wanted.end() || at->model != nic.child("model").attribute("type").value())
-      out.push_back({What::detach, text_of(nic)});
+      out.push_back({NicChange::What::detach, text_of(nic)});
     else if (bridge_of(*at, lan_bridge) != nic.child("source").attribute("bridge").value() ||
              at->connected != is_connected(nic))
-      out.push_back({What::update, nic_xml(*at, lan_bridge)});
+      out.push_back({NicChange::What::update, nic_xml(*at, lan_bridge)});
   }
   for (const meta::VmNic& nic : wanted)
     if (std::find(has.begin(), has.end(), nic.mac) == has.end())
-      out.push_back({What::attach, nic_xml(nic, lan_bridge)});
+      out.push_back({NicChange::What::attach, nic_xml(nic, lan_bridge)});
   return out;
 }
 

@@ -4,6 +4,7 @@
 // exit code 3, and one that has a mistake must end with 2 and say which.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstdio>
@@ -59,7 +60,8 @@ std::string value_for(const std::string& name) {
                                              "2|3",     "CHUNK", "NIC"};
   if (name.find('@') != std::string::npos) return "x1@y1";
   if (name == "FILE") return __FILE__;
-  if (name == "FROM") return make_machine(testing::TempDir() + "machine");
+  if (name == "FROM")
+    return make_machine(testing::TempDir() + "machine." + std::to_string(::getpid()));
   if (name == "SIZE") return "1GiB";
   if (name == "TIME") return "2026-12-01T02:00:00";
   return numbers.contains(name) ? "7" : "x1";

@@ -663,12 +663,12 @@ def main():
     BlockWriter.install(lab)
     lab.case("three nodes form a cluster with tokens; a used or foreign one is refused", formation, always=True)
     lab.case("disks join; one with a file system only when its serial number is repeated", disks, always=True)
-    lab.case("bad input gets a clear error, its exit code, and changes nothing", bad_input)
+    lab.case("bad input gets a clear error, its exit code, and changes nothing", bad_input, turn=0)
     lab.case("a file system written on node 1 is read on node 2 with equal checksums", written_here_read_there)
     lab.case("snapshots of disks in use, at one instant: what was flushed before is there, what came after is not",
-             versions.snapshots, lab)
+             versions.snapshots, lab, turn=1)
     lab.case("snapshots are taken by a schedule, at one instant and once, whoever leads; so many of them are kept",
-             versions.schedule, lab)
+             versions.schedule, lab, turn=2)
     lab.case("clones of a disk in use are what it was at an instant, while copies move, whoever is deleted first",
              versions.clones, lab, slow=True)
     lab.case("what small writes have scattered is put together: who reads it, by snapshot and clone as well, sees nothing of it",
@@ -678,21 +678,21 @@ def main():
     lab.case("what a schedule missed while all was off is caught up once", versions.schedule_was_off, lab, slow=True)
     lab.case("the leader's clock jumps by days: nothing is deleted for its age, and schedules go on when it is back",
              versions.clocks_differ, lab, slow=True)
-    lab.case("the API answers as its description says", api_is_as_described)
-    lab.case("data between nodes is encrypted; who has no certificate is sent away", data_is_encrypted)
+    lab.case("the API answers as its description says", api_is_as_described, turn=0)
+    lab.case("data between nodes is encrypted; who has no certificate is sent away", data_is_encrypted, turn=3)
     lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)
     lab.case("two nodes write one disk in turns and see each other's records", ping_pong)
     lab.case("a node is shut down with a file system mounted: nothing is lost, and nothing is to be copied",
-             node_is_shut_down)
+             node_is_shut_down, turn=4)
     lab.case("the daemon is killed under a writer, which goes on", daemon_dies)
-    lab.case("a node whose metadata is damaged copies another's", metadata_is_damaged)
+    lab.case("a node whose metadata is damaged copies another's", metadata_is_damaged, turn=5)
     lab.case("a replica holder's power cut under fio verify: no error; when it is given up, all is made anew",
-             replica_holder_dies)
-    lab.case("a disk fails under a writer: what it held is made anew, and it can be replaced", disk_fails, "failwrites")
+             replica_holder_dies, turn=3)
+    lab.case("a disk fails under a writer: what it held is made anew, and it can be replaced", disk_fails, "failwrites", turn=6)
     lab.case("the same with one that does not answer any more", disk_fails, "hang",
              slow=True)
     lab.case("a disk is emptied under a writer, leaves the pool and comes back", disk_leaves, slow=True)
-    lab.case("three copies on three nodes, and two, and three again under a writer", three_copies)
+    lab.case("three copies on three nodes, and two, and three again under a writer", three_copies, turn=7)
     lab.case("all copies are compared under writers, and nothing is found wrong", compared_under_load, slow=True)
     lab.case("a copy rots: it is found, located, and made anew from the one that is chosen", copy_rots,
              slow=True)
@@ -700,10 +700,10 @@ def main():
     lab.case("the owner's power cut where the drives had written half of their caches", owner_dies, 50, slow=True)
     lab.case("blocks that describe themselves: the owner's power cut, each copy read apart", blocks_and_the_owners_cut)
     lab.case("blocks that describe themselves: all that breaks, one after the other", blocks_and_all_that_breaks, slow=True)
-    lab.case("the leader's power cut under a writer on another node", leader_dies)
+    lab.case("the leader's power cut under a writer on another node", leader_dies, turn=4)
     lab.case("an owner that is cut off is replaced, and comes back with a new life", partition,
              slow=True)
-    lab.case("the owner's daemon is frozen: another takes over, the owner serves nothing, its watchdog resets it", daemon_freezes)
+    lab.case("the owner's daemon is frozen: another takes over, the owner serves nothing, its watchdog resets it", daemon_freezes, turn=5)
     lab.case("the owner's whole machine is frozen for a while, and does no harm when it goes on", machine_freezes,
              slow=True)
     lab.case("a node is emptied under a writer, leaves the cluster and joins again", node_leaves, slow=True)

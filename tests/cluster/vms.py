@@ -161,6 +161,7 @@ def runs():
     beats(1)
     lab.fails(1, "scalectl vm start g", 5, "is running already")
     lab.fails(1, "scalectl vm edit g --memory 256MiB", 5, "while it is off")
+    lab.fails(1, "scalectl vm edit g --vcpus 5", 5, "4 vCPUs as long as it runs")
     lab.fails(1, "scalectl vm delete g --yes", 5, "stop it first")
     lab.fails(1, "scalectl vsd delete g-1 --yes", 5, "is a disk of VM g")
     lab.fails(1, "scalectl vsd close g-1 --node n2", 5, "is a disk of VM g")
@@ -511,7 +512,8 @@ def port_fails():
 
 def snapshots():
     """All disks at one instant, while it runs; a clone of it runs beside it, with what it had by then."""
-    lab.run(1, "scalectl vm snapshot g@s")
+    taken = ask(lab, 1, "vm snapshot g@s")
+    assert not taken["frozen"] and taken["why_not_frozen"] == "its guest has no agent", taken
     lab.fails(1, "scalectl vm snapshot g@s", 5, "is a snapshot system@s already")
     lab.fails(1, "scalectl vm snapshot g", 2, "no snapshot")
     lab.fails(1, "scalectl snapshot delete g-1@s --yes", 5, "part of one of a VM")
@@ -535,6 +537,48 @@ def snapshots():
     wait_until("its disks are closed", lambda: not ask(lab, 1, "vsd show copy-1")["open"])
     lab.run(1, "scalectl vm delete copy --yes && scalectl vm forget g@s --yes")
     assert not ask(lab, 1, "vm snapshots")["snapshots"]
+
+
+def is_at_rest():
+    """Its agent sees to that for a snapshot; never for more than 10 s, whoever is lost, and never on another node."""
+    lab.run(1, "echo '#cloud-config agent' > user-data")
+    lab.run(1, "scalectl vm clone g f --memory 192MiB --nics '' --user-data user-data")
+    node = others(state()["node"])
+    asked = others(node, state()["node"])
+    begin("f", f"--node n{node}")
+
+    def rests(at: int, frozen: int, thawed: int):
+        wait_until(f"its file systems were frozen {frozen} and thawed {thawed} times",
+                   lambda: guest.sight(lab, at, vsd("f-1")).rests == (frozen, thawed))
+
+    wait_until("its agent listens", lambda: "state='connected'" in lab.run(node, "virsh dumpxml f | grep guest_agent || true"))
+    taken = ask(lab, asked, "vm snapshot f@s")
+    assert taken["frozen"] and not taken["why_not_frozen"], taken
+    rests(node, 1, 1)
+    # Whoever asks for it is lost.
+    lab.run(asked, """python3 -c "import json; me = json.load(open('/var/lib/scaled/node.json')); """
+                   """[open('as-' + name, 'w').write(me[name]) for name in ('cert', 'key')]" """)
+    said = json.dumps({"uuid": ask(lab, 1, "vm show f")["uuid"], "run": int(lab.run(
+        node, "virsh dumpxml f | sed -n \"s/.*scribe:vm.* run=.\\([0-9]*\\).*/\\1/p\""))})
+    freeze = f"curl -sk --fail --cert as-cert --key as-key -d '{said}' https://10.12.0.{node}:7421/peer/freeze"
+    lab.run(asked, freeze)
+    rests(node, 2, 2)
+    # And its node's daemon.
+    lab.run(asked, freeze)
+    lab.run(node, "pkill -9 -x scaled")
+    rests(node, 3, 3)
+    wait_up(lab, asked, (1, 2, 3))
+    # It waits with a move until it goes on.
+    lab.run(asked, freeze)
+    to = others(node, asked)
+    lab.run(1, f"scalectl vm migrate f --node n{to} || test $? = 7")
+    wait_until("it has moved", lambda: (now := ask(lab, 1, "vm show f"))["state"] == "running" and now["node"] == to)
+    rests(to, 4, 4)
+    lab.run(1, "scalectl vm stop f")
+    is_closed("f")
+    taken = ask(lab, 1, "vm snapshot f@off")
+    assert not taken["frozen"] and not taken["why_not_frozen"], taken
+    lab.run(1, "scalectl vm forget f@s --yes && scalectl vm forget f@off --yes && scalectl vm delete f --yes")
 
 
 def snapshots_by_schedule():
@@ -823,6 +867,7 @@ def main():
     lab.case("a port of its node's LAN fails, and comes back: it is reached by the other one, then by that", port_fails, turn=3)
     lab.case("somebody pauses it behind our back: it goes on", strangers_hand, slow=True)
     lab.case("it is kept as it is, and cloned, while it runs", snapshots, turn=4)
+    lab.case("its file systems are at rest in a snapshot, and go on whatever is lost", is_at_rest, turn=0)
     lab.case("a schedule has it kept each minute, and keeps the newest", snapshots_by_schedule, slow=True)
     lab.case("a CD's image is uploaded, from two nodes in turn, and is what it was", media_come, turn=5)
     lab.case("it is in the guest's drive, is taken out, and exchanged", media_are_in_drives, turn=5)

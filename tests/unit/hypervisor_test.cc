@@ -69,6 +69,16 @@ TEST(Hypervisor, ADomainIsRunHeldAndEnded) {
   EXPECT_EQ(libvirt->ended(kUuid), "") << "that was said";
 }
 
+TEST(Hypervisor, ADomainGetsMoreVcpusAsFarAsItHasRoomForThem) {
+  auto libvirt = Hypervisor::open("test:///default").value();
+  libvirt->create(xml()).value();
+  EXPECT_EQ(vm::vcpus_of(libvirt->xml(kUuid).value()), 1U);
+  libvirt->set_vcpus(kUuid, 3).value();
+  EXPECT_EQ(vm::vcpus_of(libvirt->xml(kUuid).value()), 3U);
+  EXPECT_FALSE(libvirt->set_vcpus(kUuid, 5));
+  libvirt->destroy(kUuid).value();
+}
+
 TEST(Hypervisor, AGuestThatPowersOffIsToldFromOneThatIsEnded) {
   auto libvirt = Hypervisor::open("test:///default").value();
   libvirt->create(xml()).value();

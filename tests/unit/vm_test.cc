@@ -313,7 +313,7 @@ TEST(Import, WhatLeadsOutOfThePoolIsRefused) {
       {">512<", ">-1<", "no number"},
       {"unit=\"MiB\"", "unit='parsec'", "parsec"},
       {"unit=\"MiB\"", "unit='KiB'", "multiple"},
-      {">2</vcpu>", ">two</vcpu>", "no number"},
+      {"current=\"2\"", "current=\"two\"", "no number"},
       {"</domain>", "", "byte"}};
   ASSERT_TRUE(vm::from_xml(with("", ""))) << vm::from_xml(with("", "")).error().text;
   for (const auto& [from, to, words] : cases) {
@@ -352,6 +352,48 @@ TEST(Domain, AStrangersDomainIsNoneOfOurs) {
                           "<domain><metadata><scribe:vm xmlns:scribe='urn:scribe:domain:1' "
                           "id='1'/></metadata></domain>"})
     EXPECT_EQ(vm::domain_of(xml).error().code, Code::not_found) << xml;
+}
+
+TEST(Domain, ItHasRoomForMoreVcpusThanItHas) {
+  meta::Vm vm = some_vm();
+  const std::string before = vm::domain_xml(vm, {}, "br-lan");
+  EXPECT_EQ(vm::vcpus_of(before), 2U);
+  EXPECT_NE(before.find("current=\"2\">8</vcpu>"), std::string::npos);
+  EXPECT_NE(before.find("cores=\"8\""), std::string::npos);
+  EXPECT_EQ(vm::from_xml(before)->vm.vcpus, 2U);
+  // A domain that is described while it runs is the one that it began as.
+  vm.run_vcpus = 2;
+  vm.vcpus = 5;
+  EXPECT_NE(vm::domain_xml(vm, {}, "br-lan").find("current=\"5\">8</vcpu>"), std::string::npos);
+  vm.run_vcpus = 0;
+  vm.vcpus = vm::kMaxVcpus;
+  EXPECT_EQ(vm::most_vcpus(vm), vm::kMaxVcpus);
+  EXPECT_EQ(vm::vcpus_of("<domain><vcpu>3</vcpu></domain>"), 3U);
+  EXPECT_EQ(vm::vcpus_of("none"), 0U);
+}
+
+TEST(Domain, AnAgentIsThereWhereItListens) {
+  meta::Vm vm;
+  vm.name = "a";
+  vm.machine = vm::kMachine;
+  vm.cpu = "host";
+  vm.uuid = "12345678-1234-4234-8234-123456789abc";
+  vm.memory_mib = 64;
+  const std::string xml = vm::domain_xml(vm, {}, "br-lan");
+  EXPECT_FALSE(vm::has_agent(xml)) << "nobody has said yet that it does";
+  const std::string target = "name=\"org.qemu.guest_agent.0\"";
+  ASSERT_NE(xml.find(target), std::string::npos);
+  const auto with = [&](const std::string& state) {
+    std::string out = xml;
+    return out.replace(out.find(target), target.size(), target + " state='" + state + "'");
+  };
+  EXPECT_TRUE(vm::has_agent(with("connected")));
+  EXPECT_FALSE(vm::has_agent(with("disconnected")));
+  EXPECT_FALSE(
+      vm::has_agent("<domain><devices><channel><target name='another' state='connected'/>"
+                    "</channel></devices></domain>"));
+  EXPECT_FALSE(vm::has_agent("none"));
+  EXPECT_TRUE(vm::from_xml(xml)->left_out.empty());
 }
 
 TEST(Domain, NetworkInterfacesAreAtBridges) {

@@ -154,9 +154,43 @@ TEST_F(Vms, WhatTheDomainIsMadeOfChangesWhileItIsOff) {
   leader.say({{"op", "vm_edit"}, {"vm", id}, {"memory_mib", 2048}, {"name", "mail"}}).value();
   EXPECT_EQ(row().memory_mib, 2048U);
   start().value();
-  EXPECT_EQ(leader.refusal({{"op", "vm_edit"}, {"vm", id}, {"vcpus", 2}}), Code::conflict);
+  EXPECT_EQ(leader.refusal({{"op", "vm_edit"}, {"vm", id}, {"memory_mib", 1024}}), Code::conflict);
   leader.say({{"op", "vm_edit"}, {"vm", id}, {"tags", json::array{"web", "x"}}}).value();
   EXPECT_EQ(row().tags, (std::vector<std::string>{"web", "x"}));
+}
+
+TEST_F(Vms, MoreVcpusComeWhileItRunsAsFarAsItsDomainAndItsNodeHaveThem) {
+  const auto wish = [&](uint64_t count) {
+    return leader.say({{"op", "vm_edit"}, {"vm", id}, {"vcpus", count}});
+  };
+  say_capacity(2, 8192, 8);
+  start().value();
+  EXPECT_EQ(row().run_vcpus, 1U);
+  EXPECT_NE(wish(5).error().text.find("4 vCPUs as long as it runs"), std::string::npos);
+  wish(3).value();
+  EXPECT_EQ(row().vcpus, 3U);
+  EXPECT_NE(wish(2).error().text.find("fewer while it is off"), std::string::npos);
+  wish(4).value();
+  EXPECT_EQ(vm::most_vcpus(row()), 4U) << "what it began with decides";
+  // From then on it begins with those.
+  runs().value();
+  want("off", "stop").value();
+  ended("shutdown").value();
+  close_all();
+  EXPECT_EQ(row().state, "off");
+  wish(2).value();
+  start().value();
+  EXPECT_EQ(row().run_vcpus, 2U);
+  say_capacity(2, 8192, 3);
+  EXPECT_NE(wish(4).error().text.find("has 3 CPUs"), std::string::npos);
+  EXPECT_EQ(row().vcpus, 2U);
+}
+
+TEST_F(Vms, WhileItMovesItsVcpusAreWhatTheyAre) {
+  start().value();
+  runs().value();
+  leader.say({{"op", "vm_migrate"}, {"vm", id}, {"on", 0}}).value();
+  EXPECT_EQ(leader.refusal({{"op", "vm_edit"}, {"vm", id}, {"vcpus", 2}}), Code::conflict);
 }
 
 TEST_F(Vms, AVmRunsWhereMostMemoryIsFreeWithItsDisksOpenThere) {

@@ -473,6 +473,10 @@ std::string show_vm_snapshots(const json::object& o) {
   }
   std::string out = table.text();
   if (o.contains("paused_ms")) out += "writers waited for " + count(o, "paused_ms") + " ms\n";
+  if (o.contains("frozen") && o.at("frozen").as_bool())
+    out += "its guest's file systems were at rest\n";
+  else if (o.contains("why_not_frozen") && !text(o, "why_not_frozen").empty())
+    out += "as after a power cut: " + text(o, "why_not_frozen") + "\n";
   return out;
 }
 

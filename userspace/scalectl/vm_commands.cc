@@ -31,7 +31,7 @@ std::string file_of(const std::string& path, const char* what) {
 std::vector<Option> fields(bool create) {
   std::vector<Option> out = {
       {"memory", "SIZE", "that the guest has, as 4GiB", create},
-      {"vcpus", "N", "default: 1"},
+      {"vcpus", "N", "default: 1; more of them also while it runs"},
       {"cpu", "host|baseline", "all that the node's has, or what every node's has; default: host"},
       {"priority", "0-11", "which are restarted first when a node is lost; default: 4"},
       {"prefer", "NODE", "where it runs if that can be; '': anywhere"},

@@ -151,6 +151,8 @@ Outcome serve_peer(Call& call, const std::vector<std::string>& path, NodeId peer
   if (what == "go_on") return serve_go_on(call);
   if (what == "backplane") return serve_backplane(call, peer);
   if (what == "restart") return serve_restart(call);
+  if (what == "freeze") return serve_freeze(call);
+  if (what == "thaw") return serve_thaw(call);
   if (what == "tpm") return serve_tpm(call);
   if (what == "screen") return serve_screen(call, peer);
   if (what == "stats") return serve_stats(call);

@@ -233,6 +233,9 @@ Outcome export_vm(Call& call, const std::string& name);
 Outcome import_vm(Call& call);
 Outcome restart_vm(Call& call, const std::string& name, const char* how);
 Outcome serve_restart(Call& call);
+// api_vm_snapshots.cc
+Outcome serve_freeze(Call& call);
+Outcome serve_thaw(Call& call);
 Outcome serve_tpm(Call& call);
 Outcome serve_screen(Call& call, core::NodeId peer);
 Outcome console_of_vm(Call& call, const std::string& name);

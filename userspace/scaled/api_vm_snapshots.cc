@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Snapshots and clones of virtual machines.
 #include <algorithm>
+#include <utility>
 
 #include "api_vms.h"
 #include "host/disks.h"
@@ -13,6 +14,9 @@ namespace scaled {
 namespace json = boost::json;
 
 namespace {
+
+// More than the agent gets to answer.
+constexpr std::chrono::milliseconds kFreezeTimeout{15'000};
 
 Result<meta::VmSnapshot> find_vm_snapshot(Call& call, const std::string& label) {
   const size_t at = label.find('@');
@@ -52,7 +56,77 @@ Outcome vm_snapshots_json(Call& call, uint64_t only) {
   return json::object{{"snapshots", std::move(out)}};
 }
 
+Result<Vms*> vms_here(Call& call) {
+  Vms* const vms = call.member().vms();
+  if (vms == nullptr) return Error{Code::conflict, "its node's daemon has just begun; try again"};
+  return vms;
+}
+
+/// A guest whose agent holds its file systems still, as long as this is there.
+class Frozen {
+ public:
+  Frozen(Call& call, const meta::Vm& vm) : call_(call), vm_(vm) {
+    if (vm.state == "off") return;  // its file systems are as much at rest as they can be
+    if (vm.state != "running" || vm.to_node) {
+      why_not_ = vm.to_node ? "it is on its way to another node" : "it is " + vm.state;
+      return;
+    }
+    const auto done = tell("/peer/freeze", {{"uuid", vm.uuid}, {"run", vm.run}});
+    frozen_ = static_cast<bool>(done);
+    if (!done) why_not_ = done.error().text;
+  }
+  ~Frozen() { thaw(); }
+  Frozen(const Frozen&) = delete;
+  Frozen& operator=(const Frozen&) = delete;
+
+  void thaw() {
+    if (!std::exchange(frozen_, false)) return;
+    const auto done = tell("/peer/thaw", {{"uuid", vm_.uuid}});
+    const bool until_now = done && done->contains("until_now") && done->at("until_now") == true;
+    if (!until_now) why_not_ = done ? "its guest went on before" : done.error().text;
+    was_frozen_ = until_now;
+  }
+  void say(json::object& answer) const {
+    answer["frozen"] = was_frozen_;
+    answer["why_not_frozen"] = why_not_;
+  }
+
+ private:
+  Outcome tell(const char* what, const json::object& body) {
+    if (vm_.node != call_.member().config().node)
+      return call_.member().peers().call(vm_.node, what, body, kFreezeTimeout);
+    const auto vms = vms_here(call_);
+    if (!vms) return vms.error();
+    if (what == std::string_view("/peer/thaw"))
+      return json::object{{"until_now", (*vms)->thaw(vm_.uuid)}};
+    CORE_TRY((*vms)->freeze(vm_.uuid, vm_.run));
+    return json::object{};
+  }
+
+  Call& call_;
+  const meta::Vm& vm_;
+  bool frozen_ = false;
+  bool was_frozen_ = false;
+  std::string why_not_;
+};
+
 }  // namespace
+
+// For take_vm_snapshot() on another node.
+Outcome serve_freeze(Call& call) {
+  const auto vms = vms_here(call);
+  if (!vms) return vms.error();
+  CORE_TRY((*vms)->freeze(json::value_to<std::string>(call.body().at("uuid")),
+                          call.body().at("run").to_number<uint64_t>()));
+  return json::object{};
+}
+
+Outcome serve_thaw(Call& call) {
+  const auto vms = vms_here(call);
+  if (!vms) return vms.error();
+  return json::object{
+      {"until_now", (*vms)->thaw(json::value_to<std::string>(call.body().at("uuid")))}};
+}
 
 Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, json::object what) {
   const std::string name = json::value_to<std::string>(what.at("name"));
@@ -66,7 +140,12 @@ Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, json::object what) {
     if (*vsd) names.push_back((*vsd)->name);
   }
   what["vm"] = vm.id;
-  return take_snapshots(call, names, what);
+  // Its agent writes before anybody holds the disks' writers.
+  Frozen frozen(call, vm);
+  auto taken = take_snapshots(call, names, what);
+  frozen.thaw();
+  if (taken) frozen.say(*taken);
+  return taken;
 }
 
 // As a domain whose disks are called after the VM, and whose drives are empty: for another cluster.
@@ -111,7 +190,9 @@ Outcome create_vm_snapshot(Call& call) {
   auto taken = take_vm_snapshot(call, *vm, {{"name", name}});
   if (!taken) return taken;
   auto out = vm_snapshots_json(call, vm->id);
-  if (out) (*out)["paused_ms"] = taken->at("paused_ms");
+  if (out)
+    for (const char* field : {"paused_ms", "frozen", "why_not_frozen"})
+      (*out)[field] = taken->at(field);
   return out;
 }
 

@@ -47,6 +47,10 @@ struct Paths {
   /// Where that is put.
   std::filesystem::path aside() const { return state / "left"; }
   std::filesystem::path etcd() const { return state / "etcd"; }
+  /// Guests whose file systems are frozen; gone with the machine, as the guests are.
+  std::filesystem::path frozen() const {
+    return std::filesystem::path(socket).parent_path() / "frozen";
+  }
 };
 
 /// Who this node is: written once, when it joins or founds a cluster. The rest is in the database.

@@ -148,7 +148,9 @@ std::optional<core::Result<void>> Schedules::try_to_take(const meta::Schedule& s
     if (of == vms->end()) return std::nullopt;
     const auto taken = take_vm_snapshot(*call_, *of, what);
     if (!taken) return taken.error();
-    spdlog::info("schedule {}: snapshot {} of VM {}", schedule.name, name, of->name);
+    const bool frozen = taken->at("frozen").as_bool();
+    spdlog::info("schedule {}: snapshot {} of VM {}, {}", schedule.name, name, of->name,
+                 frozen ? "at rest" : "not at rest");
     return core::Result<void>();
   }
   std::vector<std::string> names;

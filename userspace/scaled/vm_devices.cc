@@ -67,10 +67,11 @@ void VmDevices::keep(const meta::Vm& vm, hypervisor::Hypervisor& hypervisor,
   keep_disks(now);
   keep_nics(now);
   keep_media(now);
+  keep_vcpus(now);
 }
 
 void VmDevices::forget_but(const std::set<std::string>& here) {
-  for (auto* all : {&disks_, &nics_, &media_})
+  for (auto* all : {&disks_, &nics_, &media_, &vcpus_})
     std::erase_if(*all, [&](const auto& one) {
       if (here.contains(one.first)) return false;
       member_.agent().set_condition(one.second.subject, "");
@@ -228,6 +229,22 @@ void VmDevices::keep_media(Now& now) {
     const auto said = member_.replica().propose(std::move(body), Clock::now() + kProposeFor);
     if (!said) spdlog::warn("VM {}: {}", now.vm.name, said.error().text);
   }
+}
+
+// vCPUs
+
+VmDevices::Changed VmDevices::change_vcpus(Now& now) {
+  const auto xml = now.hypervisor.xml(now.vm.uuid);
+  if (!xml) return xml.error();
+  // It is never to have fewer than it has: a guest keeps those that it uses.
+  if (vm::vcpus_of(*xml) < now.vm.vcpus)
+    CORE_TRY(now.hypervisor.set_vcpus(now.vm.uuid, now.vm.vcpus));
+  return true;
+}
+
+void VmDevices::keep_vcpus(Now& now) {
+  settle(vcpus_[now.vm.uuid], now.vm, std::to_string(now.vm.vcpus), "vCPUs",
+         [&] { return change_vcpus(now); });
 }
 
 // Network interfaces

@@ -70,6 +70,8 @@ class VmDevices {
   void say_gone(const meta::Vm& vm, const meta::VmDisk& disk);
   Changed change_media(Now& now, const std::vector<vm::DomainCdrom>& wanted);
   void keep_media(Now& now);
+  static Changed change_vcpus(Now& now);
+  void keep_vcpus(Now& now);
   Changed change_nics(Now& now, const std::string& lan_bridge, Kept& kept);
   void keep_nics(Now& now);
 
@@ -77,6 +79,7 @@ class VmDevices {
   std::map<std::string, Kept> disks_;  // by UUID
   std::map<std::string, Kept> nics_;
   std::map<std::string, Kept> media_;
+  std::map<std::string, Kept> vcpus_;
 };
 
 }  // namespace scaled

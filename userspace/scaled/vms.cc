@@ -42,6 +42,9 @@ constexpr seconds kAskEvery{10};
 constexpr seconds kLeaveEvery{30};
 constexpr seconds kTidyEvery{10};
 constexpr std::chrono::milliseconds kTpmTimeout{30'000};
+// For an agent's answer. Guests with much to write first need longer, and are left as they are.
+constexpr seconds kAgentLimit{5};
+static_assert(kAgentLimit < hypervisor::Freezes::kAtMost);
 constexpr const char* kSocket = "/run/libvirt/libvirt-sock";
 constexpr const char* kKvm = "/dev/kvm";
 constexpr uint64_t kMib = uint64_t{1} << 20;
@@ -84,12 +87,45 @@ std::string reason_of(const std::string& how) {
   return "QEMU ended; see /var/log/libvirt/qemu on its node";
 }
 
+Result<void> ask_to_freeze(const std::string& uuid) {
+  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
+  if (!opened) return opened.error();
+  return (*opened)->freeze(uuid, kAgentLimit);
+}
+
+Result<void> ask_to_thaw(const std::string& uuid) {
+  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
+  if (!opened) return opened.error();
+  return (*opened)->thaw(uuid, kAgentLimit);
+}
+
+void say_frozen(const std::string& uuid, const std::string& why, bool given_up) {
+  if (given_up)
+    spdlog::error("guest {}: its file systems may still be frozen; reset it if so: {}", uuid, why);
+  else
+    spdlog::warn("guest {}: its file systems may be frozen, and it is asked again: {}", uuid, why);
+}
+
+// A connection to the libvirt that has that run.
+Result<std::unique_ptr<hypervisor::Hypervisor>> open_run(const std::string& uuid, uint64_t run,
+                                                         std::string* xml_out = nullptr) {
+  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
+  if (!opened) return opened;
+  auto xml = (*opened)->xml(uuid);
+  if (!xml) return xml.error();
+  const auto of = vm::domain_of(*xml);
+  if (!of || of->run != run) return core::Error{Code::stale, "it runs elsewhere, or anew"};
+  if (xml_out != nullptr) *xml_out = std::move(*xml);
+  return opened;
+}
+
 }  // namespace
 
 Vms::Vms(Member& member)
     : member_(member),
       devices_(member),
       consoles_(member.paths().socket + ".console-"),
+      freezes_(member.paths().frozen(), {ask_to_freeze, ask_to_thaw, say_frozen}),
       thread_([this](const std::stop_token& stop) { run(stop); }),
       guard_([this](const std::stop_token& stop) { guard(stop); }) {}
 
@@ -120,24 +156,24 @@ void Vms::rest(const std::stop_token& stop) {
 }
 
 Result<void> Vms::restart(const std::string& uuid, uint64_t run, const std::string& how) {
-  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
+  const auto opened = open_run(uuid, run);
   if (!opened) return opened.error();
-  const auto xml = (*opened)->xml(uuid);
-  if (!xml) return xml.error();
-  const auto of = vm::domain_of(*xml);
-  if (!of || of->run != run) return core::Error{Code::stale, "it runs elsewhere, or anew"};
   if (member_.expired()) return core::Error{Code::conflict, "its node is cut off from the others"};
   return how == "reset" ? (*opened)->reset(uuid) : (*opened)->reboot(uuid);
 }
 
 Result<int> screen_of(const std::string& uuid, uint64_t run) {
-  auto opened = hypervisor::Hypervisor::open(hypervisor::kSystem);
+  const auto opened = open_run(uuid, run);
   if (!opened) return opened.error();
-  const auto xml = (*opened)->xml(uuid);
-  if (!xml) return xml.error();
-  const auto of = vm::domain_of(*xml);
-  if (!of || of->run != run) return core::Error{Code::stale, "it runs elsewhere, or anew"};
   return (*opened)->screen(uuid);
+}
+
+Result<void> Vms::freeze(const std::string& uuid, uint64_t run) {
+  std::string xml;
+  CORE_TRY(open_run(uuid, run, &xml));
+  if (!vm::has_agent(xml)) return core::Error{Code::not_found, "its guest has no agent"};
+  if (member_.expired()) return core::Error{Code::conflict, "its node is cut off from the others"};
+  return freezes_.freeze(uuid);
 }
 
 Result<std::string> Vms::console(const meta::Vm& vm, bool screen) {
@@ -475,8 +511,13 @@ Result<void> Vms::migrate(const meta::Vm& vm) {
   meta::Cluster cluster(*database_);
   const auto tpm = tpm_of(cluster, vm);
   if (!tpm) return tpm.error();
+  // For a snapshot; that is over in seconds.
+  if (!freezes_.may_move(vm.uuid)) return {};
   const auto said = propose(of_run("vm_moving", vm));
-  if (!said) return said.error();
+  if (!said) {
+    freezes_.moved(vm.uuid);
+    return said.error();
+  }
   (void)watch_.hypervisor->ended(vm.uuid);
   (void)watch_.hypervisor->stopped_to_move(vm.uuid);
   const core::NodeId to = vm.to_node;
@@ -546,9 +587,12 @@ void Vms::end_moves() {
   const auto vms = meta::Cluster(*database_).vms();
   if (!vms) return;
   std::erase_if(moves_, [&](const auto& one) {
-    return one.second->result() && std::none_of(vms->begin(), vms->end(), [&](const auto& vm) {
-             return vm.uuid == one.first && vm.to_node && vm.runs == one.second->run();
-           });
+    const bool over =
+        one.second->result() && std::none_of(vms->begin(), vms->end(), [&](const auto& vm) {
+          return vm.uuid == one.first && vm.to_node && vm.runs == one.second->run();
+        });
+    if (over) freezes_.moved(one.first);
+    return over;
   });
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "consoles.h"
+#include "hypervisor/freezes.h"
 #include "hypervisor/hypervisor.h"
 #include "meta/cluster.h"
 #include "migration.h"
@@ -44,6 +45,11 @@ class Vms {
   /// Has the guest of a run that is here begin anew: "reboot" asks it, "reset" does not. Done once,
   /// and known to nobody else: a run that begins anew elsewhere is another one.
   core::Result<void> restart(const std::string& uuid, uint64_t run, const std::string& how);
+  /// Has the agent of a run's guest hold its file systems still, for hypervisor::Freezes::kAtMost;
+  /// Code::not_found where there is none.
+  core::Result<void> freeze(const std::string& uuid, uint64_t run);
+  /// Whether they were until now.
+  bool thaw(const std::string& uuid) { return freezes_.thaw(uuid); }
   /// The path of a local socket that leads to the libvirt, or the screen, of the node that runs a
   /// VM.
   core::Result<std::string> console(const meta::Vm& vm, bool screen);
@@ -112,6 +118,7 @@ class Vms {
   Member& member_;
   VmDevices devices_;
   Consoles consoles_;
+  hypervisor::Freezes freezes_;
   std::unique_ptr<meta::Database> database_;
   Watch watch_;
   uint64_t told_life_ = 0;  // for which the capacity was said

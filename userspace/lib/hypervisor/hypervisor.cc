@@ -73,6 +73,8 @@ Result<std::unique_ptr<Hypervisor>> Hypervisor::open(const std::string& uri) {
   virConnectPtr connection = virConnectOpen(uri.c_str());
   if (connection == nullptr) return last_error(Code::unknown);
   std::unique_ptr<Hypervisor> out(new Hypervisor(connection));
+  // Where there is an agent, libvirt would ask that, and wait for its guest's end.
+  if (uri == kSystem) out->power_button_ = VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN;
   virConnectSetKeepAlive(connection, kKeepAliveSeconds, kKeepAliveCount);
   out->callback_ = virConnectDomainEventRegisterAny(
       connection, nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE, VIR_DOMAIN_EVENT_CALLBACK(&note),
@@ -169,16 +171,37 @@ Result<void> Hypervisor::resume(const std::string& uuid) { return on(uuid, virDo
 
 Result<void> Hypervisor::suspend(const std::string& uuid) { return on(uuid, virDomainSuspend); }
 
-Result<void> Hypervisor::shutdown(const std::string& uuid) { return on(uuid, virDomainShutdown); }
+Result<void> Hypervisor::shutdown(const std::string& uuid) {
+  return on(uuid,
+            [&](virDomainPtr domain) { return virDomainShutdownFlags(domain, power_button_); });
+}
 
 Result<void> Hypervisor::destroy(const std::string& uuid) { return on(uuid, virDomainDestroy); }
 
 Result<void> Hypervisor::reboot(const std::string& uuid) {
-  return on(uuid, [](virDomainPtr domain) { return virDomainReboot(domain, 0); });
+  return on(uuid, [](virDomainPtr domain) {
+    return virDomainReboot(domain, VIR_DOMAIN_REBOOT_ACPI_POWER_BTN);
+  });
 }
 
 Result<void> Hypervisor::reset(const std::string& uuid) {
   return on(uuid, [](virDomainPtr domain) { return virDomainReset(domain, 0); });
+}
+
+Result<void> Hypervisor::freeze(const std::string& uuid, std::chrono::seconds limit) {
+  return on(uuid, [&](virDomainPtr domain) {
+    if (virDomainAgentSetResponseTimeout(domain, static_cast<int>(limit.count()), 0) != 0)
+      return -1;
+    return virDomainFSFreeze(domain, nullptr, 0, 0) < 0 ? -1 : 0;
+  });
+}
+
+Result<void> Hypervisor::thaw(const std::string& uuid, std::chrono::seconds limit) {
+  return on(uuid, [&](virDomainPtr domain) {
+    if (virDomainAgentSetResponseTimeout(domain, static_cast<int>(limit.count()), 0) != 0)
+      return -1;
+    return virDomainFSThaw(domain, nullptr, 0, 0) < 0 ? -1 : 0;
+  });
 }
 
 Result<int> Hypervisor::screen(const std::string& uuid) {
@@ -193,6 +216,12 @@ Result<int> Hypervisor::screen(const std::string& uuid) {
 Result<void> Hypervisor::resize(const std::string& uuid, const std::string& path, uint64_t bytes) {
   return on(uuid, [&](virDomainPtr domain) {
     return virDomainBlockResize(domain, path.c_str(), bytes, VIR_DOMAIN_BLOCK_RESIZE_BYTES);
+  });
+}
+
+Result<void> Hypervisor::set_vcpus(const std::string& uuid, uint64_t count) {
+  return on(uuid, [&](virDomainPtr domain) {
+    return virDomainSetVcpusFlags(domain, static_cast<unsigned>(count), VIR_DOMAIN_VCPU_LIVE);
   });
 }
 

@@ -93,6 +93,11 @@ class Hypervisor {
   Result<void> reboot(const std::string& uuid);
   /// As the button of a machine: it begins anew, whatever its guest does.
   Result<void> reset(const std::string& uuid);
+  /// Has the guest's agent write what its file systems hold back, and hold whoever writes to them.
+  /// After an error it may have done so all the same: thaw() it.
+  Result<void> freeze(const std::string& uuid, std::chrono::seconds limit);
+  /// Lets them go on, frozen or not.
+  Result<void> thaw(const std::string& uuid, std::chrono::seconds limit);
   /// Has the guest see that the device behind a disk of its has grown to that size.
   Result<void> resize(const std::string& uuid, const std::string& path, uint64_t bytes);
 
@@ -110,6 +115,9 @@ class Hypervisor {
   /// Limits what goes to and from a disk from now on; 0: no limit.
   Result<void> limit(const std::string& uuid, const std::string& target, uint64_t iops,
                      uint64_t bytes_per_s);
+
+  /// Has a running domain have so many vCPUs, of those that it has room for.
+  Result<void> set_vcpus(const std::string& uuid, uint64_t count);
 
   Result<Stats> stats(const std::string& uuid);
 
@@ -152,6 +160,7 @@ class Hypervisor {
 
   _virConnect* const connection_;
   int callback_ = -1;
+  unsigned power_button_ = 0;  // libvirt's driver for tests has none
   const std::shared_ptr<Ended> ended_ = std::make_shared<Ended>();
 };
 

@@ -188,7 +188,8 @@ Result<std::vector<Vm>> Cluster::vms() {
            "SELECT id, name, uuid, description, tags, vcpus, memory_mib, machine, cpu, priority, "
            "wanted, "
            "how, node, life, run, state, reason, since, failures, retry_at, runs, to_node, "
-           "to_life, move, paused_ms, preferred, apart, together, template, firmware, tpm, screen "
+           "to_life, move, paused_ms, preferred, apart, together, template, firmware, tpm, screen, "
+           "run_vcpus "
            "FROM vm "
            "ORDER BY name",
            [](SQLite::Statement& row) {
@@ -227,6 +228,7 @@ Result<std::vector<Vm>> Cluster::vms() {
              vm.firmware = row.getColumn(at++).getString();
              vm.tpm = row.getColumn(at++).getInt() != 0;
              vm.screen = row.getColumn(at++).getInt() != 0;
+             vm.run_vcpus = u64(row.getColumn(at++));
              return vm;
            });
   if (!out) return out;

@@ -240,6 +240,7 @@ struct Vm {
   std::string firmware = "bios";  ///< or uefi, or uefi-secure: that starts only what is signed
   bool tpm = false;               ///< it has a TPM 2.0
   bool screen = true;             ///< it has a video card, keyboard and pointer
+  uint64_t run_vcpus = 0;         ///< that its run began with, where it has one
   std::vector<VmDisk> disks;
   std::vector<VmNic> nics;
   std::vector<VmCdrom> cdroms;

@@ -64,7 +64,7 @@ Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
   }
   run(c,
       "UPDATE vm SET node = ?, life = ?, run = runs + 1, runs = runs + 1, state = 'starting', "
-      "reason = '', since = ? WHERE id = ?",
+      "reason = '', since = ?, run_vcpus = vcpus WHERE id = ?",
       s64(chosen->value), s64(life), c.now, s64(vm.id));
   hold_media(c, vm, true);
   return json::object{{"node", chosen->value}};

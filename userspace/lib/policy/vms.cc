@@ -46,7 +46,7 @@ void put_vm(Context& c, meta::Vm& vm) {
   vm.id = next_id(c, "vm");
   run(c,
       "INSERT INTO vm VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'off', 'stop', 0, 0, 0, 'off', '', ?, "
-      "0, 0, 0, 0, 0, '', 0, ?, ?, ?, ?, ?, ?, ?)",
+      "0, 0, 0, 0, 0, '', 0, ?, ?, ?, ?, ?, ?, ?, 0)",
       s64(vm.id), vm.name, vm.uuid, vm.description, words(vm.tags), s64(vm.vcpus),
       s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), c.now, s64(vm.preferred.value),
       vm.apart, vm.together, vm.is_template ? 1 : 0, vm.firmware, vm.tpm ? 1 : 0,
@@ -119,6 +119,26 @@ Outcome vm_create(Context& c, const json::object& args) {
   return json::object{{"vm", vm.id}};
 }
 
+// More of them while it runs: as many as its domain has room for, and its node has.
+Result<void> may_have_vcpus(Context& c, const meta::Vm& vm, const meta::Vm& before) {
+  if (vm.state == "off" || vm.vcpus == before.vcpus) return {};
+  CORE_TRY(may_change_devices(vm));
+  if (vm.vcpus < before.vcpus)
+    return Error{Code::conflict, "VM " + before.name + " is " + before.state +
+                                     ": it gets more vCPUs while it runs, and fewer while it is "
+                                     "off"};
+  const uint64_t most = vm::most_vcpus(vm);
+  if (vm.vcpus > most)
+    return Error{Code::conflict, "VM " + before.name + " can have " + std::to_string(most) +
+                                     " vCPUs as long as it runs, and more when it is started "
+                                     "again"};
+  const uint64_t cpus = ask(c, "SELECT cpus FROM capacity WHERE node = ?", s64(vm.node.value));
+  if (vm.node && vm.vcpus > cpus)
+    return Error{Code::conflict,
+                 "the node that runs VM " + before.name + " has " + std::to_string(cpus) + " CPUs"};
+  return {};
+}
+
 // What its domain is made of changes while it is off; words about it at any time.
 Outcome vm_edit(Context& c, const json::object& args) {
   const auto before = vm_of(c, args);
@@ -132,13 +152,12 @@ Outcome vm_edit(Context& c, const json::object& args) {
   if (!seed) return seed.error();
   const bool other_firmware = vm.firmware != before->firmware;
   if (vm.state != "off" &&
-      (vm.name != before->name || vm.vcpus != before->vcpus ||
-       vm.memory_mib != before->memory_mib || vm.cpu != before->cpu || other_firmware ||
-       vm.tpm != before->tpm || vm.screen != before->screen || *seed))
-    return Error{Code::conflict,
-                 "VM " + before->name + " is " + before->state +
-                     ": its name, vCPUs, memory, CPU, firmware, TPM, screen and user data "
-                     "change while it is off"};
+      (vm.name != before->name || vm.memory_mib != before->memory_mib || vm.cpu != before->cpu ||
+       other_firmware || vm.tpm != before->tpm || vm.screen != before->screen || *seed))
+    return Error{Code::conflict, "VM " + before->name + " is " + before->state +
+                                     ": its name, memory, CPU, firmware, TPM, screen and user data "
+                                     "change while it is off"};
+  CORE_TRY(may_have_vcpus(c, vm, *before));
   if (vm.state != "off" && vm.is_template)
     return Error{Code::conflict, "VM " + before->name + " is " + before->state +
                                      "; what is off becomes a template"};

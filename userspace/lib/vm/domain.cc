@@ -31,8 +31,8 @@ constexpr uint64_t kMaxIops = 1'000'000'000;
 constexpr uint64_t kMaxBytesPerSecond = uint64_t{512} << 40;
 // Where disks and network interfaces are plugged in while it runs.
 constexpr size_t kFreePorts = 4;
-// Beside disks and network interfaces: USB, SCSI, rng, balloon.
-constexpr size_t kOtherPorts = 4;
+// Beside disks and network interfaces: USB, SCSI, rng, balloon, the agent's channel.
+constexpr size_t kOtherPorts = 5;
 constexpr std::array<const char*, 2> kCpus = {"host", "baseline"};
 constexpr std::array<const char*, 3> kFirmwares = {"bios", "uefi", "uefi-secure"};
 constexpr std::array<Firmware, 2> kUefis = {
@@ -43,17 +43,22 @@ constexpr std::array<Firmware, 2> kUefis = {
 // What any node of the last ten years has: a guest with it runs on each.
 constexpr const char* kBaseline = "Nehalem";
 
+// Cores of one socket: there are guests with a licence for two of these.
 void put_cpu(pugi::xml_node domain, const meta::Vm& vm) {
   pugi::xml_node cpu = domain.append_child("cpu");
   if (vm.cpu == "host") {
     cpu.append_attribute("mode") = "host-passthrough";
     cpu.append_attribute("check") = "none";
-    return;
+  } else {
+    cpu.append_attribute("mode") = "custom";
+    cpu.append_attribute("match") = "exact";
+    cpu.append_attribute("check") = "partial";
+    cpu.append_child("model").text().set(kBaseline);
   }
-  cpu.append_attribute("mode") = "custom";
-  cpu.append_attribute("match") = "exact";
-  cpu.append_attribute("check") = "partial";
-  cpu.append_child("model").text().set(kBaseline);
+  pugi::xml_node topology = cpu.append_child("topology");
+  topology.append_attribute("sockets") = "1";
+  topology.append_attribute("cores") = std::to_string(most_vcpus(vm)).c_str();
+  topology.append_attribute("threads") = "1";
 }
 
 // The firmware itself is the node's, what it keeps is the VM's; where that is not said, both are
@@ -199,6 +204,15 @@ Result<void> check_texts(const meta::Vm& vm) {
   return {};
 }
 
+// Where a guest's qemu-guest-agent listens.
+void put_agent(pugi::xml_node devices) {
+  pugi::xml_node channel = devices.append_child("channel");
+  channel.append_attribute("type") = "unix";
+  pugi::xml_node target = channel.append_child("target");
+  target.append_attribute("type") = "virtio";
+  target.append_attribute("name") = kAgent;
+}
+
 }  // namespace
 
 std::string mac_of(const std::string& uuid, size_t slot) {
@@ -273,7 +287,8 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
   memory.text().set(std::to_string(vm.memory_mib).c_str());
   pugi::xml_node vcpu = domain.append_child("vcpu");
   vcpu.append_attribute("placement") = "static";
-  vcpu.text().set(std::to_string(vm.vcpus).c_str());
+  vcpu.append_attribute("current") = std::to_string(vm.vcpus).c_str();
+  vcpu.text().set(std::to_string(most_vcpus(vm)).c_str());
   pugi::xml_node os = domain.append_child("os");
   pugi::xml_node type = os.append_child("type");
   type.append_attribute("arch") = "x86_64";
@@ -315,6 +330,7 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
   controller.append_attribute("model") = "virtio-scsi";
   devices.append_child("serial").append_attribute("type") = "pty";
   devices.append_child("console").append_attribute("type") = "pty";
+  put_agent(devices);
   if (vm.screen) put_screen(devices);
   pugi::xml_node rng = devices.append_child("rng");
   rng.append_attribute("model") = "virtio";
@@ -344,6 +360,27 @@ Result<DomainOf> domain_of(const std::string& xml) {
       return none;
   }
   return out;
+}
+
+uint64_t most_vcpus(const meta::Vm& vm) {
+  constexpr uint64_t kRoom = 4;
+  return std::min(kMaxVcpus, kRoom * (vm.run_vcpus == 0 ? vm.vcpus : vm.run_vcpus));
+}
+
+uint64_t vcpus_of(const std::string& xml) {
+  pugi::xml_document document;
+  if (!document.load_string(xml.c_str())) return 0;
+  const pugi::xml_node vcpu = document.child("domain").child("vcpu");
+  return vcpu.attribute("current").as_ullong(vcpu.text().as_ullong());
+}
+
+bool has_agent(const std::string& xml) {
+  pugi::xml_document document;
+  if (!document.load_string(xml.c_str())) return false;
+  for (const pugi::xml_node channel : document.child("domain").child("devices").children("channel"))
+    if (is_agent(channel))
+      return std::string_view(channel.child("target").attribute("state").value()) == "connected";
+  return false;
 }
 
 Result<std::string> as_run(const std::string& xml, uint64_t run) {

@@ -45,6 +45,12 @@ struct DomainOf {
   uint64_t run = 0;
 };
 [[nodiscard]] Result<DomainOf> domain_of(const std::string& xml);
+/// How many vCPUs a VM's domain has room for as long as it runs: four times those it began with.
+[[nodiscard]] uint64_t most_vcpus(const meta::Vm& vm);
+/// How many a domain has, by libvirt's description of it; 0 where that says nothing.
+[[nodiscard]] uint64_t vcpus_of(const std::string& xml);
+/// Whether the agent in the guest of a domain listens, by libvirt's description of it.
+[[nodiscard]] bool has_agent(const std::string& xml);
 
 /// The same domain as another run of its VM; Code::not_found where it is none of ours.
 [[nodiscard]] Result<std::string> as_run(const std::string& xml, uint64_t run);

@@ -11,6 +11,7 @@
 
 #include "net/plan.h"
 #include "vm/domain.h"
+#include "vm/xml.h"
 
 namespace vm {
 
@@ -228,7 +229,7 @@ Result<void> take_devices(pugi::xml_node devices, Imported& out) {
       if (!is_one_of(one.attribute("type").value(), {"pty", "unix", "spicevmc"}))
         return refused("<" + std::string(name) + "> of type " +
                        in_quotes(one.attribute("type").value()) + " is not known here");
-      if (name == "channel") out.left_out.emplace_back("a channel to the guest");
+      if (name == "channel" && !is_agent(one)) out.left_out.emplace_back("a channel to the guest");
     } else if (is_one_of(name, {"graphics", "video", "sound"})) {
       if (!is_our_screen(one)) out.left_out.push_back("<" + std::string(name) + ">");
     } else if (!is_furniture(name)) {
@@ -288,7 +289,9 @@ Result<Imported> from_xml(const std::string& xml) {
     if (!begin) return begin.error();
     if (*begin != *memory) out.left_out.emplace_back("it begins with all of its memory here");
   }
-  const auto vcpus = number_of(domain.child("vcpu").text().as_string("1"), "vcpu");
+  const pugi::xml_node vcpu = domain.child("vcpu");
+  const auto vcpus =
+      number_of(vcpu.attribute("current").as_string(vcpu.text().as_string("1")), "vcpu");
   if (!vcpus) return vcpus.error();
   out.vm.vcpus = *vcpus;
   CORE_TRY(take_os(domain.child("os"), out));

@@ -4,8 +4,16 @@
 #include <pugixml.hpp>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 namespace vm {
+
+/// Of the channel to a guest's qemu-guest-agent.
+inline constexpr const char* kAgent = "org.qemu.guest_agent.0";
+
+inline bool is_agent(const pugi::xml_node& channel) {
+  return std::string_view(channel.child("target").attribute("name").value()) == kAgent;
+}
 
 /// <name>text</name> at the end of a node.
 inline void put(pugi::xml_node at, const char* name, const std::string& text) {

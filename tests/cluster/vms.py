@@ -19,6 +19,9 @@ from scribe_cluster import add_disks, ask, found, join, leader, vsd, wait_disks,
 
 lab = Lab("vms", 3, debs=True)
 
+# With guests in them, nodes that are emulated by a slow machine stand still for longer than the other labs' 15 s.
+GUESTS_LEASE_SECONDS = 45
+
 
 def make_ready(node: int):
     """What a machine of its own has after it has booted: KVM, which udev sees to."""
@@ -46,7 +49,7 @@ def networks():
 
 
 def formation():
-    found(lab)
+    found(lab, GUESTS_LEASE_SECONDS)
     for node in (2, 3):
         join(lab, node)
     wait_up(lab, 1, (1, 2, 3))

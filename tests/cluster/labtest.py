@@ -133,6 +133,9 @@ class Lab:
         if not self.all and not self.words and (slow or turn not in (None, whose_turn())):
             return
         self.count += 1
+        if not always and time.time() > float(os.environ.get("SCRIBE_CHECK_UNTIL", "inf")):
+            print(f"ok {self.count} - {description} # SKIP no time left for it", flush=True)
+            return
         try:
             function(*args)
         except (AssertionError, OSError, subprocess.SubprocessError, ValueError) as err:

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <set>
 
+#include "config.h"
 #include "host/command.h"
 #include "host/dm.h"
 #include "media/machine.h"

@@ -3,16 +3,15 @@
 
 Debian's kernel and busybox, 64 MiB. A BIOS begins with syslinux, a UEFI with Debian's shim and GRUB, which are signed,
 as the kernel is. The first sector of the second disk says
-"boot B beat N of S disks D rounds R wrong W cd L machine M rests F T
-cpus C .":
+"boot B beat N of S disks D rounds R wrong W cd L machine M rests F T cpus C .":
 B grows each time the guest boots, N each second, flushed; S is that disk's size in sectors, D how many it has. Beside that it writes 256 KiB
 of noise, flushed, eight places in turn, R times so far; what lies there from the turn before is read back, and was not
 what it had written W times. L is the word behind the first one of sector 20 of the CD in its drive, or "none".
 M is "bios" or "uefi", and what it has beside that: "+secure", Secure Boot is on; "+varsV", a variable of the UEFI that
 the boot V has written, the newest; "+tpmT", a TPM that has been begun T times; "+seedW", cloud-init's file system,
 whose user data has W behind its first blank. Where W is "agent", Debian's qemu-guest-agent runs, with a file system to
-freeze, and did so F times, and thawed T times. C is how many CPUs it has. Where it has a network interface it is 10.11.0.50 there, and says the same at
-http://10.11.0.50/beat. It powers off when it is asked to.
+freeze, and did so F times, and thawed T times. C is how many CPUs it has. Where it has a network interface it is
+10.11.0.50 there, and says the same at http://10.11.0.50/beat. It powers off when it is asked to.
 """
 
 import os

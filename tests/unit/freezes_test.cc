@@ -4,8 +4,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <fstream>
+#include <mutex>
+#include <set>
 
 namespace {
 
@@ -79,40 +80,55 @@ class Guests : public ::testing::Test {
 
 TEST_F(Guests, OneIsFrozenUntilItIsThawed) {
   Freezes freezes(folder, agents(), kLong);
-  freezes.freeze("a").value();
+  const uint64_t ticket = freezes.freeze("a").value();
   EXPECT_TRUE(is_frozen("a"));
   EXPECT_TRUE(said_before) << "a daemon that is killed in between would not know";
-  EXPECT_TRUE(freezes.thaw("a"));
+  EXPECT_TRUE(freezes.thaw("a", ticket));
   wait([&] { return frozen.empty(); });
   wait_until_forgotten(freezes, "a");
   EXPECT_FALSE(fs::exists(folder / "a"));
-  EXPECT_FALSE(freezes.thaw("a")) << "a second word to go on is none too many";
+  EXPECT_FALSE(freezes.thaw("a", ticket)) << "a second word to go on is none too many";
 }
 
 TEST_F(Guests, OneWhoseAskerIsLostGoesOnByItself) {
   Freezes freezes(folder, agents(), kShort);
-  freezes.freeze("a").value();
+  const uint64_t ticket = freezes.freeze("a").value();
   wait([&] { return frozen.empty(); });
   wait_until_forgotten(freezes, "a");
-  EXPECT_FALSE(freezes.thaw("a")) << "what was taken meanwhile was not at rest until then";
+  EXPECT_FALSE(freezes.thaw("a", ticket)) << "what was taken meanwhile was not at rest until then";
 }
 
 TEST_F(Guests, EachHasItsOwnTime) {
   Freezes freezes(folder, agents(), kLong);
   freezes.freeze("a").value();
-  freezes.freeze("b").value();
-  EXPECT_TRUE(freezes.thaw("b"));
+  EXPECT_TRUE(freezes.thaw("b", freezes.freeze("b").value()));
   wait([&] { return !frozen.contains("b"); });
   EXPECT_TRUE(is_frozen("a"));
 }
 
 TEST_F(Guests, OneIsFrozenForOneSnapshotAtATime) {
   Freezes freezes(folder, agents(), kLong);
-  freezes.freeze("a").value();
+  const uint64_t ticket = freezes.freeze("a").value();
   EXPECT_EQ(freezes.freeze("a").error().code, Code::conflict);
-  EXPECT_TRUE(freezes.thaw("a")) << "the first one's is not over by that";
+  EXPECT_TRUE(freezes.thaw("a", ticket)) << "the first one's is not over by that";
   wait_until_forgotten(freezes, "a");
   freezes.freeze("a").value();
+}
+
+TEST_F(Guests, AWordToGoOnThatComesLateIsNotForTheNextSnapshot) {
+  uint64_t first = 0;
+  {
+    Freezes freezes(folder, agents(), kShort);
+    first = freezes.freeze("a").value();
+    wait_until_forgotten(freezes, "a");
+  }
+  // Whoever is frozen by the next daemon is not known by its number, either.
+  Freezes freezes(folder, agents(), kLong);
+  const uint64_t second = freezes.freeze("a").value();
+  EXPECT_FALSE(freezes.thaw("a", first)) << "its guest has gone on in between";
+  EXPECT_FALSE(freezes.thaw("a", 0));
+  EXPECT_TRUE(is_frozen("a"));
+  EXPECT_TRUE(freezes.thaw("a", second));
 }
 
 TEST_F(Guests, ADaemonThatWasKilledLetsThemGoOnWhenItBeginsAgain) {
@@ -160,12 +176,12 @@ TEST_F(Guests, AnAgentThatNeverAnswersIsGivenUp) {
 
 TEST_F(Guests, OneThatHasEndedIsForgotten) {
   Freezes freezes(folder, agents(), kLong);
-  freezes.freeze("a").value();
+  const uint64_t ticket = freezes.freeze("a").value();
   {
     const std::lock_guard lock(mutex);
     gone = true;
   }
-  EXPECT_TRUE(freezes.thaw("a"));
+  EXPECT_TRUE(freezes.thaw("a", ticket));
   wait_until_forgotten(freezes, "a");
   EXPECT_EQ(warned, 0);
 }
@@ -176,9 +192,9 @@ TEST_F(Guests, OneThatMovesIsNotFrozenAndOneThatIsFrozenDoesNotMove) {
   EXPECT_EQ(freezes.freeze("a").error().code, Code::conflict);
   EXPECT_FALSE(is_frozen("a"));
   freezes.moved("a");
-  freezes.freeze("a").value();
+  const uint64_t ticket = freezes.freeze("a").value();
   EXPECT_FALSE(freezes.may_move("a"));
-  EXPECT_TRUE(freezes.thaw("a"));
+  EXPECT_TRUE(freezes.thaw("a", ticket));
   wait_until_forgotten(freezes, "a");
 }
 

@@ -62,6 +62,27 @@ Result<Vms*> vms_here(Call& call) {
   return vms;
 }
 
+// By this node's own row, not by that of whoever asks: a word that comes late, to a daemon that
+// began anew, would freeze a guest which another daemon is moving away.
+Outcome freeze_here(Call& call, const std::string& uuid, uint64_t run) {
+  const auto vms = vms_here(call);
+  if (!vms) return vms.error();
+  const auto rows = call.cluster().vms();
+  if (!rows) return rows.error();
+  for (const meta::Vm& vm : *rows)
+    if (vm.uuid == uuid && vm.to_node)
+      return Error{Code::conflict, "it is on its way to another node"};
+  const auto ticket = (*vms)->freeze(uuid, run);
+  if (!ticket) return ticket.error();
+  return json::object{{"ticket", *ticket}};
+}
+
+Outcome thaw_here(Call& call, const std::string& uuid, uint64_t ticket) {
+  const auto vms = vms_here(call);
+  if (!vms) return vms.error();
+  return json::object{{"until_now", (*vms)->thaw(uuid, ticket)}};
+}
+
 /// A guest whose agent holds its file systems still, as long as this is there.
 class Frozen {
  public:
@@ -71,20 +92,25 @@ class Frozen {
       why_not_ = vm.to_node ? "it is on its way to another node" : "it is " + vm.state;
       return;
     }
-    const auto done = tell("/peer/freeze", {{"uuid", vm.uuid}, {"run", vm.run}});
-    frozen_ = static_cast<bool>(done);
-    if (!done) why_not_ = done.error().text;
+    const auto done = freeze();
+    if (done && done->contains("ticket"))
+      ticket_ = done->at("ticket").to_number<uint64_t>();
+    else
+      why_not_ = done ? "a node's answer is incomplete" : done.error().text;
   }
   ~Frozen() { thaw(); }
   Frozen(const Frozen&) = delete;
   Frozen& operator=(const Frozen&) = delete;
 
   void thaw() {
-    if (!std::exchange(frozen_, false)) return;
-    const auto done = tell("/peer/thaw", {{"uuid", vm_.uuid}});
-    const bool until_now = done && done->contains("until_now") && done->at("until_now") == true;
-    if (!until_now) why_not_ = done ? "its guest went on before" : done.error().text;
-    was_frozen_ = until_now;
+    const uint64_t ticket = std::exchange(ticket_, 0);
+    if (ticket == 0) return;
+    const auto done = is_here() ? thaw_here(call_, vm_.uuid, ticket)
+                                : call_.member().peers().call(
+                                      vm_.node, "/peer/thaw",
+                                      {{"uuid", vm_.uuid}, {"ticket", ticket}}, kFreezeTimeout);
+    was_frozen_ = done && done->contains("until_now") && done->at("until_now") == true;
+    if (!was_frozen_) why_not_ = done ? "its guest went on before" : done.error().text;
   }
   void say(json::object& answer) const {
     answer["frozen"] = was_frozen_;
@@ -92,20 +118,16 @@ class Frozen {
   }
 
  private:
-  Outcome tell(const char* what, const json::object& body) {
-    if (vm_.node != call_.member().config().node)
-      return call_.member().peers().call(vm_.node, what, body, kFreezeTimeout);
-    const auto vms = vms_here(call_);
-    if (!vms) return vms.error();
-    if (what == std::string_view("/peer/thaw"))
-      return json::object{{"until_now", (*vms)->thaw(vm_.uuid)}};
-    CORE_TRY((*vms)->freeze(vm_.uuid, vm_.run));
-    return json::object{};
+  bool is_here() const { return vm_.node == call_.member().config().node; }
+  Outcome freeze() {
+    if (is_here()) return freeze_here(call_, vm_.uuid, vm_.run);
+    return call_.member().peers().call(vm_.node, "/peer/freeze",
+                                       {{"uuid", vm_.uuid}, {"run", vm_.run}}, kFreezeTimeout);
   }
 
   Call& call_;
   const meta::Vm& vm_;
-  bool frozen_ = false;
+  uint64_t ticket_ = 0;  // 0: it is not frozen
   bool was_frozen_ = false;
   std::string why_not_;
 };
@@ -114,18 +136,13 @@ class Frozen {
 
 // For take_vm_snapshot() on another node.
 Outcome serve_freeze(Call& call) {
-  const auto vms = vms_here(call);
-  if (!vms) return vms.error();
-  CORE_TRY((*vms)->freeze(json::value_to<std::string>(call.body().at("uuid")),
-                          call.body().at("run").to_number<uint64_t>()));
-  return json::object{};
+  return freeze_here(call, json::value_to<std::string>(call.body().at("uuid")),
+                     call.body().at("run").to_number<uint64_t>());
 }
 
 Outcome serve_thaw(Call& call) {
-  const auto vms = vms_here(call);
-  if (!vms) return vms.error();
-  return json::object{
-      {"until_now", (*vms)->thaw(json::value_to<std::string>(call.body().at("uuid")))}};
+  return thaw_here(call, json::value_to<std::string>(call.body().at("uuid")),
+                   call.body().at("ticket").to_number<uint64_t>());
 }
 
 Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, json::object what) {

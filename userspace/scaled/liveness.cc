@@ -164,8 +164,10 @@ void Liveness::declare(const meta::Node& node, const Seen& seen) {
   if (!done || (!done->succeeded && done->found.empty())) return;
   spdlog::warn("node {} is down: not heard for {} s", node.name,
                std::chrono::duration_cast<seconds>(Clock::now() - seen.since).count());
+  // This thread renews this node's own lease, too: it waits for a part of that only, and is here
+  // again with the next beat.
   auto down = replica_.propose({{"op", "node_down"}, {"node", node.id.value}, {"life", node.life}},
-                               Clock::now() + kProposeFor);
+                               Clock::now() + config_.lease / 2);
   if (!down) spdlog::warn("node {}: {}", node.name, down.error().text);
 }
 

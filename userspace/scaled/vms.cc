@@ -168,7 +168,7 @@ Result<int> screen_of(const std::string& uuid, uint64_t run) {
   return (*opened)->screen(uuid);
 }
 
-Result<void> Vms::freeze(const std::string& uuid, uint64_t run) {
+Result<uint64_t> Vms::freeze(const std::string& uuid, uint64_t run) {
   std::string xml;
   CORE_TRY(open_run(uuid, run, &xml));
   if (!vm::has_agent(xml)) return core::Error{Code::not_found, "its guest has no agent"};

@@ -46,10 +46,10 @@ class Vms {
   /// and known to nobody else: a run that begins anew elsewhere is another one.
   core::Result<void> restart(const std::string& uuid, uint64_t run, const std::string& how);
   /// Has the agent of a run's guest hold its file systems still, for hypervisor::Freezes::kAtMost;
-  /// Code::not_found where there is none.
-  core::Result<void> freeze(const std::string& uuid, uint64_t run);
+  /// Code::not_found where there is none. A ticket to thaw() it with.
+  core::Result<uint64_t> freeze(const std::string& uuid, uint64_t run);
   /// Whether they were until now.
-  bool thaw(const std::string& uuid) { return freezes_.thaw(uuid); }
+  bool thaw(const std::string& uuid, uint64_t ticket) { return freezes_.thaw(uuid, ticket); }
   /// The path of a local socket that leads to the libvirt, or the screen, of the node that runs a
   /// VM.
   core::Result<std::string> console(const meta::Vm& vm, bool screen);

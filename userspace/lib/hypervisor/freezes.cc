@@ -15,7 +15,7 @@ Freezes::Freezes(std::filesystem::path folder, Agents agents, std::chrono::milli
   std::error_code err;
   std::filesystem::create_directories(folder_, err);
   for (const auto& left : std::filesystem::directory_iterator(folder_, err))
-    frozen_[left.path().filename()] = {Clock::now(), false, true, 0};
+    frozen_[left.path().filename()] = {0, Clock::now(), false, true, 0};
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
@@ -39,7 +39,14 @@ void Freezes::forget(const std::string& uuid) {
   frozen_.erase(uuid);
 }
 
-Result<void> Freezes::freeze(const std::string& uuid) {
+// Another one than any before, also those of daemons that were here before this one.
+uint64_t Freezes::another_ticket() {
+  std::uniform_int_distribution<uint64_t> any(1);
+  return any(random_);
+}
+
+Result<uint64_t> Freezes::freeze(const std::string& uuid) {
+  uint64_t ticket = 0;
   {
     const std::lock_guard lock(mutex_);
     if (moving_.contains(uuid)) return Error{Code::conflict, "it is on its way to another node"};
@@ -48,23 +55,25 @@ Result<void> Freezes::freeze(const std::string& uuid) {
     // It need not survive the machine, which the guest does not either.
     if (!std::ofstream(file_of(uuid)))
       return Error{Code::storage, file_of(uuid).string() + " cannot be written"};
-    frozen_[uuid] = {Clock::now() + at_most_, true, false, 0};
+    ticket = another_ticket();
+    frozen_[uuid] = {ticket, Clock::now() + at_most_, true, false, 0};
   }
-  auto done = agents_.freeze(uuid);
+  const auto done = agents_.freeze(uuid);
   const std::lock_guard lock(mutex_);
   Frozen& frozen = frozen_[uuid];
   frozen.begins = false;
-  if (!done) frozen = {Clock::now(), false, true, 0};
+  if (!done) frozen = {ticket, Clock::now(), false, true, 0};
   poke();
-  return done;
+  if (!done) return done.error();
+  return ticket;
 }
 
-bool Freezes::thaw(const std::string& uuid) {
+bool Freezes::thaw(const std::string& uuid, uint64_t ticket) {
   const std::lock_guard lock(mutex_);
   const auto at = frozen_.find(uuid);
-  if (at == frozen_.end() || at->second.begins || at->second.ends) return false;
+  if (at == frozen_.end() || at->second.ticket != ticket || at->second.ends) return false;
   const bool in_time = Clock::now() < at->second.until;
-  at->second = {Clock::now(), false, true, 0};
+  at->second = {ticket, Clock::now(), false, true, 0};
   poke();
   return in_time;
 }

@@ -16,8 +16,10 @@ constexpr int64_t kRanWell = 600;  // what crashes after that begins anew to cou
 
 // It runs nowhere from now on; whether it is to run again is in its other columns.
 void leave_node(Context& c, const meta::Vm& vm, const char* state, const std::string& reason) {
-  run(c, "UPDATE vm SET node = 0, life = 0, state = ?, reason = ?, since = ? WHERE id = ?", state,
-      reason, c.now, s64(vm.id));
+  run(c,
+      "UPDATE vm SET node = 0, life = 0, run_vcpus = 0, state = ?, reason = ?, since = ? WHERE id "
+      "= ?",
+      state, reason, c.now, s64(vm.id));
   hold_media(c, vm, false);
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+// What this folder's files share that write and read libvirt's XML; for them alone.
 namespace vm {
 
 /// Of the channel to a guest's qemu-guest-agent.

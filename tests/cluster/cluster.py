@@ -23,6 +23,18 @@ FIO = ("fio --name=verify --filename={} --size=24m --rw=randwrite --bs=4k --veri
 
 lab = Lab("cluster", 3, debs=True)
 
+SHARED = {"w": ("64MiB", {1, 2}), "v": ("256MiB", {1})}  # disks of several cases: size, and where they are open
+
+
+def shared(name: str) -> str:
+    """The device of such a disk. Which case comes first depends on whose turn it is, and on words."""
+    size, nodes = SHARED[name]
+    if name not in {row["name"] for row in ask(lab, 1, "vsd list")["vsds"]}:
+        lab.run(1, f"scalectl vsd create {name} {size}")
+    for node in nodes - {row["node"] for row in ask(lab, 1, f"vsd show {name}")["open"]}:
+        lab.run(1, f"scalectl vsd open {name} --node n{node}")
+    return vsd(name)
+
 
 def formation():
     found(lab)
@@ -178,7 +190,7 @@ def busy_is_not_closed():
 
 
 def ping_pong():
-    lab.run(1, "scalectl vsd create w 64MiB && scalectl vsd open w && scalectl vsd open w --node n2")
+    shared("w")
     for turn in range(6):
         lab.run(1 + turn % 2, f"{Writer.tool()} write {vsd('w')} {turn * 5} 5 && "
                               f"{Writer.tool()} check {vsd('w')} {turn * 5 + 5}")
@@ -206,7 +218,7 @@ def node_is_shut_down():
 
 
 def daemon_dies():
-    writer = Writer(lab, 1, vsd("w"))
+    writer = Writer(lab, 1, shared("w"))
     writer.read(5)
     lab.run(1, "systemctl kill -s KILL scaled")
     writer.read(20)
@@ -253,7 +265,7 @@ def places(name: str) -> set[int]:
 
 def used_anew(disk: int) -> bool:
     """New data lies on it; what is overwritten stays where it is."""
-    lab.run(1, f"blkdiscard -o 200MiB -l 32MiB {vsd('v')}")
+    lab.run(1, f"blkdiscard -o 200MiB -l 32MiB {shared('v')}")
     lab.run(1, f"dd if=/dev/urandom of={vsd('v')} bs=1M count=32 seek=200 oflag=direct conv=fsync,notrunc status=none")
     return disk in places("v")
 
@@ -261,7 +273,7 @@ def used_anew(disk: int) -> bool:
 def disk_fails(how: str):
     disk = disk_of(lab, 1, "n2-ssd0")["id"]
     wait_until("it is used", lambda: used_anew(disk))
-    writer = Writer(lab, 1, vsd("w"))
+    writer = Writer(lab, 1, shared("w"))
     writer.read(10)
     lab.lab("disk", 2, "ssd0", how)
     # Whatever it holds is to be written soon, or it would not be noticed.
@@ -279,10 +291,10 @@ def disk_fails(how: str):
 
 def disk_leaves():
     disk = disk_of(lab, 1, "n1-ssd0")["id"]
-    wait_until("it is used", lambda: disk in places("v"))
+    wait_until("it is used", lambda: used_anew(disk))
     lab.fails(1, f"scalectl disk remove {disk}", 5, "scalectl disk evacuate")
     lab.run(1, f"dd if={vsd('v')} bs=1M iflag=direct status=none | md5sum > /root/before")
-    writer = Writer(lab, 1, vsd("w"))
+    writer = Writer(lab, 1, shared("w"))
     writer.read(10)
     task = ask(lab, 1, f"disk evacuate {disk}")["task"]
     wait_until("it is empty", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
@@ -294,9 +306,8 @@ def disk_leaves():
 
 
 def replica_holder_dies():
-    lab.run(1, "scalectl vsd create v 256MiB && scalectl vsd open v")
     lab.run(1, "scalectl cluster set --grace 0")
-    fio = lab.start(1, FIO.format(vsd("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    fio = lab.start(1, FIO.format(shared("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_until("fio writes", lambda: int(lab.run(1, "dmsetup status scribe-v").split()[9]) > 200)
     lab.kill(3)
     code, out = lab.ended(fio)
@@ -359,9 +370,9 @@ def three_copies():
 
 def compared_under_load():
     """What is being written looks different on its two disks for a moment; that is not damage."""
-    writer = Writer(lab, 1, vsd("w"))
+    writer = Writer(lab, 1, shared("w"))
     writer.read(5)
-    fio = lab.start(1, FIO.format(vsd("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    fio = lab.start(1, FIO.format(shared("v")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     task = verify()
     wait_until("all copies were compared", lambda: verified(task))
     writer.read(5)
@@ -407,7 +418,7 @@ def copy_rots():
 
 
 def owner_dies(keep: int):
-    writer = Writer(lab, 1, vsd("w"))
+    writer = Writer(lab, 1, shared("w"))
     writer.read(20)
     lab.kill(1, keep)
     cut = time.monotonic()
@@ -474,8 +485,7 @@ def blocks_and_all_that_breaks():
 def leader_dies():
     first = leader(lab, 1)
     other = 1 if first != 1 else 2
-    lab.run(other, f"scalectl vsd open w --node n{other}")
-    writer = Writer(lab, other, vsd("w"))
+    writer = Writer(lab, other, shared("w"))
     writer.read(10)
     lab.kill(first)
     writer.read(20)
@@ -492,7 +502,7 @@ def partition():
     # The power cuts before left copies that lack data. Where the only good one is on node 1, who reads it waits
     # until node 1 is back.
     wait_until("every copy is made good", lambda: whole(lab, 1))
-    writer = Writer(lab, 1, vsd("w"))
+    writer = Writer(lab, 1, shared("w"))
     writer.read(10)
     lab.lab("partition", "1|2,3")
     wait_until("node 1 is down for the others", lambda: states(lab, 2)["n1"] == "down")
@@ -522,7 +532,7 @@ def after_a_freeze(before: str, records: int):
 def daemon_freezes():
     wait_until("every copy is made good", lambda: whole(lab, 1))
     before = boot(lab, 1)
-    writer = Writer(lab, 1, vsd("w"))
+    writer = Writer(lab, 1, shared("w"))
     writer.read(10)
     assert "6300ESB" in ask(lab, 1, "cluster status")["watchdog"]
     lab.run(1, "systemctl kill -s STOP scaled")
@@ -538,7 +548,7 @@ def daemon_freezes():
 def machine_freezes():
     wait_until("every copy is made good", lambda: whole(lab, 1))
     before = boot(lab, 1)
-    writer = Writer(lab, 1, vsd("w"))
+    writer = Writer(lab, 1, shared("w"))
     writer.read(10)
     watch = lab.start(1, f"rm -f /root/seen; exec {Writer.tool()} watch {vsd('w')} /root/seen")
     wait_until("somebody reads", lambda: int(lab.run(1, "cat /root/seen 2> /dev/null | wc -l")) > 3)
@@ -564,8 +574,9 @@ def node_leaves():
     """Emptied under a writer it leaves; with a new token it is a new node."""
     wait_until("every copy is made good", lambda: whole(lab, 1))
     lab.fails(1, "scalectl node remove n9", 4, "no node")
+    writer = Writer(lab, 1, shared("w"))
     lab.fails(1, "scalectl node remove n2", 5, "is open on it")
-    writer = Writer(lab, 1, vsd("w"))
+    lab.run(1, f"dd if=/dev/urandom of={shared('v')} bs=1M count=128 oflag=direct conv=fsync status=none")
     writer.read(10)
     task = ask(lab, 1, "node remove n3")["task"]
     wait_until("it is empty", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
@@ -586,7 +597,7 @@ def node_leaves():
     theirs = {d["id"] for d in ask(lab, 1, "disk list")["disks"] if d["serial"].startswith("n3-")}
     used = lambda: sum(d["used_bytes"] for d in ask(lab, 1, "disk list")["disks"] if d["id"] in theirs)
     before = used()
-    lab.run(1, "md5sum /dev/mapper/scribe-v > /root/before")
+    lab.run(1, f"md5sum {vsd('v')} > /root/before")
     task = ask(lab, 1, "pool rebalance")["task"]
     wait_until("copies have moved to it", lambda: ask(lab, 1, f"task wait {task}")["state"] == "done")
     assert used() > before + (20 << 20), f"{before} before, {used()} after"
@@ -597,7 +608,7 @@ def node_leaves():
 
 
 def all_die():
-    writer = Writer(lab, 2, vsd("w"))
+    writer = Writer(lab, 2, shared("w"))
     writer.read(10)
     for node in (1, 2, 3):
         lab.kill(node)
@@ -643,9 +654,6 @@ def nothing_left_to_flush():
 
 
 def space_comes_back():
-    for name, nodes in (("w", (1, 2)), ("v", (1,))):
-        for node in nodes:
-            lab.run(1, f"scalectl vsd close {name} --node n{node}")
     for row in ask(lab, 1, "vsd list")["vsds"]:
         for place in ask(lab, 1, f"vsd show {row['name']}")["open"]:
             lab.run(1, f"scalectl vsd close {row['name']} --node {place['node']}")

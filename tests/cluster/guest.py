@@ -3,14 +3,15 @@
 
 Debian's kernel and busybox, 64 MiB. A BIOS begins with syslinux, a UEFI with Debian's shim and GRUB, which are signed,
 as the kernel is. The first sector of the second disk says
-"boot B beat N of S disks D rounds R wrong W cd L machine M rests F T cpus C .":
+"boot B beat N of S disks D rounds R wrong W cd L machine M rests F T cpus C memory K .":
 B grows each time the guest boots, N each second, flushed; S is that disk's size in sectors, D how many it has. Beside that it writes 256 KiB
 of noise, flushed, eight places in turn, R times so far; what lies there from the turn before is read back, and was not
 what it had written W times. L is the word behind the first one of sector 20 of the CD in its drive, or "none".
 M is "bios" or "uefi", and what it has beside that: "+secure", Secure Boot is on; "+varsV", a variable of the UEFI that
 the boot V has written, the newest; "+tpmT", a TPM that has been begun T times; "+seedW", cloud-init's file system,
 whose user data has W behind its first blank. Where W is "agent", Debian's qemu-guest-agent runs, with a file system to
-freeze, and did so F times, and thawed T times. C is how many CPUs it has. Where it has a network interface it is
+freeze, and did so F times, and thawed T times. C is how many CPUs it has, K how much
+memory, in KiB. Where it has a network interface it is
 10.11.0.50 there, and says the same at http://10.11.0.50/beat. It powers off when it is asked to.
 """
 
@@ -118,8 +119,12 @@ while :; do
 	for cpu in /sys/devices/system/cpu/cpu[0-9]*/online; do # no udev does that here
 		[ "$(cat $cpu 2> /dev/null)" != 0 ] || echo 1 > $cpu
 	done
+	for memory in /sys/devices/system/memory/memory[0-9]*/state; do
+		[ "$(cat $memory 2> /dev/null)" != offline ] || echo online > $memory
+	done
+	read -r _ memory_kib _ < /proc/meminfo
 	cd=$(dd if=/dev/sr0 bs=2k skip=20 count=1 2> /dev/null | cut -s -d' ' -f2)
-	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) disks $# $(cat /turns) cd ${cd:-none} machine $machine rests $(cat /rests) cpus $(grep -c ^processor /proc/cpuinfo) ." > /www/beat
+	echo "boot $boot beat $beat of $(cat /sys/block/vdb/size) disks $# $(cat /turns) cd ${cd:-none} machine $machine rests $(cat /rests) cpus $(grep -c ^processor /proc/cpuinfo) memory $memory_kib ." > /www/beat
 	cat /www/beat | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2> /dev/null
 	sleep 1
 done
@@ -130,12 +135,12 @@ PROMPT 0
 TIMEOUT 1
 LABEL guest
  KERNEL vmlinuz
- APPEND initrd=initrd console=ttyS0 quiet panic=5 no_timer_check mitigations=off random.trust_cpu=on
+ APPEND initrd=initrd console=ttyS0 quiet panic=5 no_timer_check mitigations=off random.trust_cpu=on swiotlb=1024
 """
 
 
 GRUB = """set timeout=0
-linux /vmlinuz console=ttyS0 quiet panic=5 no_timer_check mitigations=off random.trust_cpu=on
+linux /vmlinuz console=ttyS0 quiet panic=5 no_timer_check mitigations=off random.trust_cpu=on swiotlb=1024
 initrd /initrd
 boot
 """
@@ -152,16 +157,17 @@ class Sight(NamedTuple):
     machine: str
     rests: tuple[int, int]  # how often its file systems were frozen, and thawed
     cpus: int
+    memory_kib: int
 
 
 def sight(lab, node: int, device: str) -> Sight:
     """What a guest has said on that disk, which is open on the node. It never reads anything but what it wrote."""
     out = lab.run(node, f"dd if={device} bs=512 count=1 iflag=direct status=none | tr -d '\\0'")
     said = re.match(r"boot (\d+) beat (\d+) of (\d+) disks (\d+) rounds (\d+) wrong (\d+) cd (\S+) machine (\S+) "
-                    r"rests (\d+) (\d+) cpus (\d+) \.", out)
+                    r"rests (\d+) (\d+) cpus (\d+) memory (\d+) \.", out)
     assert said, out
     assert said[6] == "0", f"the guest read what it had not written: {out}"
-    return Sight(*(int(said[n]) for n in range(1, 6)), said[7], said[8], (int(said[9]), int(said[10])), int(said[11]))
+    return Sight(*(int(said[n]) for n in range(1, 6)), said[7], said[8], (int(said[9]), int(said[10])), int(said[11]), int(said[12]))
 
 
 def unpacked(work: Path) -> Path:

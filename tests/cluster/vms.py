@@ -72,6 +72,8 @@ def bad_input():
             ("vm create a --memory 4X", 2, "no size"),
             ("vm create a --memory 1000", 2, "multiple of 1 MiB"),
             ("vm create a --memory 1MiB", 2, "16 MiB to 4 TiB"),
+            ("vm create a --memory 1GiB --max-memory 512MiB", 2, "what it has, or more"),
+            ("vm create a --memory 1GiB --max-memory 1000", 2, "--max-memory is a multiple of 1 MiB"),
             ("vm create ../a --memory 1GiB", 2, "no name"),
             ("vm create a --memory 1GiB --vcpus 0", 2, "1 to 128 vCPUs"),
             ("vm create a --memory 1GiB --vcpus x", 2, "number"),
@@ -152,7 +154,8 @@ def begin(name: str, more: str = ""):
 
 
 def runs():
-    lab.run(1, "scalectl vm create g --memory 128MiB --screen off --disks vsd:system,64MiB --cdroms '' --nics lan --prefer n2 --apart pair --tags web --description 'a <guest>'")
+    lab.run(1, "scalectl vm create g --memory 128MiB --max-memory 512MiB --cpu baseline --screen off --disks vsd:system,64MiB "
+               "--cdroms '' --nics lan --prefer n2 --apart pair --tags web --description 'a <guest>'")
     lab.fails(1, "scalectl vm create g --memory 128MiB", 5, "exists")
     lab.fails(1, "scalectl vm list --state going", 2, "no state")
     lab.fails(1, "scalectl vm list --node n9", 4, "no node")
@@ -163,7 +166,7 @@ def runs():
     assert state()["state"] == "running" and state()["node"] == 2, state()
     beats(1)
     lab.fails(1, "scalectl vm start g", 5, "is running already")
-    lab.fails(1, "scalectl vm edit g --memory 256MiB", 5, "while it is off")
+    lab.fails(1, "scalectl vm edit g --max-memory 256MiB", 5, "while it is off")
     lab.fails(1, "scalectl vm edit g --vcpus 5", 5, "4 vCPUs as long as it runs")
     lab.fails(1, "scalectl vm delete g --yes", 5, "stop it first")
     lab.fails(1, "scalectl vsd delete g-1 --yes", 5, "is a disk of VM g")
@@ -826,6 +829,21 @@ def headroom():
     wait_until("there is again", lambda: "headroom" not in conditions())
 
 
+def memory_grows():
+    """Plugged in, it is there where the guest goes."""
+    for size, code, text in (("100MiB", 5, "less while it is off"), ("200MiB", 2, "steps of 128 MiB"), ("640MiB", 2, "most memory"),
+                             ("512MiB", 1, "MiB of memory left")):
+        lab.fails(1, f"scalectl vm edit g --memory {size}", code, text)
+    has, was = sight().memory_kib, state()["node"]
+    lab.run(1, "scalectl vm edit g --memory 256MiB")
+    wait_until("its guest has that", lambda: sight().memory_kib > has + (100 << 10))
+    beats()
+    go(was, others(was))
+    gone_from(was)
+    beats()
+    assert sight().memory_kib > has + (100 << 10) and state()["memory_mib"] == 256, (sight(), state())
+
+
 def ends():
     lab.run(1, "scalectl vm shutdown g --no-wait")
     wait_until("it is off", lambda: state()["state"] == "off" and state()["node"] == 0)
@@ -837,7 +855,7 @@ def ends():
     lab.fails(1, "scalectl vm import-xml /root/bad.xml", 2, "no virtual disk")
     lab.fails(1, "scalectl vm import-xml /root/none.xml", 2, "cannot be read")
     lab.run(1, "scalectl vm import-xml /root/g.xml")
-    for what in ("uuid", "memory_mib", "nics", "disks", "machine", "cpu", "description"):
+    for what in ("uuid", "memory_mib", "max_memory_mib", "nics", "disks", "machine", "cpu", "description"):
         assert state()[what] == was[what], (what, was, state())
     begin("g")
     beats(1)
@@ -892,6 +910,7 @@ def main():
     lab.case("its node's power is cut while it leaves that: it begins anew elsewhere, and its node comes back without it", node_dies, turn=7)
     lab.case("its node is cut off: it is held there, and begins anew elsewhere", cut_off, turn=6)
     lab.case("a node whose guests would fit nowhere else is told of", headroom, slow=True)
+    lab.case("more memory is plugged in while it runs, and moves with it", memory_grows, turn=4)
     lab.case("its guest powers off when asked; exported and imported it is the same; it is cut off when told, and goes "
              "with its disks", ends)
     lab.finish((1, 2, 3))

@@ -31,7 +31,8 @@ class Disks : public ::testing::Test {
                 {"problem", ""},
                 {"lan_bridge", ""},
                 {"uplink", ""},
-                {"lan_problem", ""}})
+                {"lan_problem", ""},
+                {"models", ""}})
           .value();
     id = leader
              .say({{"op", "vm_create"},

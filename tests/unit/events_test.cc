@@ -121,7 +121,8 @@ TEST_F(Events, WhatIsTriedAgainAndAgainIsNotThere) {
             {"problem", ""},
             {"lan_bridge", ""},
             {"uplink", ""},
-            {"lan_problem", ""}})
+            {"lan_problem", ""},
+            {"models", ""}})
       .value();
   const uint64_t id = create("a");
   leader.say({{"op", "vm_start"}, {"vm", id}, {"on", 1}}).value();

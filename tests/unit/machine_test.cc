@@ -27,7 +27,8 @@ class Machine : public ::testing::Test {
                 {"problem", ""},
                 {"lan_bridge", "br-lan"},
                 {"uplink", "lan"},
-                {"lan_problem", ""}})
+                {"lan_problem", ""},
+                {"models", ""}})
           .value();
     id = create("a", {{"firmware", "uefi-secure"},
                       {"tpm", true},

@@ -37,7 +37,8 @@ class Media : public ::testing::Test {
               {"problem", ""},
               {"lan_bridge", ""},
               {"uplink", ""},
-              {"lan_problem", ""}})
+              {"lan_problem", ""},
+              {"models", ""}})
         .value();
   }
   uint64_t create(const std::string& name, uint64_t bytes = 5000, const std::string& digest = "") {

@@ -36,7 +36,8 @@ class Nics : public ::testing::Test {
               {"problem", ""},
               {"lan_bridge", bridge},
               {"uplink", uplink},
-              {"lan_problem", bridge.empty() || uplink.empty() ? "the cable is out" : ""}})
+              {"lan_problem", bridge.empty() || uplink.empty() ? "the cable is out" : ""},
+              {"models", ""}})
         .value();
   }
   core::Result<uint64_t> create(const std::string& name, json::array nics = {}) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include "vm/cpus.h"
 #include "vm/domain.h"
 #include "vm/import.h"
 #include "vm/lifecycle.h"
@@ -370,6 +371,69 @@ TEST(Domain, ItHasRoomForMoreVcpusThanItHas) {
   EXPECT_EQ(vm::most_vcpus(vm), vm::kMaxVcpus);
   EXPECT_EQ(vm::vcpus_of("<domain><vcpu>3</vcpu></domain>"), 3U);
   EXPECT_EQ(vm::vcpus_of("none"), 0U);
+}
+
+TEST(Domain, MemoryIsPluggedInWhereItsMostIsMore) {
+  meta::Vm vm = some_vm();
+  const std::string without = vm::domain_xml(vm, {}, "br-lan");
+  EXPECT_EQ(without.find("maxMemory"), std::string::npos);
+  EXPECT_EQ(without.find("<numa>"), std::string::npos)
+      << "to no guest's loss that has no use for it";
+  vm.memory_mib = 1024;
+  vm.max_memory_mib = 4096;
+  const std::string xml = vm::domain_xml(vm, {}, "br-lan");
+  for (const char* part : {"<maxMemory slots=\"32\" unit=\"MiB\">4096</maxMemory>",
+                           "<cell id=\"0\" cpus=\"0-7\" memory=\"1024\" unit=\"MiB\" />"})
+    EXPECT_NE(xml.find(part), std::string::npos) << part << "\n" << xml;
+  const auto back = vm::from_xml(xml);
+  ASSERT_TRUE(back) << back.error().text;
+  EXPECT_EQ(back->vm.memory_mib, 1024U);
+  EXPECT_EQ(back->vm.max_memory_mib, 4096U);
+  EXPECT_TRUE(back->left_out.empty());
+  EXPECT_EQ(vm::memory_of("<domain><memory unit='KiB'>1179648</memory></domain>"), 1152U);
+  EXPECT_EQ(vm::memory_of("<domain><memory unit='furlong'>1</memory></domain>"), 0U);
+  EXPECT_EQ(vm::memory_of("none"), 0U);
+  const std::string more = vm::memory_xml(128);
+  for (const char* part :
+       {"<memory model=\"dimm\">", "<size unit=\"MiB\">128</size>", "<node>0</node>"})
+    EXPECT_NE(more.find(part), std::string::npos) << part << "\n" << more;
+  // One that was exported by libvirt while it had that.
+  const auto plugged = [&](const std::string& device) {
+    std::string out = xml;
+    return vm::from_xml(out.insert(out.find("</devices>"), device));
+  };
+  EXPECT_TRUE(plugged(more));
+  EXPECT_FALSE(
+      plugged("<memory model='nvdimm'><source><path>/etc/shadow</path></source></memory>"));
+  EXPECT_FALSE(plugged("<memory model='dimm'><source><path>/etc/shadow</path></source></memory>"));
+}
+
+TEST(Cpus, TheNewestThatAllHaveIsTheBaseline) {
+  EXPECT_EQ(vm::usable_models(R"(<domainCapabilities><cpu>
+      <mode name='host-model' supported='yes'><model fallback='forbid'>EPYC-Rome</model></mode>
+      <mode name='custom' supported='yes'>
+        <model usable='yes' vendor='unknown'>qemu64</model>
+        <model usable='no' vendor='AMD'>EPYC-Milan</model>
+        <model usable='yes' vendor='AMD'>EPYC</model>
+      </mode></cpu></domainCapabilities>)"),
+            (std::vector<std::string>{"qemu64", "EPYC"}));
+  EXPECT_TRUE(vm::usable_models("none").empty());
+  EXPECT_TRUE(vm::usable_models("").empty());
+  EXPECT_EQ(vm::baseline_of({}), vm::kOldestCpu);
+  EXPECT_EQ(vm::baseline_of({{"Nehalem", "Haswell-noTSX", "EPYC"}}), "EPYC")
+      << "AMD's can give some of Intel's models";
+  EXPECT_EQ(vm::baseline_of({{"Nehalem", "Haswell-noTSX", "EPYC"}, {"Haswell-noTSX", "Nehalem"}}),
+            "Haswell-noTSX");
+  EXPECT_EQ(vm::baseline_of({{"Nehalem"}, {"Haswell-noTSX"}}), vm::kOldestCpu);
+}
+
+TEST(Domain, ABaselineIsTheModelThatItsRunBeganWith) {
+  meta::Vm vm = some_vm();
+  vm.cpu = "baseline";
+  vm.run_cpu = "Haswell-noTSX";
+  const std::string xml = vm::domain_xml(vm, {}, "br-lan");
+  EXPECT_NE(xml.find("<model>Haswell-noTSX</model>"), std::string::npos) << xml;
+  EXPECT_EQ(vm::from_xml(xml)->vm.cpu, "baseline");
 }
 
 TEST(Domain, AnAgentIsThereWhereItListens) {

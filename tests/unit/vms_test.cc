@@ -21,7 +21,8 @@ class Vms : public ::testing::Test {
     id = create("a", 1024).value();
   }
   void say_capacity(uint64_t node, uint64_t memory, uint64_t cpus, const std::string& problem = "",
-                    uint64_t life = 0, const std::string& cpu = "a kind") {
+                    uint64_t life = 0, const std::string& cpu = "a kind",
+                    const std::string& models = "") {
     leader
         .say({{"op", "capacity"},
               {"node", node},
@@ -32,7 +33,8 @@ class Vms : public ::testing::Test {
               {"problem", problem},
               {"lan_bridge", "br-lan"},
               {"uplink", "lan"},
-              {"lan_problem", ""}})
+              {"lan_problem", ""},
+              {"models", models}})
         .value();
   }
   core::Result<uint64_t> create(const std::string& name, uint64_t memory,
@@ -185,11 +187,83 @@ TEST_F(Vms, MoreVcpusComeWhileItRunsAsFarAsItsDomainAndItsNodeHaveThem) {
   EXPECT_EQ(row().vcpus, 2U);
 }
 
-TEST_F(Vms, WhileItMovesItsVcpusAreWhatTheyAre) {
+TEST_F(Vms, WhileItMovesItsVcpusAndMemoryAreWhatTheyAre) {
+  leader.say({{"op", "vm_edit"}, {"vm", id}, {"max_memory_mib", 2048}}).value();
   start().value();
   runs().value();
   leader.say({{"op", "vm_migrate"}, {"vm", id}, {"on", 0}}).value();
   EXPECT_EQ(leader.refusal({{"op", "vm_edit"}, {"vm", id}, {"vcpus", 2}}), Code::conflict);
+  EXPECT_EQ(leader.refusal({{"op", "vm_edit"}, {"vm", id}, {"memory_mib", 2048}}), Code::conflict);
+}
+
+TEST_F(Vms, MoreMemoryComesWhileItRunsAsFarAsItMayAndItsNodeHasSome) {
+  const auto wish = [&](const char* field, uint64_t mib) {
+    return leader.say({{"op", "vm_edit"}, {"vm", id}, {field, mib}});
+  };
+  start(2).value();
+  EXPECT_NE(wish("memory_mib", 1152).error().text.find("max-memory: none"), std::string::npos);
+  EXPECT_EQ(wish("max_memory_mib", 4096).error().code, Code::conflict);
+  runs().value();
+  want("off", "stop").value();
+  ended("shutdown").value();
+  close_all();
+  EXPECT_EQ(wish("max_memory_mib", 512).error().code, Code::invalid) << "it has more already";
+  EXPECT_EQ(wish("max_memory_mib", uint64_t{1} << 40).error().code, Code::invalid);
+  wish("max_memory_mib", 8192).value();
+  start(2).value();
+  EXPECT_NE(wish("memory_mib", 1100).error().text.find("128 MiB"), std::string::npos);
+  EXPECT_EQ(wish("memory_mib", 512).error().code, Code::conflict);
+  EXPECT_EQ(wish("memory_mib", 8320).error().code, Code::invalid) << "more than its most";
+  wish("memory_mib", 2048).value();
+  EXPECT_EQ(row().memory_mib, 2048U);
+  // What another has is not given to it, and what it has is its own.
+  const uint64_t other = create("b", 1024).value();
+  start(2, other).value();
+  EXPECT_EQ(wish("memory_mib", 3200).error().code, Code::no_space);
+  wish("memory_mib", 3072).value();
+  say_capacity(2, 4096, 4, "has no libvirt");
+  EXPECT_EQ(wish("memory_mib", 3200).error().code, Code::no_space) << "it is there all the same";
+  EXPECT_EQ(start(2, create("c", 128).value()).error().code, Code::no_space);
+  EXPECT_EQ(row().memory_mib, 3072U);
+}
+
+TEST_F(Vms, ABaselineIsTheNewestCpuThatEachNodeCanGive) {
+  const auto say = [&](uint64_t node, const std::string& models) {
+    say_capacity(node, 4096, 4, "", 0, "a kind", models);
+  };
+  leader.say({{"op", "vm_edit"}, {"vm", id}, {"cpu", "baseline"}}).value();
+  EXPECT_TRUE(start()->contains("again")) << "none has said what it has";
+  EXPECT_EQ(row().state, "off");
+  say(1, "qemu64 Nehalem Westmere IvyBridge EPYC");
+  say(2, "qemu64 Nehalem Westmere IvyBridge Haswell-noTSX");
+  const auto unknown = start(3);
+  EXPECT_NE(unknown.error().text.find("n3 has not said yet which CPUs"), std::string::npos)
+      << unknown.error().text;
+  start(2).value();
+  EXPECT_EQ(row().run_cpu, "IvyBridge");
+  runs().value();
+  // What comes later and has less gets it when it begins anew.
+  say(3, "qemu64 Nehalem Westmere");
+  const auto moved = leader.say({{"op", "vm_migrate"}, {"vm", id}, {"on", 3}});
+  EXPECT_NE(moved.error().text.find("no CPU like IvyBridge"), std::string::npos);
+  want("off", "stop").value();
+  ended("shutdown").value();
+  close_all();
+  EXPECT_EQ(row().run_cpu, "");
+  start(3).value();
+  EXPECT_EQ(row().run_cpu, "Westmere");
+  runs().value();
+  leader.say({{"op", "vm_migrate"}, {"vm", id}, {"on", 1}}).value();
+}
+
+TEST_F(Vms, NodesWithNoCpuInCommonHaveTheOldestOfAll) {
+  leader.say({{"op", "vm_edit"}, {"vm", id}, {"cpu", "baseline"}}).value();
+  say_capacity(1, 4096, 4, "", 0, "a kind", "Nehalem");
+  say_capacity(2, 4096, 4, "", 0, "a kind", "something-new");
+  start(1).value();
+  EXPECT_EQ(row().run_cpu, "qemu64");
+  runs().value();
+  leader.say({{"op", "vm_migrate"}, {"vm", id}, {"on", 3}}).value();
 }
 
 TEST_F(Vms, AVmRunsWhereMostMemoryIsFreeWithItsDisksOpenThere) {
@@ -501,6 +575,8 @@ TEST_F(VmMoves, AGuestWithAllOfItsNodesCpuGoesOnlyWhereThatIsTheSame) {
   ended("shutdown").value();
   close_all();
   leader.say({{"op", "vm_edit"}, {"vm", id}, {"cpu", "baseline"}}).value();
+  for (const uint64_t node : {1, 2})
+    say_capacity(node, 4096, 4, "", 0, node == 1 ? "a kind" : "another", "Nehalem");
   start(1).value();
   runs().value();
   EXPECT_TRUE(migrate(2));

@@ -431,6 +431,10 @@ std::string show_vm(const json::object& o) {
   out += text(o, "machine") + ", " + text(o, "firmware") + (o.at("tpm").as_bool() ? ", TPM" : "") +
          (o.at("screen").as_bool() ? "" : ", no screen") +
          (o.at("cloud_init").as_bool() ? ", cloud-init" : "") + ", CPU " + text(o, "cpu") +
+         (text(o, "cpu_model").empty() ? "" : " (" + text(o, "cpu_model") + ")") +
+         (number(o, "max_memory_mib") == 0
+              ? ""
+              : ", memory up to " + human_bytes(number(o, "max_memory_mib") * kMib)) +
          ", priority " + count(o, "priority") + ", UUID " + text(o, "uuid") + "\n";
   if (o.contains("task") && number(o, "task") != 0) out += "task " + count(o, "task") + "\n";
   return out;

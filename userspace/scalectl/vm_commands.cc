@@ -11,9 +11,11 @@ namespace scalectl {
 
 namespace {
 
-uint64_t memory_of(const std::string& word) {
+uint64_t memory_of(const Words& w, const std::string& option) {
+  const std::string& word = w.options.at(option);
+  if (word == "0" && option == "max-memory") return 0;
   const uint64_t bytes = size_of(word);
-  if (bytes % kMib != 0) throw UsageError{"--memory is a multiple of 1 MiB"};
+  if (bytes % kMib != 0) throw UsageError{"--" + option + " is a multiple of 1 MiB"};
   return bytes / kMib;
 }
 
@@ -30,7 +32,8 @@ std::string file_of(const std::string& path, const char* what) {
 
 std::vector<Option> fields(bool create) {
   std::vector<Option> out = {
-      {"memory", "SIZE", "that the guest has, as 4GiB", create},
+      {"memory", "SIZE", "that the guest has, as 4GiB; more of it also while it runs", create},
+      {"max-memory", "SIZE", "as far as that goes; default: 0, it changes only while it is off"},
       {"vcpus", "N", "default: 1; more of them also while it runs"},
       {"cpu", "host|baseline", "all that the node's has, or what every node's has; default: host"},
       {"priority", "0-11", "which are restarted first when a node is lost; default: 4"},
@@ -68,7 +71,8 @@ json::object fields_body(const Words& w) {
     body[field] = path.empty() ? "" : file_of(path, "text");
   }
   if (w.has("prefer")) body["preferred_node"] = w.options.at("prefer");
-  if (w.has("memory")) body["memory_mib"] = memory_of(w.options.at("memory"));
+  if (w.has("memory")) body["memory_mib"] = memory_of(w, "memory");
+  if (w.has("max-memory")) body["max_memory_mib"] = memory_of(w, "max-memory");
   if (w.has("vcpus")) body["vcpus"] = count_of(w.options.at("vcpus"), "--vcpus");
   if (w.has("priority")) body["priority"] = count_of(w.options.at("priority"), "--priority");
   if (w.has("tags")) {

@@ -76,8 +76,10 @@ json::object vm_json(const meta::Vm& vm, const std::vector<meta::Vsd>& vsds,
           {"tags", json::value_from(vm.tags)},
           {"vcpus", vm.vcpus},
           {"memory_mib", vm.memory_mib},
+          {"max_memory_mib", vm.max_memory_mib},
           {"machine", vm.machine},
           {"cpu", vm.cpu},
+          {"cpu_model", vm.run_cpu},
           {"firmware", vm.firmware},
           {"tpm", vm.tpm},
           {"screen", vm.screen},
@@ -118,7 +120,7 @@ json::object take_fields(Call& call, Fields& fields, bool create) {
                            "user_data", "network_config"})
     if (body.contains(name) || (create && std::string(name) == "name"))
       out[name] = fields.text(name);
-  for (const char* name : {"vcpus", "memory_mib", "priority"})
+  for (const char* name : {"vcpus", "memory_mib", "max_memory_mib", "priority"})
     if (body.contains(name) || (create && std::string(name) == "memory_mib"))
       out[name] = fields.number(name);
   // An empty list takes all away.
@@ -339,6 +341,7 @@ Outcome import_vm(Call& call) {
                     {"machine", vm.machine},
                     {"vcpus", vm.vcpus},
                     {"memory_mib", vm.memory_mib},
+                    {"max_memory_mib", vm.max_memory_mib},
                     {"cpu", vm.cpu},
                     {"firmware", vm.firmware},
                     {"tpm", vm.tpm},
@@ -389,8 +392,15 @@ Outcome start_vm(Call& call, const std::string& name) {
   CORE_TRY(fields.check());
   const auto on = node_named(call, where);
   if (!on) return on.error();
-  return answer_vm(call, name, call.propose({{"op", "vm_start"}, {"vm", vm->id}, {"on", *on}}),
-                   wait);
+  const auto until = std::chrono::steady_clock::now() + kCallProposesFor;
+  for (;;) {
+    Outcome begun = call.propose({{"op", "vm_start"}, {"vm", vm->id}, {"on", *on}});
+    if (!begun || !begun->contains("again")) return answer_vm(call, name, std::move(begun), wait);
+    if (std::chrono::steady_clock::now() > until)
+      return Error{Code::conflict,
+                   "no node has said yet which CPUs it can give to guests; try again"};
+    std::this_thread::sleep_for(kLook);
+  }
 }
 
 Outcome want_vm(Call& call, const std::string& name, const char* wanted, const char* how) {

@@ -68,10 +68,11 @@ void VmDevices::keep(const meta::Vm& vm, hypervisor::Hypervisor& hypervisor,
   keep_nics(now);
   keep_media(now);
   keep_vcpus(now);
+  keep_memory(now);
 }
 
 void VmDevices::forget_but(const std::set<std::string>& here) {
-  for (auto* all : {&disks_, &nics_, &media_, &vcpus_})
+  for (auto* all : {&disks_, &nics_, &media_, &vcpus_, &memory_})
     std::erase_if(*all, [&](const auto& one) {
       if (here.contains(one.first)) return false;
       member_.agent().set_condition(one.second.subject, "");
@@ -245,6 +246,23 @@ VmDevices::Changed VmDevices::change_vcpus(Now& now) {
 void VmDevices::keep_vcpus(Now& now) {
   settle(vcpus_[now.vm.uuid], now.vm, std::to_string(now.vm.vcpus), "vCPUs",
          [&] { return change_vcpus(now); });
+}
+
+// Memory
+
+VmDevices::Changed VmDevices::change_memory(Now& now) {
+  const auto xml = now.hypervisor.xml(now.vm.uuid);
+  if (!xml) return xml.error();
+  // What was plugged in is counted by libvirt: whoever tries again adds what is missing.
+  const uint64_t has = vm::memory_of(*xml);
+  if (has != 0 && has < now.vm.memory_mib)
+    CORE_TRY(now.hypervisor.attach(now.vm.uuid, vm::memory_xml(now.vm.memory_mib - has)));
+  return true;
+}
+
+void VmDevices::keep_memory(Now& now) {
+  settle(memory_[now.vm.uuid], now.vm, std::to_string(now.vm.memory_mib), "memory",
+         [&] { return change_memory(now); });
 }
 
 // Network interfaces

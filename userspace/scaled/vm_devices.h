@@ -71,7 +71,9 @@ class VmDevices {
   Changed change_media(Now& now, const std::vector<vm::DomainCdrom>& wanted);
   void keep_media(Now& now);
   static Changed change_vcpus(Now& now);
+  static Changed change_memory(Now& now);
   void keep_vcpus(Now& now);
+  void keep_memory(Now& now);
   Changed change_nics(Now& now, const std::string& lan_bridge, Kept& kept);
   void keep_nics(Now& now);
 
@@ -80,6 +82,7 @@ class VmDevices {
   std::map<std::string, Kept> nics_;
   std::map<std::string, Kept> media_;
   std::map<std::string, Kept> vcpus_;
+  std::map<std::string, Kept> memory_;
 };
 
 }  // namespace scaled

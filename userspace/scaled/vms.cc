@@ -15,6 +15,7 @@
 #include "host/cpu.h"
 #include "host/reset.h"
 #include "policy/hosts.h"
+#include "vm/cpus.h"
 #include "vm/domain.h"
 #include "vm/nics.h"
 #include "vm_machine.h"
@@ -209,9 +210,9 @@ void Vms::run(const std::stop_token& stop) {
       if (!reader) continue;
       database_ = std::move(*reader);
     }
-    report_capacity();
     const auto vms = meta::Cluster(*database_).vms();
     if (!vms) continue;
+    report_capacity(*vms);
     if (connect(!vms->empty())) serve(*vms);
     end_moves();
     say_pauses(*vms);
@@ -227,12 +228,29 @@ void Vms::run(const std::stop_token& stop) {
   }
 }
 
-void Vms::report_capacity() {
+// Asked of libvirt when there is somebody to whom it matters: it runs QEMU to find out.
+void Vms::learn_models(const std::vector<meta::Vm>& vms) {
+  if (!models_.empty() || !what_is_missing().empty() ||
+      std::none_of(vms.begin(), vms.end(), [](const auto& vm) { return vm.cpu == "baseline"; }))
+    return;
+  if (!connect(true)) return;
+  const auto capabilities = watch_.hypervisor->capabilities();
+  member_.agent().set_condition("CPUs of guests", capabilities ? "" : capabilities.error().text);
+  if (!capabilities) return;
+  models_ = vm::kOldestCpu;
+  for (const std::string& model : vm::usable_models(*capabilities))
+    if (model != models_) models_ += " " + model;
+}
+
+void Vms::report_capacity(const std::vector<meta::Vm>& vms) {
+  learn_models(vms);
   const uint64_t life = member_.agent().life();
   const std::string problem = ends_ ? "is being shut down" : what_is_missing();
   const net::Lan lan = member_.networks().lan();
   const std::string networks = lan.bridge + "/" + lan.uplink + "/" + lan.problem;
-  if (told_life_ == life && told_problem_ == problem && told_lan_ == networks) return;
+  if (told_life_ == life && told_problem_ == problem && told_lan_ == networks &&
+      told_models_ == models_)
+    return;
   const auto cpus = static_cast<uint64_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
   const auto said = propose({{"op", "capacity"},
                              {"node", member_.config().node.value},
@@ -243,9 +261,11 @@ void Vms::report_capacity() {
                              {"problem", problem},
                              {"lan_bridge", lan.bridge},
                              {"uplink", lan.uplink},
-                             {"lan_problem", lan.problem}});
+                             {"lan_problem", lan.problem},
+                             {"models", models_}});
   if (!said) return;
   told_lan_ = networks;
+  told_models_ = models_;
   told_life_ = life;
   told_problem_ = problem;
 }

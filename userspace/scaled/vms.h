@@ -90,7 +90,8 @@ class Vms {
   void run(const std::stop_token& stop);
   void rest(const std::stop_token& stop);
   void guard(const std::stop_token& stop);
-  void report_capacity();
+  void report_capacity(const std::vector<meta::Vm>& vms);
+  void learn_models(const std::vector<meta::Vm>& vms);
   bool connect(bool needed);
   void serve(const std::vector<meta::Vm>& vms);
   vm::View view_of(const meta::Vm& vm, const Ours* domain, bool known);
@@ -124,6 +125,8 @@ class Vms {
   uint64_t told_life_ = 0;  // for which the capacity was said
   std::string told_problem_;
   std::string told_lan_;
+  std::string models_;  // of CPUs that guests can have here; empty: not asked yet
+  std::string told_models_;
   bool ends_ = false;  // its machine is being shut down
   std::map<std::string, std::pair<uint64_t, std::string>> failed_;  // by UUID: run and why
   std::map<std::string, Clock::time_point> asked_;  // guests to shut down or go on, by UUID

@@ -225,6 +225,13 @@ Result<void> Hypervisor::set_vcpus(const std::string& uuid, uint64_t count) {
   });
 }
 
+Result<std::string> Hypervisor::capabilities() {
+  const std::unique_ptr<char, FreeText> text(
+      virConnectGetDomainCapabilities(connection_, nullptr, "x86_64", "q35", "kvm", 0));
+  if (!text) return last_error(Code::unknown);
+  return std::string(text.get());
+}
+
 Result<void> Hypervisor::attach(const std::string& uuid, const std::string& device_xml) {
   return on(uuid, [&](virDomainPtr domain) {
     return virDomainAttachDeviceFlags(domain, device_xml.c_str(), VIR_DOMAIN_AFFECT_LIVE);

@@ -119,6 +119,9 @@ class Hypervisor {
   /// Has a running domain have so many vCPUs, of those that it has room for.
   Result<void> set_vcpus(const std::string& uuid, uint64_t count);
 
+  /// What guests of this machine can have, as libvirt describes it: which CPUs, for one.
+  Result<std::string> capabilities();
+
   Result<Stats> stats(const std::string& uuid);
 
   /// A connection to a domain's screen, which speaks VNC, as a socket that the caller closes; for

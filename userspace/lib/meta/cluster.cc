@@ -189,7 +189,7 @@ Result<std::vector<Vm>> Cluster::vms() {
            "wanted, "
            "how, node, life, run, state, reason, since, failures, retry_at, runs, to_node, "
            "to_life, move, paused_ms, preferred, apart, together, template, firmware, tpm, screen, "
-           "run_vcpus "
+           "run_vcpus, max_memory_mib, run_cpu "
            "FROM vm "
            "ORDER BY name",
            [](SQLite::Statement& row) {
@@ -229,6 +229,8 @@ Result<std::vector<Vm>> Cluster::vms() {
              vm.tpm = row.getColumn(at++).getInt() != 0;
              vm.screen = row.getColumn(at++).getInt() != 0;
              vm.run_vcpus = u64(row.getColumn(at++));
+             vm.max_memory_mib = u64(row.getColumn(at++));
+             vm.run_cpu = row.getColumn(at++).getString();
              return vm;
            });
   if (!out) return out;
@@ -264,7 +266,8 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
   auto out =
       rows(database_,
            "SELECT id, vm, name, created, description, tags, vcpus, memory_mib, machine, cpu, "
-           "priority, schedule, firmware, tpm, screen FROM vm_snapshot ORDER BY created, id",
+           "priority, schedule, firmware, tpm, screen, max_memory_mib FROM vm_snapshot "
+           "ORDER BY created, id",
            [](SQLite::Statement& row) {
              VmSnapshot one;
              int at = 0;
@@ -283,6 +286,7 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
              one.was.firmware = row.getColumn(at++).getString();
              one.was.tpm = row.getColumn(at++).getInt() != 0;
              one.was.screen = row.getColumn(at++).getInt() != 0;
+             one.was.max_memory_mib = u64(row.getColumn(at++));
              return one;
            });
   if (!out) return out;
@@ -389,14 +393,15 @@ Result<std::optional<VmSeed>> Cluster::seed(uint64_t vm) {
 
 Result<std::vector<Capacity>> Cluster::capacities() {
   return rows(database_,
-              "SELECT node, life, memory_mib, cpus, cpu, problem, lan_bridge, uplink, lan_problem "
+              "SELECT node, life, memory_mib, cpus, cpu, problem, lan_bridge, uplink, lan_problem, "
+              "models "
               "FROM capacity ORDER BY node",
               [](SQLite::Statement& row) {
                 return Capacity{{u64(row.getColumn(0))},      u64(row.getColumn(1)),
                                 u64(row.getColumn(2)),        u64(row.getColumn(3)),
                                 row.getColumn(4).getString(), row.getColumn(5).getString(),
                                 row.getColumn(6).getString(), row.getColumn(7).getString(),
-                                row.getColumn(8).getString()};
+                                row.getColumn(8).getString(), words(row.getColumn(9).getString())};
               });
 }
 

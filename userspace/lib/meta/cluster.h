@@ -240,7 +240,10 @@ struct Vm {
   std::string firmware = "bios";  ///< or uefi, or uefi-secure: that starts only what is signed
   bool tpm = false;               ///< it has a TPM 2.0
   bool screen = true;             ///< it has a video card, keyboard and pointer
-  uint64_t run_vcpus = 0;         ///< that its run began with, where it has one
+  uint64_t max_memory_mib = 0;    ///< as far as memory can be added while it runs; 0: it cannot
+  // Of its run, where it has one:
+  uint64_t run_vcpus = 0;  ///< that it began with
+  std::string run_cpu;     ///< the model that its "baseline" is
   std::vector<VmDisk> disks;
   std::vector<VmNic> nics;
   std::vector<VmCdrom> cdroms;
@@ -282,6 +285,7 @@ struct Capacity {
   std::string lan_bridge;   ///< what guests on the LAN are at; empty: there is none
   std::string uplink;       ///< what VLANs of guests are on; empty: there is none
   std::string lan_problem;  ///< why something of that is not there
+  std::vector<std::string> models;  ///< of CPUs that guests can have there, by libvirt's names
 };
 
 /// What was done, in an entry of the log.

@@ -5,6 +5,8 @@
 #include <array>
 #include <map>
 
+#include "vm/cpus.h"
+
 namespace policy {
 
 namespace {
@@ -21,6 +23,10 @@ std::string refusal(const Host& host, const Guest& guest) {
     return "has " + std::to_string(free_memory(host)) + " MiB of memory left";
   if ((guest.on_lan && !host.has_lan) || (guest.in_vlan && !host.has_vlans))
     return "has not its networks (" + host.lan_problem + ")";
+  if (guest.model.empty() || guest.model == vm::kOldestCpu) return "";
+  if (host.models.empty()) return "has not said yet which CPUs it can give to guests";
+  if (std::find(host.models.begin(), host.models.end(), guest.model) == host.models.end())
+    return "has no CPU like " + guest.model;
   return "";
 }
 
@@ -67,6 +73,7 @@ Guest guest_of(const meta::Vm& vm) {
   out.name = vm.name;
   out.memory_mib = vm.memory_mib;
   out.vcpus = vm.vcpus;
+  out.model = vm.run_cpu;
   out.priority = vm.priority;
   out.node = vm.node;
   out.preferred = vm.preferred;
@@ -105,6 +112,7 @@ std::vector<Host> hosts_of(const std::vector<meta::Node>& nodes,
       host.has_lan = !has->lan_bridge.empty();
       host.has_vlans = !has->uplink.empty();
       host.lan_problem = has->lan_problem;
+      host.models = has->models;
     }
     for (const meta::Vm& vm : vms) {
       if ((vm.node != node.id && vm.to_node != node.id) || vm.id == without_vm) continue;
@@ -144,7 +152,8 @@ std::vector<std::string> without_headroom(const std::vector<Host>& hosts,
     std::vector<Guest> homeless = guests;
     std::erase_if(homeless, [&](const Guest& one) { return one.node != lost.node; });
     std::string names;
-    for (const Guest& guest : in_order(homeless)) {
+    for (Guest& guest : in_order(homeless)) {
+      guest.model.clear();  // it would be started anew
       const auto chosen = choose_host(rest, guest);
       if (!chosen) {
         names += (names.empty() ? "" : ", ") + guest.name;

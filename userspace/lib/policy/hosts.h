@@ -21,9 +21,10 @@ struct Host {
   uint64_t cpus = 0;
   uint64_t used_memory_mib = 0;
   uint64_t used_vcpus = 0;
-  bool has_lan = false;     ///< there is a bridge for guests on the LAN
-  bool has_vlans = false;   ///< there is something for VLANs of guests to be on
-  std::string lan_problem;  ///< why one of that is not there
+  bool has_lan = false;             ///< there is a bridge for guests on the LAN
+  bool has_vlans = false;           ///< there is something for VLANs of guests to be on
+  std::string lan_problem;          ///< why one of that is not there
+  std::vector<std::string> models;  ///< of CPUs that it can give to guests
   // Groups of VMs that run there, or move there:
   std::set<std::string> apart;
   std::set<std::string> together;
@@ -39,6 +40,7 @@ struct Guest {
   core::NodeId node;     ///< where it runs; 0: nowhere
   bool on_lan = false;   ///< it has a network interface there
   bool in_vlan = false;  ///< or in a VLAN
+  std::string model;     ///< of the CPU that it has as long as it runs; empty: any
   core::NodeId preferred;
   std::string apart;
   std::string together;

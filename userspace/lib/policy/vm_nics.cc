@@ -170,10 +170,10 @@ Outcome node_bond(Context& c, const json::object& args) {
 Outcome capacity(Context& c, const json::object& args) {
   const uint64_t node = number(args, "node");
   if (!is_live(c, node, number(args, "life"))) return not_live(node);
-  run(c, "INSERT OR REPLACE INTO capacity VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(node),
+  run(c, "INSERT OR REPLACE INTO capacity VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(node),
       s64(number(args, "life")), s64(number(args, "memory_mib")), s64(number(args, "cpus")),
       text(args, "cpu"), text(args, "problem"), text(args, "lan_bridge"), text(args, "uplink"),
-      text(args, "lan_problem"));
+      text(args, "lan_problem"), text(args, "models"));
   return json::object{};
 }
 

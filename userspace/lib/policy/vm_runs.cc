@@ -5,6 +5,7 @@
 
 #include "policy/handlers.h"
 #include "policy/vm_rows.h"
+#include "vm/cpus.h"
 
 namespace policy {
 
@@ -17,8 +18,8 @@ constexpr int64_t kRanWell = 600;  // what crashes after that begins anew to cou
 // It runs nowhere from now on; whether it is to run again is in its other columns.
 void leave_node(Context& c, const meta::Vm& vm, const char* state, const std::string& reason) {
   run(c,
-      "UPDATE vm SET node = 0, life = 0, run_vcpus = 0, state = ?, reason = ?, since = ? WHERE id "
-      "= ?",
+      "UPDATE vm SET node = 0, life = 0, run_vcpus = 0, run_cpu = '', "
+      "state = ?, reason = ?, since = ? WHERE id = ?",
       state, reason, c.now, s64(vm.id));
   hold_media(c, vm, false);
 }
@@ -42,12 +43,26 @@ Result<void> open_nowhere_else(Context& c, const meta::Vsd& vsd, uint64_t node) 
   return {};
 }
 
+// Of the CPUs that each node can give to its guests, as far as it has said that.
+Result<std::vector<std::vector<std::string>>> models_of(Context& c) {
+  const auto capacities = c.cluster.capacities();
+  if (!capacities) return capacities.error();
+  std::vector<std::vector<std::string>> out;
+  for (const meta::Capacity& one : *capacities)
+    if (!one.models.empty()) out.push_back(one.models);
+  return out;
+}
+
 // Runs it on that node, or on the one that suits best.
 Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
   auto all = vm_hosts(c, vm.id);
   if (!all) return all.error();
   if (wish != 0) std::erase_if(*all, [&](const Host& one) { return one.node.value != wish; });
-  const auto chosen = choose_host(*all, guest_of(vm), vm.failures);
+  Guest guest = guest_of(vm);
+  const auto models = models_of(c);
+  if (!models) return models.error();
+  guest.model = vm.cpu == "baseline" ? vm::baseline_of(*models) : "";
+  const auto chosen = choose_host(*all, guest, vm.failures);
   if (!chosen) return chosen.error();
   const uint64_t life = ask(c, "SELECT life FROM node WHERE id = ?", s64(chosen->value));
   // All are looked at before one is opened: whoever asks may go on behind a refusal.
@@ -66,8 +81,8 @@ Outcome place_vm(Context& c, const meta::Vm& vm, uint64_t wish) {
   }
   run(c,
       "UPDATE vm SET node = ?, life = ?, run = runs + 1, runs = runs + 1, state = 'starting', "
-      "reason = '', since = ?, run_vcpus = vcpus WHERE id = ?",
-      s64(chosen->value), s64(life), c.now, s64(vm.id));
+      "reason = '', since = ?, run_vcpus = vcpus, run_cpu = ? WHERE id = ?",
+      s64(chosen->value), s64(life), c.now, guest.model, s64(vm.id));
   hold_media(c, vm, true);
   return json::object{{"node", chosen->value}};
 }
@@ -135,6 +150,12 @@ Outcome vm_start(Context& c, const json::object& args) {
   const uint64_t wish = number(args, "on");
   if (wish != 0 && ask(c, "SELECT count(*) FROM node WHERE id = ?", s64(wish)) == 0)
     return no_such("node", wish);
+  if (vm->cpu == "baseline") {
+    // They look at that when the first such VM is there.
+    const auto models = models_of(c);
+    if (!models) return models.error();
+    if (models->empty()) return json::object{{"again", true}};
+  }
   meta::Vm begun = *vm;
   begun.failures = 0;
   auto placed = place_vm(c, begun, wish);

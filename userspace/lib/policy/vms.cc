@@ -23,6 +23,7 @@ void take_fields(const json::object& args, meta::Vm& vm) {
   if (args.contains("description")) vm.description = text(args, "description");
   if (args.contains("vcpus")) vm.vcpus = number(args, "vcpus");
   if (args.contains("memory_mib")) vm.memory_mib = number(args, "memory_mib");
+  if (args.contains("max_memory_mib")) vm.max_memory_mib = number(args, "max_memory_mib");
   if (args.contains("cpu")) vm.cpu = text(args, "cpu");
   if (args.contains("firmware")) vm.firmware = text(args, "firmware");
   if (args.contains("tpm")) vm.tpm = args.at("tpm").as_bool();
@@ -46,11 +47,11 @@ void put_vm(Context& c, meta::Vm& vm) {
   vm.id = next_id(c, "vm");
   run(c,
       "INSERT INTO vm VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'off', 'stop', 0, 0, 0, 'off', '', ?, "
-      "0, 0, 0, 0, 0, '', 0, ?, ?, ?, ?, ?, ?, ?, 0)",
+      "0, 0, 0, 0, 0, '', 0, ?, ?, ?, ?, ?, ?, ?, 0, ?, '')",
       s64(vm.id), vm.name, vm.uuid, vm.description, words(vm.tags), s64(vm.vcpus),
       s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), c.now, s64(vm.preferred.value),
-      vm.apart, vm.together, vm.is_template ? 1 : 0, vm.firmware, vm.tpm ? 1 : 0,
-      vm.screen ? 1 : 0);
+      vm.apart, vm.together, vm.is_template ? 1 : 0, vm.firmware, vm.tpm ? 1 : 0, vm.screen ? 1 : 0,
+      s64(vm.max_memory_mib));
 }
 
 Result<meta::VmSnapshot> vm_snapshot_of(Context& c, const json::object& args) {
@@ -73,10 +74,10 @@ std::vector<meta::VmDisk> kept(const meta::Vm& vm) {
 void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
                      const std::vector<uint64_t>& snapshots, uint64_t schedule) {
   const uint64_t id = next_id(c, "vm_snapshot");
-  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(id),
+  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(id),
       s64(vm.id), name, c.now, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib),
       vm.machine, vm.cpu, s64(vm.priority), s64(schedule), vm.firmware, vm.tpm ? 1 : 0,
-      vm.screen ? 1 : 0);
+      vm.screen ? 1 : 0, s64(vm.max_memory_mib));
   const std::vector<meta::VmDisk> disks = kept(vm);
   for (size_t i = 0; i < snapshots.size(); i++)
     run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(disks[i].slot),
@@ -139,6 +140,34 @@ Result<void> may_have_vcpus(Context& c, const meta::Vm& vm, const meta::Vm& befo
   return {};
 }
 
+// More of it while it runs: as far as its domain has room for, and its node has some left.
+Result<void> may_have_memory(Context& c, const meta::Vm& vm, const meta::Vm& before) {
+  if (vm.state == "off" || vm.memory_mib == before.memory_mib) return {};
+  CORE_TRY(may_change_devices(vm));
+  if (vm.memory_mib < before.memory_mib)
+    return Error{Code::conflict, "VM " + before.name + " is " + before.state +
+                                     ": it gets more memory while it runs, and less while it is "
+                                     "off"};
+  if (before.max_memory_mib == 0)
+    return Error{Code::conflict, "VM " + before.name + " is " + before.state +
+                                     ": its memory changes while it is off, or as far as the "
+                                     "most that it was given then (max-memory: none)"};
+  const uint64_t more = vm.memory_mib - before.memory_mib;
+  if (more % vm::kMemoryStepMib != 0)
+    return Error{Code::invalid, "memory is added in steps of " +
+                                    std::to_string(vm::kMemoryStepMib) + " MiB, and not " +
+                                    std::to_string(more) + " MiB"};
+  auto hosts = vm_hosts(c, vm.id);
+  if (!hosts) return hosts.error();
+  std::erase_if(*hosts, [&](const Host& one) { return one.node != vm.node; });
+  for (Host& host : *hosts) host.problem.clear();  // it is there already
+  if (vm.node) {
+    const auto fits = choose_host(*hosts, guest_of(vm));
+    if (!fits) return fits.error();
+  }
+  return {};
+}
+
 // What its domain is made of changes while it is off; words about it at any time.
 Outcome vm_edit(Context& c, const json::object& args) {
   const auto before = vm_of(c, args);
@@ -152,12 +181,14 @@ Outcome vm_edit(Context& c, const json::object& args) {
   if (!seed) return seed.error();
   const bool other_firmware = vm.firmware != before->firmware;
   if (vm.state != "off" &&
-      (vm.name != before->name || vm.memory_mib != before->memory_mib || vm.cpu != before->cpu ||
-       other_firmware || vm.tpm != before->tpm || vm.screen != before->screen || *seed))
+      (vm.name != before->name || vm.max_memory_mib != before->max_memory_mib ||
+       vm.cpu != before->cpu || other_firmware || vm.tpm != before->tpm ||
+       vm.screen != before->screen || *seed))
     return Error{Code::conflict, "VM " + before->name + " is " + before->state +
-                                     ": its name, memory, CPU, firmware, TPM, screen and user data "
-                                     "change while it is off"};
+                                     ": its name, the most memory it can have, CPU, firmware, "
+                                     "TPM, screen and user data change while it is off"};
   CORE_TRY(may_have_vcpus(c, vm, *before));
+  CORE_TRY(may_have_memory(c, vm, *before));
   if (vm.state != "off" && vm.is_template)
     return Error{Code::conflict, "VM " + before->name + " is " + before->state +
                                      "; what is off becomes a template"};
@@ -167,12 +198,14 @@ Outcome vm_edit(Context& c, const json::object& args) {
     CORE_TRY(put_nics(c, vm));
   }
   run(c,
-      "UPDATE vm SET name = ?, description = ?, tags = ?, vcpus = ?, memory_mib = ?, cpu = ?, "
-      "priority = ?, preferred = ?, apart = ?, together = ?, template = ?, firmware = ?, tpm = ?, "
+      "UPDATE vm SET name = ?, description = ?, tags = ?, vcpus = ?, memory_mib = ?, "
+      "max_memory_mib = ?, cpu = ?, priority = ?, preferred = ?, apart = ?, together = ?, template "
+      "= ?, firmware = ?, tpm = ?, "
       "screen = ? WHERE id = ?",
-      vm.name, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib), vm.cpu,
-      s64(vm.priority), s64(vm.preferred.value), vm.apart, vm.together, vm.is_template ? 1 : 0,
-      vm.firmware, vm.tpm ? 1 : 0, vm.screen ? 1 : 0, s64(vm.id));
+      vm.name, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib),
+      s64(vm.max_memory_mib), vm.cpu, s64(vm.priority), s64(vm.preferred.value), vm.apart,
+      vm.together, vm.is_template ? 1 : 0, vm.firmware, vm.tpm ? 1 : 0, vm.screen ? 1 : 0,
+      s64(vm.id));
   CORE_TRY(keep_machine(c, vm.id, other_firmware));
   return json::object{};
 }
@@ -284,10 +317,11 @@ Outcome vm_revert(Context& c, const json::object& args) {
   put_vm_snapshot(c, *vm, keep, before, 0);
   const meta::Vm& was = snapshot->was;
   run(c,
-      "UPDATE vm SET description = ?, tags = ?, vcpus = ?, memory_mib = ?, machine = ?, cpu = ?, "
-      "priority = ?, firmware = ?, tpm = ?, screen = ? WHERE id = ?",
-      was.description, words(was.tags), s64(was.vcpus), s64(was.memory_mib), was.machine, was.cpu,
-      s64(was.priority), was.firmware, was.tpm ? 1 : 0, was.screen ? 1 : 0, s64(vm->id));
+      "UPDATE vm SET description = ?, tags = ?, vcpus = ?, memory_mib = ?, max_memory_mib = ?, "
+      "machine = ?, cpu = ?, priority = ?, firmware = ?, tpm = ?, screen = ? WHERE id = ?",
+      was.description, words(was.tags), s64(was.vcpus), s64(was.memory_mib),
+      s64(was.max_memory_mib), was.machine, was.cpu, s64(was.priority), was.firmware,
+      was.tpm ? 1 : 0, was.screen ? 1 : 0, s64(vm->id));
   run(c, "DELETE FROM vm_nic WHERE vm = ?", s64(vm->id));
   meta::Vm back = was;
   back.uuid = vm->uuid;

@@ -10,6 +10,7 @@
 #include <set>
 #include <sstream>
 
+#include "vm/cpus.h"
 #include "vm/disks.h"
 #include "vm/nics.h"
 #include "vm/xml.h"
@@ -40,8 +41,8 @@ constexpr std::array<Firmware, 2> kUefis = {
      {"uefi-secure", "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
       true}}};
 
-// What any node of the last ten years has: a guest with it runs on each.
-constexpr const char* kBaseline = "Nehalem";
+constexpr unsigned kMemorySlots = 32;  // in which memory is plugged
+constexpr uint64_t kKibInMib = 1024;
 
 // Cores of one socket: there are guests with a licence for two of these.
 void put_cpu(pugi::xml_node domain, const meta::Vm& vm) {
@@ -53,12 +54,20 @@ void put_cpu(pugi::xml_node domain, const meta::Vm& vm) {
     cpu.append_attribute("mode") = "custom";
     cpu.append_attribute("match") = "exact";
     cpu.append_attribute("check") = "partial";
-    cpu.append_child("model").text().set(kBaseline);
+    // Where it does not run, one that it could have anywhere.
+    cpu.append_child("model").text().set(vm.run_cpu.empty() ? kOldestCpu : vm.run_cpu.c_str());
   }
   pugi::xml_node topology = cpu.append_child("topology");
   topology.append_attribute("sockets") = "1";
   topology.append_attribute("cores") = std::to_string(most_vcpus(vm)).c_str();
   topology.append_attribute("threads") = "1";
+  if (vm.max_memory_mib == 0) return;
+  // Memory is plugged into a node of this kind, or not at all.
+  pugi::xml_node cell = cpu.append_child("numa").append_child("cell");
+  cell.append_attribute("id") = "0";
+  cell.append_attribute("cpus") = ("0-" + std::to_string(most_vcpus(vm) - 1)).c_str();
+  cell.append_attribute("memory") = std::to_string(vm.memory_mib).c_str();
+  cell.append_attribute("unit") = "MiB";
 }
 
 // The firmware itself is the node's, what it keeps is the VM's; where that is not said, both are
@@ -239,6 +248,11 @@ Result<void> check(const meta::Vm& vm) {
   if (vm.memory_mib < kMinMemoryMib || vm.memory_mib > kMaxMemoryMib)
     return Error{Code::invalid, "a VM has " + std::to_string(kMinMemoryMib) + " MiB to " +
                                     std::to_string(kMaxMemoryMib >> 20) + " TiB of memory"};
+  if (vm.max_memory_mib != 0 &&
+      (vm.max_memory_mib < vm.memory_mib || vm.max_memory_mib > kMaxMemoryMib))
+    return Error{Code::invalid,
+                 "the most memory that a VM can have is what it has, or more, up to " +
+                     std::to_string(kMaxMemoryMib >> 20) + " TiB; 0: none is added while it runs"};
   if (!contains(kCpus, vm.cpu))
     return Error{Code::invalid, "'" + vm.cpu + "' is no kind of CPU: " + one_of(kCpus)};
   if (!contains(kFirmwares, vm.firmware))
@@ -282,6 +296,12 @@ std::string domain_xml(const meta::Vm& vm, const std::vector<DomainDisk>& disks,
   ours.append_attribute("id") = std::to_string(vm.id).c_str();
   ours.append_attribute("run") = std::to_string(vm.run).c_str();
   if (!vm.description.empty()) put(domain, "description", vm.description);
+  if (vm.max_memory_mib != 0) {
+    pugi::xml_node most = domain.append_child("maxMemory");
+    most.append_attribute("slots") = kMemorySlots;
+    most.append_attribute("unit") = "MiB";
+    most.text().set(std::to_string(vm.max_memory_mib).c_str());
+  }
   pugi::xml_node memory = domain.append_child("memory");
   memory.append_attribute("unit") = "MiB";
   memory.text().set(std::to_string(vm.memory_mib).c_str());
@@ -372,6 +392,27 @@ uint64_t vcpus_of(const std::string& xml) {
   if (!document.load_string(xml.c_str())) return 0;
   const pugi::xml_node vcpu = document.child("domain").child("vcpu");
   return vcpu.attribute("current").as_ullong(vcpu.text().as_ullong());
+}
+
+uint64_t memory_of(const std::string& xml) {
+  pugi::xml_document document;
+  if (!document.load_string(xml.c_str())) return 0;
+  const pugi::xml_node memory = document.child("domain").child("memory");
+  // libvirt writes no other unit.
+  if (std::string_view(memory.attribute("unit").as_string("KiB")) != "KiB") return 0;
+  return memory.text().as_ullong() / kKibInMib;
+}
+
+std::string memory_xml(uint64_t mib) {
+  pugi::xml_document document;
+  pugi::xml_node memory = document.append_child("memory");
+  memory.append_attribute("model") = "dimm";
+  pugi::xml_node target = memory.append_child("target");
+  pugi::xml_node size = target.append_child("size");
+  size.append_attribute("unit") = "MiB";
+  size.text().set(std::to_string(mib).c_str());
+  put(target, "node", "0");
+  return text_of(memory);
 }
 
 bool has_agent(const std::string& xml) {

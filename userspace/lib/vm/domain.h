@@ -49,6 +49,12 @@ struct DomainOf {
 [[nodiscard]] uint64_t most_vcpus(const meta::Vm& vm);
 /// How many a domain has, by libvirt's description of it; 0 where that says nothing.
 [[nodiscard]] uint64_t vcpus_of(const std::string& xml);
+/// Memory is added to a domain in steps of this: no guest takes less.
+inline constexpr uint64_t kMemoryStepMib = 128;
+/// How much of it a domain has, by libvirt's description of it; 0 where that says nothing.
+[[nodiscard]] uint64_t memory_of(const std::string& xml);
+/// So much more of it, as a device to be plugged in.
+[[nodiscard]] std::string memory_xml(uint64_t mib);
 /// Whether the agent in the guest of a domain listens, by libvirt's description of it.
 [[nodiscard]] bool has_agent(const std::string& xml);
 

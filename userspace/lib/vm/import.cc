@@ -225,6 +225,9 @@ Result<void> take_devices(pugi::xml_node devices, Imported& out) {
       CORE_TRY(take_nic(one, out));
     } else if (name == "tpm") {
       CORE_TRY(take_tpm(one, out));
+    } else if (name == "memory") {
+      if (std::string_view(one.attribute("model").value()) != "dimm" || one.child("source"))
+        return refused("<memory> is not known here, only of the model 'dimm'");
     } else if (is_one_of(name, {"serial", "channel"})) {
       if (!is_one_of(one.attribute("type").value(), {"pty", "unix", "spicevmc"}))
         return refused("<" + std::string(name) + "> of type " +
@@ -241,9 +244,9 @@ Result<void> take_devices(pugi::xml_node devices, Imported& out) {
 
 Result<void> take_element(pugi::xml_node one, Imported& out) {
   const std::string_view name = one.name();
-  if (is_one_of(name, {"name", "uuid", "description", "memory", "currentMemory", "vcpu", "os",
-                       "cpu", "devices", "metadata", "title", "on_poweroff", "on_reboot",
-                       "on_crash", "resource"}))
+  if (is_one_of(name, {"name", "uuid", "description", "maxMemory", "memory", "currentMemory",
+                       "vcpu", "os", "cpu", "devices", "metadata", "title", "on_poweroff",
+                       "on_reboot", "on_crash", "resource"}))
     return {};
   if (is_one_of(name, {"pm", "cputune", "memtune", "blkiotune", "seclabel", "iothreads"})) {
     out.left_out.push_back("<" + std::string(name) + ">");
@@ -284,6 +287,11 @@ Result<Imported> from_xml(const std::string& xml) {
   const auto memory = memory_mib(domain.child("memory"));
   if (!memory) return memory.error();
   out.vm.memory_mib = *memory;
+  if (const pugi::xml_node most = domain.child("maxMemory")) {
+    const auto max = memory_mib(most);
+    if (!max) return max.error();
+    out.vm.max_memory_mib = *max;
+  }
   if (const pugi::xml_node now = domain.child("currentMemory")) {
     const auto begin = memory_mib(now);
     if (!begin) return begin.error();

@@ -140,7 +140,7 @@ class Lab:
             return
         try:
             function(*args)
-        except (AssertionError, OSError, subprocess.SubprocessError, ValueError) as err:
+        except (AssertionError, LookupError, OSError, subprocess.SubprocessError, ValueError) as err:
             self.failures += 1
             print(f"not ok {self.count} - {description}")
             said = str(err) or traceback.format_exc(limit=-3)  # an assert without a text: where it is

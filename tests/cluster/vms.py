@@ -410,7 +410,7 @@ def machine_has_uefi():
 def machine_keeps_what_it_knows():
     """QEMU is killed, it is stopped, changed and cloned: what its firmware and its TPM knew is there, or is another's."""
     node = ask(lab, 1, "vm show u")["node"]
-    lab.run(node, "pkill -9 -f guest=u,")
+    lab.run(node, "pkill -9 -f [g]uest=u,")
     firmware_says(2, 2)
     lab.run(1, "scalectl vm stop u && echo '#cloud-config second' > user-data")
     is_closed("u")
@@ -809,6 +809,50 @@ def cut_off():
     ASKED[0] = 1
 
 
+def three_begin_anew():
+    """Three guests' node loses power: the most important ones begin first."""
+    home = state()["node"]
+    ASKED[0] = others(home)
+    clones = {"low": 1, "high": 9}
+    for name, priority in clones.items():
+        lab.run(1, f"scalectl vm clone g {name} --nics '' --priority {priority}")
+        begin(name, f"--node n{home}")
+        wait_until("the clone boots", lambda: guest.sight(lab, home, vsd(f"{name}-1")).boot == BOOTS[0] + 1)  # pylint: disable=cell-var-from-loop
+    last = ask(lab, ASKED[0], "event list --limit 1")["events"][0]["id"]
+    lab.kill(home)
+    cut = time.monotonic()
+    at = {name: wait_until(f"{name} begins anew elsewhere", lambda: (  # pylint: disable=cell-var-from-loop
+        node := ask(lab, ASKED[0], f"vm show {name}")["node"]) != home and node) for name in ("g", *clones)}  # pylint: disable=cell-var-from-loop
+    order = [one["about"] for one in ask(lab, ASKED[0], "event list")["events"]
+             if one["id"] > last and one["what"] == "vm begins anew"]
+    assert order[::-1] == ["VM high", "VM g", "VM low"], order
+    beats(1)
+    for name in clones:
+        wait_until(f"{name} boots", lambda: guest.sight(lab, at[name], vsd(f"{name}-1")).boot == BOOTS[0] + 1)  # pylint: disable=cell-var-from-loop
+    print(f"# three beat {time.monotonic() - cut:.0f} s after the cut", flush=True)
+    lab.lab("start", home)
+    wait_up(lab, ASKED[0], (1, 2, 3))
+    make_ready(home)
+    for name in clones:
+        lab.run(ASKED[0], f"scalectl vm stop {name}")
+        wait_until("its disks are closed", lambda: not ask(lab, ASKED[0], f"vsd show {name}-1")["open"])  # pylint: disable=cell-var-from-loop
+        lab.run(ASKED[0], f"scalectl vm delete {name} --yes")
+    ASKED[0] = 1
+
+
+def cold_start():
+    """All nodes lose power, and come back in an order of their own: nobody has to do anything."""
+    for node in (1, 2, 3):
+        lab.kill(node)
+    for node in (3, 1, 2):
+        lab.lab("start", node)
+    for node in (1, 2, 3):
+        make_ready(node)
+    wait_up(lab, 1, (1, 2, 3))
+    wait_until("it runs", lambda: state()["state"] == "running")
+    beats(1)
+
+
 def headroom():
     """Were its node lost there would be room; not for a second one that needs what all but one have."""
     def conditions() -> str:
@@ -909,6 +953,8 @@ def main():
              node_is_shut_down_alone, slow=True)
     lab.case("its node's power is cut while it leaves that: it begins anew elsewhere, and its node comes back without it", node_dies, turn=7)
     lab.case("its node is cut off: it is held there, and begins anew elsewhere", cut_off, turn=6)
+    lab.case("the power of three guests' node is cut: they begin anew, the most important first", three_begin_anew, turn=3)
+    lab.case("all nodes lose power: it begins anew without a hand", cold_start, turn=0)
     lab.case("a node whose guests would fit nowhere else is told of", headroom, slow=True)
     lab.case("more memory is plugged in while it runs, and moves with it", memory_grows, turn=4)
     lab.case("its guest powers off when asked; exported and imported it is the same; it is cut off when told, and goes "

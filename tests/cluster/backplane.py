@@ -50,7 +50,7 @@ def old_life(lab: Lab):
     """A request that names another life of the disk is refused and writes nothing."""
     before = lab.run(2, "dmesg | grep -c 'refused operation' || true")
     life = lab.run(1, "grep '^disk 21 ' /sys/kernel/debug/scribe/disks").split()[6]
-    script = f"""
+    script = """
 import sys; sys.path.insert(0, "/root")
 import scribe_nl as nl
 nl.Family().call("ROUTE_SET", DISK_ID=21, NODE_ID=2, DISK_LIFE=int(sys.argv[1], 16), TIER=1)

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from labtest import BlockWriter, Lab, Writer
-from scribe_cluster import ask, come_back, disk_of, same_metadata, vsd, wait_until, wait_up, whole
+from scribe_cluster import ask, come_back, disk_of, leader, same_metadata, vsd, wait_until, wait_up, whole
 
 
 def snapshots(lab: Lab):

@@ -9,7 +9,6 @@ every command; the kernel log is checked by the caller.
 import errno
 import os
 import random
-import struct
 import sys
 
 import scribe_nl as nl

@@ -395,7 +395,7 @@ Outcome start_vm(Call& call, const std::string& name) {
   const auto until = std::chrono::steady_clock::now() + kCallProposesFor;
   for (;;) {
     Outcome begun = call.propose({{"op", "vm_start"}, {"vm", vm->id}, {"on", *on}});
-    if (!begun || !begun->contains("again")) return answer_vm(call, name, std::move(begun), wait);
+    if (!begun || !begun->contains("again")) return answer_vm(call, name, begun, wait);
     if (std::chrono::steady_clock::now() > until)
       return Error{Code::conflict,
                    "no node has said yet which CPUs it can give to guests; try again"};

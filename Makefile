@@ -3,7 +3,7 @@
 
 HOURS ?= 1
 
-.PHONY: help deps module deb unit lint check check-cluster check-debug soak bench demo clean
+.PHONY: help deps module deb unit lint check check-cluster check-debug soak bench bench-quick demo clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,8 +40,11 @@ soak: deps ## for HOURS=1: the fault matrix from a new seed, then as long simula
 	@scripts/fuzz 600
 	@SCRIBE_MOMENTS=10000 SCRIBE_SEED=$$(date +%s) scripts/check kselftest-6.1
 
-bench: deps ## figures beside dm-linear's and DRBD's, on virtual nodes; build/bench/report.json
+bench: deps ## figures beside dm-linear's, dm-thin's, md's and DRBD's, on virtual nodes; build/bench/report.html
 	@scripts/bench
+
+bench-quick: deps ## fewer of them; fails where an operation takes more instructions than tests/bench/recorded.json allows
+	@scripts/bench --quick
 
 demo: deps ## the main job on three virtual nodes; build/demo/report.json
 	@scripts/demo

@@ -46,15 +46,16 @@ def whose_turn() -> int:
 
 class Lab:
     def __init__(self, name: str, nodes: int, kernel: str = "6.1", disk_mib: int = 2048, debs: bool = False,
-                 cpus: int = 0):
+                 cpus: int = 0, count: bool = False):
         self.name, self.nodes = f"{name}-{os.getpid()}", nodes
         self.count, self.failures = 0, 0
         self.words: list[str] = []
         self.all = False
-        words = []
+        words: list = []
         if debs:
             subprocess.run([REPO / "scripts/build-debs"], check=True, stdout=subprocess.DEVNULL)
             words = ["--debs", REPO / "build/debs"]
+        words += ["--count"] * count
         self.lab("up", "--nodes", nodes, "--kernel", kernel, "--disk-mib", disk_mib, "--owner", os.getpid(), "--cpus", cpus,
                  *words)
 

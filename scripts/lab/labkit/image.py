@@ -25,7 +25,7 @@ SUITE = "bookworm"
 NODE_PACKAGES = """
 systemd systemd-sysv udev dbus openssh-server iproute2 iputils-ping kmod ethtool
 dmsetup e2fsprogs xfsprogs util-linux-extra fdisk fio jq sqlite3 procps bash-completion less
-etcd-server etcd-client drbd-utils strace psmisc python3
+etcd-server etcd-client drbd-utils mdadm nbd-server nbd-client strace psmisc python3
 gcc make dkms libc6-dev
 libsqlite3-0 libnl-3-200 libnl-genl-3-200 libssl3 openssl
 libboost-program-options1.81.0 libboost-json1.81.0 libboost-url1.81.0 libspdlog1.10 libfmt9 libdevmapper1.02.1 libblkid1 libudev1

@@ -34,6 +34,7 @@ class Spec:
     disk_mib: int = 8192
     ram_mib: int = 1024
     cpus: int = 2
+    count: bool = False  # its nodes' instructions
     ports: dict = field(default_factory=dict)  # node -> port of ssh on loopback
 
     @property

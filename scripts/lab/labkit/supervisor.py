@@ -26,16 +26,16 @@ def die_with_parent():
 
 
 def build_helpers() -> Path:
-    """Compiles labdisk and labnet, cached beside the images."""
-    sources = [paths.HELPERS / "labdisk.c", paths.HELPERS / "labnet.c"]
+    """Compiles labdisk, labnet and QEMU's plugin labcount, cached beside the images."""
+    sources = [paths.HELPERS / f"{name}.c" for name in ("labdisk", "labnet", "labcount")]
     from .image import digest  # not at the top: image needs tools that a running lab does not
     dest = paths.cache_dir() / f"helpers-{digest(*(s.read_text() for s in sources))}"
     if not dest.exists():
         work = dest.with_suffix(f".part{os.getpid()}")
         work.mkdir()
         for source in sources:
-            subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", work / source.stem, source],
-                           check=True)
+            kind = ["-shared", "-fPIC"] if source.stem == "labcount" else ["-pthread"]
+            subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", *kind, "-o", work / source.stem, source], check=True)
         try:
             work.rename(dest)
         except OSError:
@@ -75,7 +75,10 @@ class Supervisor:
         machine.ask_helper(control, f"add sys {base}/sys.qcow2 {base}/sys.sock")
         for name, _ in machine.DISKS:
             machine.ask_helper(control, f"add {name} {base}/{name}.img {base}/{name}.sock")
-        self.spawn(f"qemu{node}", machine.qemu_argv(self.spec, node, self.public_key))
+        argv = machine.qemu_argv(self.spec, node, self.public_key)
+        if self.spec.count:
+            argv += ["-plugin", f"{self.helpers}/labcount,path={base}/instructions"]
+        self.spawn(f"qemu{node}", argv)
 
     def kill_node(self, node: int):
         for name in (f"disk{node}", f"qemu{node}"):

@@ -76,18 +76,16 @@ int scribe_conn_recv(struct scribe_conn *conn, void *data, size_t bytes)
 }
 
 /*
- * The next part of a bio's data as addresses; *iter goes on behind it. Not as the bio's own
- * vectors: with those, TLS takes references to the pages for what it calls zero copy. Pages of a
- * bio need not be pages that may be taken so (tails of an allocation that is not compound), and
- * what TLS sends would be encrypted from memory that its owner may change.
+ * The next part of a bio's data as addresses, behind @nr others; *iter goes on behind it. Not as
+ * the bio's own vectors: with those, TLS takes references to the pages for what it calls zero copy.
+ * Pages of a bio need not be pages that may be taken so (tails of an allocation that is not
+ * compound), and what TLS sends would be encrypted from memory that its owner may change.
  */
-static u32 next_vecs(struct bio *bio, struct bvec_iter *iter, struct kvec *vecs, u32 *bytes)
+static u32 next_vecs(struct bio *bio, struct bvec_iter *iter, struct kvec *vecs, u32 nr, u32 *bytes)
 {
 	struct bio_vec vec;
-	u32 nr = 0;
 
 	BUILD_BUG_ON(IS_ENABLED(CONFIG_HIGHMEM));
-	*bytes = 0;
 	while (iter->bi_size && nr < SCRIBE_CONN_VECS) {
 		vec = mp_bvec_iter_bvec(bio->bi_io_vec, *iter);
 		vecs[nr].iov_base = bvec_virt(&vec);
@@ -102,8 +100,8 @@ int scribe_conn_recv_bvec(struct scribe_conn *conn, struct bio *bio, struct bvec
 {
 	while (iter.bi_size) {
 		struct msghdr msg = { .msg_flags = MSG_WAITALL | MSG_NOSIGNAL };
-		u32 bytes;
-		u32 nr = next_vecs(bio, &iter, conn->rx_vecs, &bytes);
+		u32 bytes = 0;
+		u32 nr = next_vecs(bio, &iter, conn->rx_vecs, 0, &bytes);
 
 		iov_iter_kvec(&msg.msg_iter, ITER_DEST, conn->rx_vecs, nr, bytes);
 		while (msg_data_left(&msg)) {
@@ -131,50 +129,51 @@ static int send_all(struct scribe_conn *conn, struct msghdr *msg)
 	return 0;
 }
 
-static int send_header(struct scribe_conn *conn, const struct scribe_msg *content, bool more)
+static int send_vecs(struct scribe_conn *conn, u32 nr, u32 bytes, bool more)
 {
 	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
-	struct scribe_wire_header header;
-	struct kvec vec = { .iov_base = &header, .iov_len = sizeof(header) };
 
-	scribe_wire_encode(content, &header);
-	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, sizeof(header));
+	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, conn->tx_vecs, nr, bytes);
 	return send_all(conn, &msg);
 }
 
+/*
+ * The data is copied into the socket's buffers here, with the header in front of it: one call, and
+ * one record of TLS. Sending the pages themselves would save that copy, but then a guest that
+ * changes a page in flight changes what TCP retransmits.
+ */
 int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *content, struct bio *bio,
 		     struct bvec_iter iter)
 {
-	int err = send_header(conn, content, bio);
+	struct scribe_wire_header header;
+	u32 nr = 1, bytes = sizeof(header);
+	int err;
 
-	/*
-	 * The data is copied into the socket's buffers here. Sending the pages themselves would
-	 * save that copy, but then a guest that changes a page in flight changes what TCP
-	 * retransmits.
-	 */
-	while (!err && bio && iter.bi_size) {
-		struct msghdr msg = { .msg_flags = MSG_NOSIGNAL };
-		u32 bytes;
-		u32 nr = next_vecs(bio, &iter, conn->tx_vecs, &bytes);
+	scribe_wire_encode(content, &header);
+	conn->tx_vecs[0] = (struct kvec){ .iov_base = &header, .iov_len = sizeof(header) };
+	do {
+		bool more;
 
-		if (iter.bi_size)
-			msg.msg_flags |= MSG_MORE;
-		iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, conn->tx_vecs, nr, bytes);
-		err = send_all(conn, &msg);
-	}
+		if (bio)
+			nr = next_vecs(bio, &iter, conn->tx_vecs, nr, &bytes);
+		more = bio && iter.bi_size;
+		err = send_vecs(conn, nr, bytes, more);
+		if (!more)
+			return err;
+		nr = 0;
+		bytes = 0;
+	} while (!err);
 	return err;
 }
 
 int scribe_conn_send_buffer(struct scribe_conn *conn, const struct scribe_msg *content, void *data)
 {
-	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL };
-	struct kvec vec = { .iov_base = data, .iov_len = content->length_bytes };
-	int err = send_header(conn, content, true);
+	struct scribe_wire_header header;
 
-	if (err)
-		return err;
-	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, vec.iov_len);
-	return send_all(conn, &msg);
+	scribe_wire_encode(content, &header);
+	conn->tx_vecs[0] = (struct kvec){ .iov_base = &header, .iov_len = sizeof(header) };
+	conn->tx_vecs[1] = (struct kvec){ .iov_base = data, .iov_len = content->length_bytes };
+	return send_vecs(conn, 2, sizeof(header) + content->length_bytes, false);
 }
 
 u32 scribe_bio_crc(struct bio *bio, struct bvec_iter start)

@@ -120,6 +120,8 @@ Outcome vm_create(Context& c, const json::object& args) {
   return json::object{{"vm", vm.id}};
 }
 
+namespace {
+
 // More of them while it runs: as many as its domain has room for, and its node has.
 Result<void> may_have_vcpus(Context& c, const meta::Vm& vm, const meta::Vm& before) {
   if (vm.state == "off" || vm.vcpus == before.vcpus) return {};
@@ -157,16 +159,21 @@ Result<void> may_have_memory(Context& c, const meta::Vm& vm, const meta::Vm& bef
     return Error{Code::invalid, "memory is added in steps of " +
                                     std::to_string(vm::kMemoryStepMib) + " MiB, and not " +
                                     std::to_string(more) + " MiB"};
-  auto hosts = vm_hosts(c, vm.id);
+  // Whatever its node's networks, or whether it is drained: the guest is there already.
+  const auto hosts = vm_hosts(c, vm.id);
   if (!hosts) return hosts.error();
-  std::erase_if(*hosts, [&](const Host& one) { return one.node != vm.node; });
-  for (Host& host : *hosts) host.problem.clear();  // it is there already
-  if (vm.node) {
-    const auto fits = choose_host(*hosts, guest_of(vm));
-    if (!fits) return fits.error();
+  const uint64_t all = ask(c, "SELECT memory_mib FROM capacity WHERE node = ?", s64(vm.node.value));
+  for (const Host& host : *hosts) {
+    const uint64_t left = all - std::min(all, host.used_memory_mib);
+    if (vm.node && host.node == vm.node && vm.memory_mib > left)
+      return Error{Code::no_space, "the node that runs VM " + before.name + " has " +
+                                       std::to_string(left - std::min(left, before.memory_mib)) +
+                                       " MiB of memory left"};
   }
   return {};
 }
+
+}  // namespace
 
 // What its domain is made of changes while it is off; words about it at any time.
 Outcome vm_edit(Context& c, const json::object& args) {

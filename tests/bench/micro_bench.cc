@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // What the metadata's smallest steps cost, each beside the least that could be done instead.
 #include <benchmark/benchmark.h>
+#include <unistd.h>
 
 #include <boost/json.hpp>
 #include <filesystem>
@@ -49,8 +50,9 @@ BENCHMARK(a_chunk_to_its_row_and_back)->Arg(1)->Arg(16)->Arg(63);
 // A leader alone with its database, in memory as far as sqlite goes: no disk is measured here.
 class Leader {
  public:
-  Leader() : directory_(std::filesystem::temp_directory_path() / "scribe-micro-bench") {
-    std::filesystem::remove_all(directory_);
+  Leader()
+      : directory_(std::filesystem::temp_directory_path() /
+                   ("scribe-micro-bench-" + std::to_string(getpid()))) {
     std::filesystem::create_directories(directory_);
     database_ = meta::Database::open(path()).value();
     database_->sql().exec("PRAGMA synchronous = OFF");

@@ -21,6 +21,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 from labtest import Lab
 from scribe_cluster import add_disks, ask, copied, device, disk_of, found, join, vsd, wait_disks, wait_until, wait_up, whole
+from stacks import drbd_up
 
 SIZE_MIB = 256
 SNAPSHOT_MIB = 512
@@ -31,17 +32,6 @@ MAPPED_MIBS = (1 << 10, 1 << 22)  # of disks whose metadata is measured
 MAPPED_MIB = 256  # of what is to be made whole again
 GATHER_MIB = 64
 JOBS = {"4k random write": "randwrite", "4k random read": "randread"}
-
-DRBD = """
-resource bench {{
-	net {{ protocol C; }}
-	device /dev/drbd0;
-	meta-disk internal;
-	on n1 {{ disk {0}; address 10.12.0.1:7789; }}
-	on n2 {{ disk {1}; address 10.12.0.2:7789; }}
-}}
-"""
-
 
 def fio(lab: Lab, path: str, rw: str, seconds: int) -> dict:
     out = lab.run(1, f"fio --name=b --filename={path} --rw={rw} --bs=4k --size={SIZE_MIB}m --direct=1 "
@@ -57,16 +47,6 @@ def fill(lab: Lab, path: str) -> float:
                      "--iodepth=4 --end_fsync=1 --output-format=json")
     job = json.loads(out[out.index("{"):])["jobs"][0]["write"]
     return SIZE_MIB / (job["runtime"] / 1000)
-
-
-def drbd(lab: Lab) -> str:
-    config = DRBD.format(device(1, "hdd1"), device(2, "hdd1"))
-    for node in (1, 2):
-        lab.run(node, f"cat > /etc/drbd.d/bench.res <<'END'\n{config}END\n"
-                      "modprobe drbd && drbdadm create-md --force bench && drbdadm up bench")
-    lab.wait(1, "drbdadm dstate bench | grep -q Inconsistent/Inconsistent")
-    lab.run(1, "drbdadm -- --clear-bitmap new-current-uuid bench && drbdadm primary bench")
-    return "/dev/drbd0"
 
 
 def beside(lab: Lab, path: str, seconds: int, rounds: int, start, speed) -> dict:
@@ -313,7 +293,7 @@ def healing(args) -> list[dict]:
     for node in (1, 2, 3):
         add_disks(lab, node, ("ssd0",))
     wait_disks(lab, 1, 3)
-    peer = drbd(lab)
+    peer = drbd_up(lab, device(1, "hdd1"), device(2, "hdd1"))
     fill(lab, peer)
     lab.run(1, "scalectl vsd create bench 4GiB && scalectl vsd open bench")
     lab.run(1, f"dd if=/dev/zero of={vsd('bench')} bs=1M count=1024 oflag=direct status=none")

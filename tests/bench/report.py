@@ -73,9 +73,9 @@ def markdown(report: dict) -> str:
     peers = list(dict.fromkeys(name for those in report["ratios"].values() for name in those))
     of = {(row["workload"], row["stack"]): row for row in rows}
     lines = ["# Side by side", "",
-             "Written by `make bench`, whose `build/bench/report.html` has all figures. How many times as many operations a second a",
-             f"VSD with two copies does as each of the others, on {boot['nodes']} emulated nodes with {boot['cpus']} processor(s), Linux",
-             f"{boot['kernel']}; all of one boot, medians. Stacks marked * keep one copy, on the node that uses it.", "",
+             "Written by `scripts/bench --table`; with `--quick` it has fewer stacks and workloads. How many times as many operations a",
+             f"second a VSD with two copies does as each of the others, on {boot['nodes']} emulated nodes with {boot['cpus']} processor, Linux",
+             f"{boot['kernel']}; all of one boot, medians of {rows[0]['repeats']}. Stacks marked * keep one copy, on the node that uses it.", "",
              "| workload | " + " | ".join(name + ("" if of_copies(rows, name) == 2 else " *") for name in peers) + " |",
              "|---" * (len(peers) + 1) + "|"]
     for work, those in report["ratios"].items():

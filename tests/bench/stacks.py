@@ -143,6 +143,17 @@ resource bench {{
 """
 
 
+def drbd_up(lab: Lab, *disks: str) -> str:
+    """On a disk of n1 and one of n2, equal as they are; its device on n1."""
+    config = DRBD.format(*disks)
+    for node in (1, 2):
+        lab.run(node, f"cat > /etc/drbd.d/bench.res <<'END'\n{config}END\n"
+                      "modprobe drbd && drbdadm create-md --force bench && drbdadm up bench")
+    lab.wait(1, "drbdadm dstate bench | grep -q Inconsistent/Inconsistent")
+    lab.run(1, "drbdadm -- --clear-bitmap new-current-uuid bench && drbdadm primary bench")
+    return "/dev/drbd0"
+
+
 class Drbd(Stack):
     name = "DRBD C"
     copies = 2
@@ -150,12 +161,7 @@ class Drbd(Stack):
     settings = "Debian's kernel's, protocol C, internal metadata; al-extents 6007, max-buffers and max-epoch-size 8000"
 
     def up(self):
-        config = DRBD.format(part(1, self.name), part(2, self.name))
-        for node in (1, 2):
-            self.lab.run(node, f"cat > /etc/drbd.d/bench.res <<'END'\n{config}END\n"
-                               "modprobe drbd && drbdadm create-md --force bench && drbdadm up bench")
-        self.lab.wait(1, "drbdadm dstate bench | grep -q Inconsistent/Inconsistent")
-        self.lab.run(1, "drbdadm -- --clear-bitmap new-current-uuid bench && drbdadm primary bench")
+        drbd_up(self.lab, part(1, self.name), part(2, self.name))
 
 
 class Scribe(Stack):

@@ -105,6 +105,7 @@ class Bench:
         for stack in self.stacks:
             stack.up()
         self.quick = quick
+        self.rows: list[dict] = []  # also where a later workload fails
         self.idle = Counts()
         self.start = 0.0  # instructions that it takes to start fio, and to end it
 
@@ -142,6 +143,7 @@ class Bench:
         if work.first == "empty":
             stack.empty()
         elif work.first == "snapshot":
+            stack.forget()
             self.lab.run(1, f"dd if=/dev/zero of={stack.path} bs=1M count={stacks.SIZE_MIB} oflag=direct conv=fsync,notrunc "
                             "status=none")
             stack.snapshot()
@@ -157,11 +159,10 @@ class Bench:
     def wanted(self, word: str) -> list[Workload]:
         return [work for work in WORKLOADS if (work.quick or not self.quick) and word in work.name]
 
-    def run(self, rounds: int, seconds: int, word: str, tell) -> list[dict]:
+    def run(self, rounds: int, seconds: int, word: str, tell):
         for stack in self.stacks:
             self.lab.run(1, f"dd if=/dev/zero of={stack.path} bs=1M count={stacks.SIZE_MIB} oflag=direct conv=fsync,notrunc status=none")
         self.calibrate()
-        rows = []
         for work in self.wanted(word):
             those = [stack for stack in self.stacks if stack.thin or not work.first]
             runs: dict[str, list[dict]] = {stack.name: [] for stack in those}
@@ -174,9 +175,9 @@ class Bench:
                 for stack in those:
                     runs[stack.name].append(self.measure(work, stack, seconds))
             for stack in those:
-                rows.append({"stack": stack.name, "copies": stack.copies, "workload": work.name, **middle(runs[stack.name])})
-                tell(rows[-1])
-        return rows
+                self.rows.append({"stack": stack.name, "copies": stack.copies, "workload": work.name,
+                                  **middle(runs[stack.name])})
+                tell(self.rows[-1])
 
     def boot(self) -> dict:
         """What the figures are of."""

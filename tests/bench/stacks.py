@@ -9,8 +9,8 @@ every copy.
 from labtest import Lab
 from scribe_cluster import device, vsd
 
-PART_MIB = 704
-SIZE_MIB = 512  # of each stack's disk
+PART_MIB = 1100  # a disk of which every block is written anew behind a snapshot, and 32 MiB of dm-thin's metadata
+SIZE_MIB = 512   # of each stack's disk
 SETS = ("dm-linear", "dm-thin 64 KiB", "dm-thin 1 MiB", "md, NVMe/TCP", "DRBD C", "md, NBD")  # in the order of partitions
 
 
@@ -43,6 +43,11 @@ class Stack:
         self.lab.run(1, f"blkdiscard -f {self.path}")
 
     def snapshot(self):
+        """Another one, of what is there now."""
+        raise NotImplementedError
+
+    def forget(self):
+        """The snapshot that is there, if any: the disk is to hold one at a time."""
         raise NotImplementedError
 
 
@@ -86,12 +91,14 @@ class Thin(Stack):
                         f"dmsetup create {name} --table '0 {SIZE_MIB * 2048} thin /dev/mapper/{name}pool 0'")
 
     def snapshot(self):
-        """Of which there is one: the partition would not hold more."""
         name = f"thin{self.kib}"
-        drop = f"dmsetup message {name}pool 0 'delete {self.taken}' && " if self.taken else ""
         self.taken += 1
-        self.lab.run(1, f"{drop}dmsetup suspend {name} && dmsetup message {name}pool 0 'create_snap {self.taken} 0' && "
+        self.lab.run(1, f"dmsetup suspend {name} && dmsetup message {name}pool 0 'create_snap {self.taken} 0' && "
                         f"dmsetup resume {name}")
+
+    def forget(self):
+        if self.taken:
+            self.lab.run(1, f"dmsetup message thin{self.kib}pool 0 'delete {self.taken}'")
 
 
 MD = ("mdadm --create /dev/md/{name} --run --quiet --level=1 --raid-devices=2 --metadata=1.2 --bitmap=internal --assume-clean "
@@ -180,10 +187,12 @@ class Scribe(Stack):
         self.lab.run(1, f"scalectl vsd create bench {SIZE_MIB}MiB && scalectl vsd open bench")
 
     def snapshot(self):
-        if self.taken:
-            self.lab.run(1, f"scalectl snapshot delete bench@s{self.taken} --yes")
         self.taken += 1
         self.lab.run(1, f"scalectl snapshot create bench@s{self.taken}")
+
+    def forget(self):
+        if self.taken:
+            self.lab.run(1, f"scalectl snapshot delete bench@s{self.taken} --yes")
 
 
 def every(lab: Lab, plain: bool) -> list[Stack]:

@@ -321,7 +321,8 @@ http::Response route(Daemon& daemon, const http::Request& request) {
     wait_for_leader(call);
     return respond(show_cluster(call));
   }
-  call.set_by(request.local ? "administrator at " + member->config().name
+  const std::string person = request.person.empty() ? "administrator" : request.person;
+  call.set_by(request.local ? person + " at " + member->config().name
                             : "node " + std::to_string(request.peer.value));
   if (auto piece = serve_piece(call, request, path)) return std::move(*piece);
   return respond(serve_rest(call, request.method, path));

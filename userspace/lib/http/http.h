@@ -24,6 +24,9 @@ struct Request {
   /// certificate; or anybody, who may do nothing but join with a token.
   bool local = false;
   core::NodeId peer;
+  /// Where local: the name by which whoever asks had logged in, also where that is not the
+  /// superuser's any more; "" where it was nobody's: of a service's, say.
+  std::string person;
 };
 
 struct Response {

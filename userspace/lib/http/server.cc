@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <pwd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,6 +9,7 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -39,6 +42,26 @@ core::NodeId node_of(const std::string& name) {
   return {number};
 }
 
+// The kernel keeps it for all that a session begins, whatever these become; so it is good for
+// telling who did something, as in audit(8). The process may be another one by now only where
+// who asked has ended.
+std::string login_of(int socket) {
+  constexpr uid_t kNobody = static_cast<uid_t>(-1);
+  constexpr size_t kMost = size_t{16} << 10;
+  ucred peer{};
+  socklen_t size = sizeof(peer);
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return "";
+  uid_t uid = kNobody;
+  if (!(std::ifstream("/proc/" + std::to_string(peer.pid) + "/loginuid") >> uid) || uid == kNobody)
+    return "";
+  std::vector<char> text(kMost);
+  passwd entry{};
+  passwd* found = nullptr;
+  if (::getpwuid_r(uid, &entry, text.data(), text.size(), &found) != 0 || found == nullptr)
+    return "user " + std::to_string(uid);
+  return found->pw_name;
+}
+
 }  // namespace
 
 struct Server::State {
@@ -51,9 +74,10 @@ struct Server::State {
   std::thread loop;
   asio::executor_work_guard<asio::io_context::executor_type> guard{io.get_executor()};
 
-  // Requests of one connection, one after the other. The stream's own thread never runs a handler.
+  // Requests of one connection, one after the other, by whom `asker` says. The stream's own thread
+  // never runs a handler.
   template <class Stream>
-  asio::awaitable<void> converse(Stream& stream, bool local, core::NodeId peer) {
+  asio::awaitable<void> converse(Stream& stream, Request asker) {
     beast::flat_buffer buffer;
     for (;;) {
       beast::get_lowest_layer(stream).expires_after(kIdle);
@@ -61,8 +85,10 @@ struct Server::State {
       parser.body_limit(kMaxBodyBytes);
       co_await bhttp::async_read(stream, buffer, parser, asio::use_awaitable);
       const auto& message = parser.get();
-      const Request request{std::string(message.method_string()), std::string(message.target()),
-                            message.body(), local, peer};
+      Request request = asker;
+      request.method = message.method_string();
+      request.path = message.target();
+      request.body = message.body();
       const bool keep = message.keep_alive();
       beast::get_lowest_layer(stream).expires_never();
       const Response response = co_await asio::co_spawn(
@@ -80,15 +106,20 @@ struct Server::State {
   }
 
   asio::awaitable<void> serve_local(Local::socket socket) {
+    Request asker;
+    asker.local = true;
+    asker.person = login_of(socket.native_handle());
     beast::basic_stream<Local> stream(std::move(socket));
-    co_await converse(stream, true, {});
+    co_await converse(stream, std::move(asker));
   }
 
   asio::awaitable<void> serve_tls(Tcp::socket socket, asio::ssl::context& context) {
     beast::ssl_stream<beast::tcp_stream> stream(beast::tcp_stream(std::move(socket)), context);
     beast::get_lowest_layer(stream).expires_after(kTransfer);
     co_await stream.async_handshake(asio::ssl::stream_base::server, asio::use_awaitable);
-    co_await converse(stream, false, node_of(peer_name(stream.native_handle())));
+    Request asker;
+    asker.peer = node_of(peer_name(stream.native_handle()));
+    co_await converse(stream, std::move(asker));
   }
 
   asio::awaitable<void> accept_local(Local::acceptor acceptor) {

@@ -55,6 +55,12 @@ std::vector<Option> fields(bool create) {
   return out;
 }
 
+std::vector<Option> edit_fields() {
+  std::vector<Option> out = fields(false);
+  out.push_back({"yes", "", "yes, what its TPM, or another firmware, keeps shall be gone"});
+  return out;
+}
+
 json::object fields_body(const Words& w) {
   json::object body;
   take(body, w, {"name", "cpu", "description", "apart", "together", "firmware"});
@@ -177,10 +183,14 @@ std::vector<Command> vm_commands() {
       {"vm",
        "edit",
        {"NAME"},
-       fields(false),
+       edit_fields(),
        "change a virtual machine; description, tags and priority also while it runs",
        "scalectl vm edit mail --memory 8GiB",
        [](const Words& w) {
+         const bool forgets = w.has("firmware") || (w.has("tpm") && w.options.at("tpm") == "off");
+         if (forgets && !w.has("yes"))
+           throw UsageError{"what the TPM or the firmware of " + w.arguments[0] +
+                            " keeps would be lost, keys of its disks among it; say --yes"};
          return Call{"PATCH", kRoot + ("vm/" + path_word(w.arguments[0])), fields_body(w)};
        },
        show_vm},

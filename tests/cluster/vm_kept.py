@@ -54,7 +54,7 @@ def machine_has_uefi():
     lab.fails(1, "scalectl vsd resize u-uefi 2MiB", 5, "size")
     was = others(state()["node"])
     begin("u", f"--node n{was}")
-    lab.fails(1, "scalectl vm edit u --tpm off", 5, "while it is off")
+    lab.fails(1, "scalectl vm edit u --tpm off --yes", 5, "while it is off")
     assert firmware_says(1, 1) == was
     assert not [one for one in ask(lab, was, "cluster status")["conditions"] if "VM u" in json.dumps(one)]
     is_told(was, "first")
@@ -81,7 +81,8 @@ def machine_keeps_what_it_knows():
     lab.run(1, "scalectl vm stop c")
     is_closed("c")
     is_closed("u")
-    lab.run(1, "scalectl vm delete c --yes && scalectl vm edit u --tpm off --firmware bios --user-data ''")
+    lab.fails(1, "scalectl vm edit u --tpm off", 2, "say --yes")
+    lab.run(1, "scalectl vm delete c --yes && scalectl vm edit u --tpm off --firmware bios --user-data '' --yes")
     assert not any(one["name"] in ("u-uefi", "u-tpm", "u-seed", "c-tpm") for one in ask(lab, 1, "vsd list")["vsds"])
     lab.run(1, "scalectl vm forget u@s --yes && scalectl vm delete u --yes")
 
@@ -90,6 +91,7 @@ def snapshots():
     """All disks at one instant, while it runs; a clone of it runs beside it, with what it had by then."""
     taken = ask(lab, 1, "vm snapshot g@s")
     assert not taken["frozen"] and taken["why_not_frozen"] == "its guest has no agent", taken
+    assert [one["at_rest"] for one in taken["snapshots"] if one["name"] == "s"] == [False], taken
     lab.fails(1, "scalectl vm snapshot g@s", 5, "is a snapshot system@s already")
     lab.fails(1, "scalectl vm snapshot g", 2, "no snapshot")
     lab.fails(1, "scalectl snapshot delete g-1@s --yes", 5, "part of one of a VM")
@@ -123,13 +125,17 @@ def is_at_rest():
     asked = others(node, state()["node"])
     begin("f", f"--node n{node}")
 
+    def kept(of: str, name: str) -> bool:
+        return next(one["at_rest"] for one in ask(lab, asked, "vm snapshots")["snapshots"]
+                    if (one["vm"], one["name"]) == (of, name))
+
     def rests(at: int, frozen: int, thawed: int):
         wait_until(f"its file systems were frozen {frozen} and thawed {thawed} times",
                    lambda: guest.sight(lab, at, vsd("f-1")).rests == (frozen, thawed))
 
     wait_until("its agent listens", lambda: "state='connected'" in lab.run(node, "virsh dumpxml f | grep guest_agent || true"))
     taken = ask(lab, asked, "vm snapshot f@s")
-    assert taken["frozen"] and not taken["why_not_frozen"], taken
+    assert taken["frozen"] and not taken["why_not_frozen"] and kept("f", "s"), taken
     rests(node, 1, 1)
     # Whoever asks for it is lost.
     lab.run(asked, """python3 -c "import json; me = json.load(open('/var/lib/scaled/node.json')); """
@@ -152,8 +158,8 @@ def is_at_rest():
     rests(to, 4, 4)
     lab.run(1, "scalectl vm stop f")
     is_closed("f")
-    taken = ask(lab, 1, "vm snapshot f@off")
-    assert not taken["frozen"] and not taken["why_not_frozen"], taken
+    taken = ask(lab, asked, "vm snapshot f@off")
+    assert not taken["frozen"] and not taken["why_not_frozen"] and kept("f", "off"), taken
     lab.run(1, "scalectl vm forget f@s --yes && scalectl vm forget f@off --yes && scalectl vm delete f --yes")
 
 

@@ -718,6 +718,21 @@ TEST_F(VmSnapshots, OneIsOfAllDisksAndOfWhatTheVmIsMadeOf) {
   EXPECT_EQ(all().size(), 1U);
 }
 
+TEST_F(VmSnapshots, OneOfAGuestThatIsOffIsAtRestAndOneOfOneThatRunsWhenThatIsSaid) {
+  snapshot("off").value();
+  leader.say({{"op", "vm_start"}, {"vm", id}, {"on", 0}}).value();
+  snapshot("runs").value();
+  ASSERT_EQ(all().size(), 2U);
+  EXPECT_TRUE(all()[0].at_rest);
+  EXPECT_FALSE(all()[1].at_rest);
+  const json::object rested{{"op", "vm_snapshot_rested"}, {"vm_snapshot", all()[1].id}};
+  leader.say(rested).value();
+  leader.say(rested).value();
+  EXPECT_TRUE(all()[1].at_rest);
+  leader.say({{"op", "vm_snapshot_delete"}, {"vm_snapshot", all()[1].id}}).value();
+  EXPECT_EQ(leader.refusal(rested), Code::not_found);
+}
+
 TEST_F(VmSnapshots, ItsPartsGoWithItAlone) {
   snapshot("s").value();
   EXPECT_EQ(

@@ -466,14 +466,15 @@ std::string show_medium(const json::object& o) {
 }
 
 std::string show_vm_snapshots(const json::object& o) {
-  Table table({"SNAPSHOT", "TAKEN", "VCPUS:", "MEMORY:", "DISKS"});
+  Table table({"SNAPSHOT", "TAKEN", "VCPUS:", "MEMORY:", "AT REST", "DISKS"});
   for (const json::value& value : list(o, "snapshots")) {
     const json::object& s = value.as_object();
     std::string disks;
     for (const json::value& disk : list(s, "disks"))
       disks += (disks.empty() ? "" : " ") + std::string(disk.as_string());
     table.add({text(s, "vm") + "@" + text(s, "name"), clock_time(s, "created"), count(s, "vcpus"),
-               human_bytes(number(s, "memory_mib") * kMib), disks});
+               human_bytes(number(s, "memory_mib") * kMib),
+               s.contains("at_rest") && s.at("at_rest").as_bool() ? "yes" : "-", disks});
   }
   std::string out = table.text();
   if (o.contains("paused_ms")) out += "writers waited for " + count(o, "paused_ms") + " ms\n";

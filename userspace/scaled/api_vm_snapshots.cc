@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Snapshots and clones of virtual machines.
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -51,6 +53,7 @@ Outcome vm_snapshots_json(Call& call, uint64_t only) {
                                {"created", one.created},
                                {"vcpus", one.was.vcpus},
                                {"memory_mib", one.was.memory_mib},
+                               {"at_rest", one.at_rest},
                                {"disks", std::move(disks)}});
   }
   return json::object{{"snapshots", std::move(out)}};
@@ -112,6 +115,7 @@ class Frozen {
     was_frozen_ = done && done->contains("until_now") && done->at("until_now") == true;
     if (!was_frozen_) why_not_ = done ? "its guest went on before" : done.error().text;
   }
+  bool was_frozen() const { return was_frozen_; }
   void say(json::object& answer) const {
     answer["frozen"] = was_frozen_;
     answer["why_not_frozen"] = why_not_;
@@ -131,6 +135,22 @@ class Frozen {
   bool was_frozen_ = false;
   std::string why_not_;
 };
+
+// Of the snapshot that an entry has taken: it may be gone by now, and another one have its name.
+void note_rest(Call& call, const json::array& taken) {
+  const auto all = call.cluster().vm_snapshots();
+  if (!all || taken.empty()) return;
+  const core::SnapshotId first{taken.at(0).at("snapshot").to_number<uint64_t>()};
+  for (const meta::VmSnapshot& one : *all) {
+    if (std::none_of(one.disks.begin(), one.disks.end(),
+                     [&](const auto& disk) { return disk.snapshot == first; }))
+      continue;
+    const auto said = call.propose({{"op", "vm_snapshot_rested"}, {"vm_snapshot", one.id}});
+    if (!said)
+      spdlog::warn("snapshot {}: that it is of a guest at rest is not kept: {}", one.name,
+                   said.error().text);
+  }
+}
 
 }  // namespace
 
@@ -162,6 +182,7 @@ Outcome take_vm_snapshot(Call& call, const meta::Vm& vm, json::object what) {
   auto taken = take_snapshots(call, names, what);
   frozen.thaw();
   if (taken) frozen.say(*taken);
+  if (taken && frozen.was_frozen()) note_rest(call, taken->at("taken").as_array());
   return taken;
 }
 

@@ -266,7 +266,7 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
   auto out =
       rows(database_,
            "SELECT id, vm, name, created, description, tags, vcpus, memory_mib, machine, cpu, "
-           "priority, schedule, firmware, tpm, screen, max_memory_mib FROM vm_snapshot "
+           "priority, schedule, firmware, tpm, screen, max_memory_mib, at_rest FROM vm_snapshot "
            "ORDER BY created, id",
            [](SQLite::Statement& row) {
              VmSnapshot one;
@@ -287,6 +287,7 @@ Result<std::vector<VmSnapshot>> Cluster::vm_snapshots() {
              one.was.tpm = row.getColumn(at++).getInt() != 0;
              one.was.screen = row.getColumn(at++).getInt() != 0;
              one.was.max_memory_mib = u64(row.getColumn(at++));
+             one.at_rest = row.getColumn(at++).getInt() != 0;
              return one;
            });
   if (!out) return out;

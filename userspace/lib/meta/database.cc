@@ -72,7 +72,7 @@ constexpr std::array kReplicated = {
          vcpus INTEGER NOT NULL, memory_mib INTEGER NOT NULL, machine TEXT NOT NULL,
          cpu TEXT NOT NULL, priority INTEGER NOT NULL, schedule INTEGER NOT NULL,
          firmware TEXT NOT NULL, tpm INTEGER NOT NULL, screen INTEGER NOT NULL,
-         max_memory_mib INTEGER NOT NULL, UNIQUE(vm, name)))",
+         max_memory_mib INTEGER NOT NULL, at_rest INTEGER NOT NULL, UNIQUE(vm, name)))",
     R"(CREATE TABLE vm_snapshot_disk(vm_snapshot INTEGER NOT NULL, slot INTEGER NOT NULL,
          snapshot INTEGER NOT NULL UNIQUE, bus TEXT NOT NULL, iops INTEGER NOT NULL,
          bytes_per_s INTEGER NOT NULL, PRIMARY KEY(vm_snapshot, slot)) WITHOUT ROWID)",
@@ -149,7 +149,7 @@ constexpr std::array kTables = {"counter",      "cluster",
                                 "filling",      "vm_snapshot_cdrom",
                                 "scheduled_vm", "vm_seed"};
 static_assert(kReplicated.size() == kTables.size());
-constexpr int kSchemaVersion = 9;
+constexpr int kSchemaVersion = 10;
 constexpr int kReaderBusyMs = 10'000;
 
 bool is_damage(int code) { return code == SQLITE_CORRUPT || code == SQLITE_NOTADB; }

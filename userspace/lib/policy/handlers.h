@@ -101,6 +101,7 @@ Outcome node_bond(Context& c, const json::object& args);
 Outcome node_drain(Context& c, const json::object& args);
 Outcome vm_paused_for(Context& c, const json::object& args);
 Outcome capacity(Context& c, const json::object& args);
+Outcome vm_snapshot_rested(Context& c, const json::object& args);
 Outcome vm_snapshot_delete(Context& c, const json::object& args);
 Outcome vm_revert(Context& c, const json::object& args);
 Outcome vm_clone(Context& c, const json::object& args);

@@ -109,6 +109,7 @@ const std::unordered_map<std::string_view, Handler>& handlers() {
       {"node_bond", node_bond},
       {"node_drain", node_drain},
       {"capacity", capacity},
+      {"vm_snapshot_rested", vm_snapshot_rested},
       {"vm_snapshot_delete", vm_snapshot_delete},
       {"vm_revert", vm_revert},
       {"vm_clone", vm_clone},

@@ -74,10 +74,10 @@ std::vector<meta::VmDisk> kept(const meta::Vm& vm) {
 void put_vm_snapshot(Context& c, const meta::Vm& vm, const std::string& name,
                      const std::vector<uint64_t>& snapshots, uint64_t schedule) {
   const uint64_t id = next_id(c, "vm_snapshot");
-  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", s64(id),
-      s64(vm.id), name, c.now, vm.description, words(vm.tags), s64(vm.vcpus), s64(vm.memory_mib),
-      vm.machine, vm.cpu, s64(vm.priority), s64(schedule), vm.firmware, vm.tpm ? 1 : 0,
-      vm.screen ? 1 : 0, s64(vm.max_memory_mib));
+  run(c, "INSERT INTO vm_snapshot VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      s64(id), s64(vm.id), name, c.now, vm.description, words(vm.tags), s64(vm.vcpus),
+      s64(vm.memory_mib), vm.machine, vm.cpu, s64(vm.priority), s64(schedule), vm.firmware,
+      vm.tpm ? 1 : 0, vm.screen ? 1 : 0, s64(vm.max_memory_mib), vm.state == "off" ? 1 : 0);
   const std::vector<meta::VmDisk> disks = kept(vm);
   for (size_t i = 0; i < snapshots.size(); i++)
     run(c, "INSERT INTO vm_snapshot_disk VALUES(?, ?, ?, ?, ?, ?)", s64(id), s64(disks[i].slot),
@@ -269,6 +269,14 @@ Result<void> note_vm_snapshot(Context& c, const json::object& args, const json::
   put_vm_snapshot(c, *vm, text(args, "name"), snapshots,
                   args.contains("schedule") ? number(args, "schedule") : 0);
   return {};
+}
+
+// Its guest was at rest when it was taken: known only when it has gone on.
+Outcome vm_snapshot_rested(Context& c, const json::object& args) {
+  const auto snapshot = vm_snapshot_of(c, args);
+  if (!snapshot) return snapshot.error();
+  run(c, "UPDATE vm_snapshot SET at_rest = 1 WHERE id = ?", s64(snapshot->id));
+  return json::object{};
 }
 
 Outcome vm_snapshot_delete(Context& c, const json::object& args) {

@@ -138,6 +138,14 @@ TEST(ScalectlCommandLine, OptionsGivenTwiceOrWithoutTheirValueAreRefused) {
   }
 }
 
+TEST(ScalectlCommandLine, WhatForgetsATpmOrAFirmwareWantsAYes) {
+  const std::vector<std::string> edit{"vm", "edit", "mail"};
+  expect_refused(with(edit, {"--tpm", "off"}), "say --yes");
+  expect_refused(with(edit, {"--firmware", "uefi"}), "say --yes");
+  EXPECT_EQ(run(with(edit, {"--tpm", "off", "--firmware", "bios", "--yes"})).code, kUnreachable);
+  EXPECT_EQ(run(with(edit, {"--tpm", "on"})).code, kUnreachable);
+}
+
 TEST(ScalectlCommandLine, NumbersAndSizesThatAreNoneAreRefused) {
   const std::vector<std::string> none{"", "x", "-1", "1.5", "0x10", "7 ", "99999999999999999999"};
   size_t tried = 0;

@@ -270,8 +270,8 @@ struct VmSnapshot {
   std::string name;
   int64_t created = 0;    ///< in seconds since 1970
   uint64_t schedule = 0;  ///< that took it; 0: none, or one that was deleted
-  /// Its guest's file systems were held by its agent, or it was off; false also where nobody is
-  /// left who could have said so.
+  /// Its guest's file systems were held by its agent, or it was off, however that came; false where
+  /// nobody is left who could have said so.
   bool at_rest = false;
   Vm was;  ///< `id` is the VM's; its name, MACs and what it did are not kept
   std::vector<Disk> disks;

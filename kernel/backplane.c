@@ -10,6 +10,7 @@
 #include <linux/vmalloc.h>
 #include <net/sock.h>
 #include <net/tcp.h>
+#include <net/tls.h>
 
 #include "backplane_conn.h"
 #include "disk.h"
@@ -142,15 +143,21 @@ static int send_vecs(struct scribe_conn *conn, u32 nr, u32 bytes, bool more)
  * one record of TLS. Sending the pages themselves would save that copy, but then a guest that
  * changes a page in flight changes what TCP retransmits.
  */
-int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *content, struct bio *bio,
-		     struct bvec_iter iter)
+int scribe_conn_send_rest(struct scribe_conn *conn, struct bio *bio, struct bvec_iter iter,
+			  u32 done)
 {
-	struct scribe_wire_header header;
-	u32 nr = 1, bytes = sizeof(header);
+	u32 nr = 0, bytes = 0;
 	int err;
 
-	scribe_wire_encode(content, &header);
-	conn->tx_vecs[0] = (struct kvec){ .iov_base = &header, .iov_len = sizeof(header) };
+	if (done < sizeof(conn->tx_header)) {
+		bytes = sizeof(conn->tx_header) - done;
+		conn->tx_vecs[nr++] = (struct kvec){
+			.iov_base = (void *)&conn->tx_header + done,
+			.iov_len = bytes,
+		};
+	} else if (bio) {
+		bvec_iter_advance(bio->bi_io_vec, &iter, done - sizeof(conn->tx_header));
+	}
 	do {
 		bool more;
 
@@ -166,14 +173,54 @@ int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *content,
 	return err;
 }
 
+int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *content, struct bio *bio,
+		     struct bvec_iter iter)
+{
+	scribe_wire_encode(content, &conn->tx_header);
+	return scribe_conn_send_rest(conn, bio, iter, 0);
+}
+
+/*
+ * A signal for the task whose request this is may come at any time: with MSG_DONTWAIT nothing here
+ * waits for room, which is what a signal would interrupt.
+ */
+int scribe_conn_try_send(struct scribe_conn *conn, const struct scribe_msg *content,
+			 struct bio *bio, struct bvec_iter iter)
+{
+	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | MSG_DONTWAIT };
+	u32 nr = 1, bytes = sizeof(conn->tx_header);
+	int sent;
+
+	scribe_wire_encode(content, &conn->tx_header);
+	conn->tx_vecs[0] = (struct kvec){
+		.iov_base = &conn->tx_header,
+		.iov_len = bytes,
+	};
+	if (bio)
+		nr = next_vecs(bio, &iter, conn->tx_vecs, nr, &bytes);
+	/* Where there is no room for it as a whole, the sender waits for that. */
+	if ((bio && iter.bi_size) || sk_stream_wspace(conn->sock->sk) < (int)bytes)
+		return 0;
+	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, conn->tx_vecs, nr, bytes);
+	sent = sock_sendmsg(conn->sock, &msg);
+	if (sent == -EAGAIN || sent == -EINTR || sent == -ERESTARTSYS)
+		return 0;
+	if (sent <= 0)
+		return sent ? sent : -ECONNRESET;
+	atomic64_add(sent, &conn->peer->bytes_out);
+	WRITE_ONCE(conn->last_tx_jiffies, jiffies);
+	return sent;
+}
+
 int scribe_conn_send_buffer(struct scribe_conn *conn, const struct scribe_msg *content, void *data)
 {
-	struct scribe_wire_header header;
-
-	scribe_wire_encode(content, &header);
-	conn->tx_vecs[0] = (struct kvec){ .iov_base = &header, .iov_len = sizeof(header) };
+	scribe_wire_encode(content, &conn->tx_header);
+	conn->tx_vecs[0] = (struct kvec){
+		.iov_base = &conn->tx_header,
+		.iov_len = sizeof(conn->tx_header),
+	};
 	conn->tx_vecs[1] = (struct kvec){ .iov_base = data, .iov_len = content->length_bytes };
-	return send_vecs(conn, 2, sizeof(header) + content->length_bytes, false);
+	return send_vecs(conn, 2, sizeof(conn->tx_header) + content->length_bytes, false);
 }
 
 u32 scribe_bio_crc(struct bio *bio, struct bvec_iter start)
@@ -242,13 +289,17 @@ static int sender(void *data)
 	const unsigned long limit = msecs_to_jiffies(SCRIBE_PEER_TIMEOUT_MS);
 	unsigned int noio = memalloc_noio_save();
 	struct scribe_conn *conn = data;
+	int err;
 
 	while (!READ_ONCE(conn->dead)) {
 		wait_event_interruptible_timeout(
 			conn->wake, READ_ONCE(conn->dead) || conn->ops->pending(conn), tick);
 		if (READ_ONCE(conn->dead))
 			break;
-		if (conn->ops->send(conn)) {
+		mutex_lock(&conn->tx_lock);
+		err = conn->ops->send(conn);
+		mutex_unlock(&conn->tx_lock);
+		if (err) {
 			scribe_conn_fail(conn, "send failed");
 			break;
 		}
@@ -298,8 +349,11 @@ static void reap_connection(struct work_struct *work)
 	/* 2. They end; nobody uses the pages of unanswered legs from here on. */
 	kthread_stop(conn->rx);
 	kthread_stop(conn->tx);
-	/* 3. Nobody finds the connection to add a leg. */
+	/* 3. Nobody finds the connection to add a leg, and nobody is left who sends one. */
 	synchronize_rcu();
+	wait_event(conn->served, !READ_ONCE(conn->pushing));
+	spin_lock_irqsave(&conn->lock, flags);
+	spin_unlock_irqrestore(&conn->lock, flags);
 	/* 4. What is unfinished goes back; a target waits for its bios. */
 	conn->ops->stop(conn);
 	/* 5. Only now does a fence see the connection gone. */
@@ -326,6 +380,24 @@ static const char *check_socket(struct socket *sock, int *err)
 	return NULL;
 }
 
+/*
+ * For lockdep: who writes to a VSD to free memory takes these locks; of other sockets, whose owners
+ * allocate under them as everybody does, it would say that this may wait for itself.
+ */
+static void set_lock_classes(struct sock *sk)
+{
+	static struct lock_class_key slock_key, sk_key, tls_key;
+	const struct tcp_ulp_ops *ulp;
+
+	lock_sock(sk);
+	lockdep_set_class_and_name(&sk->sk_lock.slock, &slock_key, "slock-scribe");
+	lockdep_set_class_and_name(&sk->sk_lock, &sk_key, "sk_lock-scribe");
+	ulp = inet_csk(sk)->icsk_ulp_ops;
+	if (ulp && !strcmp(ulp->name, "tls"))
+		lockdep_set_class_and_name(&tls_get_ctx(sk)->tx_lock, &tls_key, "tls-scribe");
+	release_sock(sk);
+}
+
 static void tune_socket(struct sock *sk)
 {
 	sk->sk_allocation = GFP_NOIO;
@@ -335,6 +407,7 @@ static void tune_socket(struct sock *sk)
 	sock_set_keepalive(sk);
 	/* Page fragments of a task may come from its own memory reclaim; take the socket's. */
 	sk->sk_use_task_frag = false;
+	set_lock_classes(sk);
 }
 
 /* Puts the connection into its peer's lists, or says why not. */
@@ -384,6 +457,7 @@ static struct scribe_conn *conn_alloc(struct scribe_peer *peer, u64 life, u8 rol
 	conn->flags = flags;
 	conn->last_rx_jiffies = jiffies;
 	conn->last_tx_jiffies = jiffies;
+	mutex_init(&conn->tx_lock);
 	spin_lock_init(&conn->lock);
 	scribe_lanes_init(&conn->lanes);
 	INIT_LIST_HEAD(&conn->serving);
@@ -560,7 +634,8 @@ u32 scribe_peer_collect_lost(struct scribe_work_rec *recs, u32 max)
 void scribe_backplane_submit(u32 node, struct scribe_leg *leg)
 {
 	struct scribe_peer *peer = peer_find(node);
-	bool queued = false;
+	struct scribe_conn *conn = NULL;
+	bool queued = false, push = leg->may_push && leg->length_bytes <= SCRIBE_PUSH_BYTES;
 	unsigned long flags;
 	u32 i, start;
 
@@ -570,21 +645,22 @@ void scribe_backplane_submit(u32 node, struct scribe_leg *leg)
 	start = raw_smp_processor_id();
 	rcu_read_lock();
 	for (i = 0; i < SCRIBE_CONNS_PER_PEER && !queued; i++) {
-		struct scribe_conn *conn =
-			rcu_dereference(peer->initiators[(start + i) % SCRIBE_CONNS_PER_PEER]);
-
+		conn = rcu_dereference(peer->initiators[(start + i) % SCRIBE_CONNS_PER_PEER]);
 		if (!conn)
 			continue;
 		spin_lock_irqsave(&conn->lock, flags);
 		if (!READ_ONCE(conn->dead)) {
 			scribe_lanes_add(&conn->lanes, &leg->node, leg->background);
+			conn->pushing += push; /* keeps it behind rcu_read_unlock() */
 			queued = true;
 		}
 		spin_unlock_irqrestore(&conn->lock, flags);
-		if (queued)
+		if (queued && !push)
 			wake_up(&conn->wake);
 	}
 	rcu_read_unlock();
+	if (queued && push)
+		scribe_initiator_push(conn);
 out:
 	if (!queued) {
 		leg->status = BLK_STS_TRANSPORT;
@@ -603,12 +679,13 @@ void scribe_peer_show(struct seq_file *seq)
 			continue;
 		seq_printf(seq,
 			   "node %u life %016llx initiators %u targets %u legs %lld errors %lld "
-			   "sent %lld received %lld\n",
+			   "sent %lld received %lld pushed %lld partly %lld\n",
 			   id, READ_ONCE(peer->life),
 			   READ_ONCE(peer->nr_conns[SCRIBE_ROLE_INITIATOR]),
 			   READ_ONCE(peer->nr_conns[SCRIBE_ROLE_TARGET]),
 			   atomic64_read(&peer->legs), atomic64_read(&peer->errors),
-			   atomic64_read(&peer->bytes_out), atomic64_read(&peer->bytes_in));
+			   atomic64_read(&peer->bytes_out), atomic64_read(&peer->bytes_in),
+			   atomic64_read(&peer->pushed), atomic64_read(&peer->partly));
 	}
 }
 

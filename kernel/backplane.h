@@ -7,9 +7,10 @@
  *   target conn     <============================ initiator conn  B's legs on A's disks
  *
  * The daemon connects and authenticates, then hands the socket over with SOCKET_ADD. A connection
- * has a receiver and a sender thread. Whatever goes wrong ends it (scribe_conn_fail()): the socket
- * is shut down, a work item joins both threads, and only then are unanswered legs given back with
- * an error, because until then the receiver may write into their pages.
+ * has a receiver and a sender thread; a leg's submitter may send as well. Whatever goes wrong ends
+ * it (scribe_conn_fail()): the socket is shut down, a work item joins them all, and only then are
+ * unanswered legs given back with an error, because until then the receiver may write into their
+ * pages.
  *
  * Peers live until the module is unloaded. A peer has an expected life; connections of any other
  * life are refused, those of an earlier one ended.
@@ -29,8 +30,9 @@ void scribe_backplane_exit(void);
 bool scribe_peer_connected(u32 node);
 
 /*
- * Sends a leg to its disk's node; completes it with an error where no connection is. Any
- * context.
+ * Sends a leg to its disk's node; completes it with an error where no connection is. A short one
+ * that ->may_push is sent from here, where nobody else sends and the socket has room: it need not
+ * wait for the sender thread to get a processor. Context: any; may sleep where ->may_push.
  */
 void scribe_backplane_submit(u32 node, struct scribe_leg *leg);
 

@@ -3,6 +3,7 @@
 #ifndef SCRIBE_BACKPLANE_CONN_H
 #define SCRIBE_BACKPLANE_CONN_H
 
+#include <linux/mutex.h>
 #include <linux/net.h>
 #include <linux/uio.h>
 
@@ -24,6 +25,7 @@ struct scribe_peer {
 	struct scribe_conn __rcu *initiators[SCRIBE_CONNS_PER_PEER];
 	wait_queue_head_t empty;
 	atomic64_t legs, errors, bytes_out, bytes_in;
+	atomic64_t pushed, partly;	/* legs that submitters sent; that the sender ended */
 };
 
 /* What a role does; all are called by the connection's own threads. */
@@ -36,7 +38,7 @@ struct scribe_conn_ops {
 	int (*receive)(struct scribe_conn *conn, const struct scribe_msg *msg);
 	/* Is there something to send? Under no lock. */
 	bool (*pending)(struct scribe_conn *conn);
-	/* Send what is pending; also called every SCRIBE_PING_MS. */
+	/* Send what is pending; also called every SCRIBE_PING_MS. Under tx_lock. */
 	int (*send)(struct scribe_conn *conn);
 	/* Both threads have stopped: give back what is unfinished, free the role's data. */
 	void (*stop)(struct scribe_conn *conn);
@@ -52,20 +54,25 @@ struct scribe_conn {
 	u32 index;			/* in peer->initiators */
 	struct socket *sock;
 	struct task_struct *rx, *tx;
+	struct mutex tx_lock;		/* who sends, and what is of that */
 	wait_queue_head_t wake;		/* the sender */
 	bool dead;
 	unsigned long last_rx_jiffies, last_tx_jiffies;
 	struct work_struct reap;
 	struct rcu_head rcu;
 	void *bounce;			/* 1 MiB: data that its owner changes while it is sent */
-	/* The threads' own. */
-	struct kvec tx_vecs[SCRIBE_CONN_VECS], rx_vecs[SCRIBE_CONN_VECS];
+	struct kvec tx_vecs[SCRIBE_CONN_VECS];
+	struct scribe_wire_header tx_header;
+	struct scribe_leg *rest;	/* initiator: of which the sender is to send the rest */
+	u32 rest_done;			/* bytes of its message that have been sent */
+	struct kvec rx_vecs[SCRIBE_CONN_VECS]; /* the receiver's own */
 
 	spinlock_t lock;		/* the role's fields below */
 	struct scribe_lanes lanes;	/* initiator: legs to send; target: answers to send */
 	struct scribe_leg *sent[SCRIBE_CONN_DEPTH];	/* initiator: by tag */
 	DECLARE_BITMAP(tags, SCRIBE_CONN_DEPTH);
 	u32 sending;			/* initiator: 1 + tag of the leg being sent */
+	u32 pushing;			/* initiator: submitters that are here to send */
 	struct list_head serving;	/* target: requests that are being served */
 	u32 nr_serving;			/* target: requests taken and not answered */
 	wait_queue_head_t served;
@@ -73,6 +80,13 @@ struct scribe_conn {
 
 extern const struct scribe_conn_ops scribe_initiator_ops;
 extern const struct scribe_conn_ops scribe_target_ops;
+
+/*
+ * Sends a few legs from the task of whoever submitted one, as far as that can be done at once; the
+ * rest is left to the sender. Nothing where somebody else sends. Context: may sleep; ->pushing has
+ * been raised, and is lowered at the end: the connection may be gone then.
+ */
+void scribe_initiator_push(struct scribe_conn *conn);
 
 /* Answers with an error what waits for this disk. Under peer->lock. */
 void scribe_target_abandon(struct scribe_conn *conn, const struct scribe_disk *disk);
@@ -87,10 +101,24 @@ void scribe_conn_fail(struct scribe_conn *conn, const char *why);
 int scribe_conn_recv(struct scribe_conn *conn, void *data, size_t bytes);
 int scribe_conn_recv_bvec(struct scribe_conn *conn, struct bio *bio, struct bvec_iter iter);
 
-/* Only the sender thread. @bio may be NULL. */
+/* The whole of it, or an error. Under tx_lock. @bio may be NULL. */
 int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *msg, struct bio *bio,
 		     struct bvec_iter iter);
 int scribe_conn_send_buffer(struct scribe_conn *conn, const struct scribe_msg *msg, void *data);
+
+/**
+ * scribe_conn_try_send() - send as much of a message as the socket takes at once
+ *
+ * Context: may sleep for the socket's lock and for memory, not for the peer; under tx_lock.
+ * Return: bytes sent, of header and data together, or an error that ends the connection. The rest
+ * is for scribe_conn_send_rest().
+ */
+int scribe_conn_try_send(struct scribe_conn *conn, const struct scribe_msg *msg, struct bio *bio,
+			 struct bvec_iter iter);
+
+/* What is left of the last message, of which @done bytes were sent. Under tx_lock. */
+int scribe_conn_send_rest(struct scribe_conn *conn, struct bio *bio, struct bvec_iter iter,
+			  u32 done);
 
 u32 scribe_bio_crc(struct bio *bio, struct bvec_iter start);
 

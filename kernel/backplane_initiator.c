@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The initiator's half of a connection: legs out, answers in. */
+#include <linux/sched/mm.h>
+
 #include "backplane_conn.h"
 #include "disk.h"
 #include "node.h"
@@ -28,6 +30,7 @@ static bool initiator_pending(struct scribe_conn *conn)
 
 	spin_lock_irq(&conn->lock);
 	pending = !scribe_lanes_empty(&conn->lanes) && !bitmap_full(conn->tags, SCRIBE_CONN_DEPTH);
+	pending |= !!READ_ONCE(conn->rest);
 	spin_unlock_irq(&conn->lock);
 	return pending;
 }
@@ -62,10 +65,9 @@ static void copy_to_bounce(struct scribe_conn *conn, struct scribe_leg *leg)
 	}
 }
 
-static int send_leg(struct scribe_conn *conn, struct scribe_leg *leg)
+static struct scribe_msg msg_of(const struct scribe_leg *leg)
 {
-	bool write = leg->op == SCRIBE_WIRE_WRITE;
-	struct scribe_msg msg = {
+	return (struct scribe_msg){
 		.tag = leg->tag,
 		.sender_life = scribe_node_life(),
 		.expected_life = leg->life,
@@ -75,8 +77,26 @@ static int send_leg(struct scribe_conn *conn, struct scribe_leg *leg)
 		.flags = leg->background ? SCRIBE_WIRE_F_BACKGROUND : 0,
 		.op = leg->op,
 	};
+}
 
-	if (write && leg->sends) {
+static void add_crc(struct scribe_conn *conn, struct scribe_leg *leg, struct scribe_msg *msg)
+{
+	if (leg->op != SCRIBE_WIRE_WRITE || !(conn->flags & SCRIBE_F_DATA_CRC))
+		return;
+	msg->flags |= SCRIBE_WIRE_F_DATA_CRC;
+	msg->data_crc = scribe_bio_crc(&leg->bio, leg->iter);
+}
+
+static struct bio *data_of(struct scribe_leg *leg)
+{
+	return leg->op == SCRIBE_WIRE_WRITE ? &leg->bio : NULL;
+}
+
+static int send_leg(struct scribe_conn *conn, struct scribe_leg *leg)
+{
+	struct scribe_msg msg = msg_of(leg);
+
+	if (data_of(leg) && leg->sends) {
 		/* Its owner changed the data while we sent it: send what we saw at one instant. */
 		copy_to_bounce(conn, leg);
 		msg.flags |= SCRIBE_WIRE_F_DATA_CRC;
@@ -84,12 +104,16 @@ static int send_leg(struct scribe_conn *conn, struct scribe_leg *leg)
 		conn->sent[leg->tag] = leg;
 		return scribe_conn_send_buffer(conn, &msg, conn->bounce);
 	}
-	if (write && conn->flags & SCRIBE_F_DATA_CRC) {
-		msg.flags |= SCRIBE_WIRE_F_DATA_CRC;
-		msg.data_crc = scribe_bio_crc(&leg->bio, leg->iter);
-	}
+	add_crc(conn, leg, &msg);
 	conn->sent[leg->tag] = leg;
-	return scribe_conn_send(conn, &msg, write ? &leg->bio : NULL, leg->iter);
+	return scribe_conn_send(conn, &msg, data_of(leg), leg->iter);
+}
+
+/* It may be freed from here on, by its answer. */
+static void leg_is_sent(struct scribe_conn *conn)
+{
+	WRITE_ONCE(conn->sending, 0);
+	wake_up(&conn->served);
 }
 
 static int send_ping(struct scribe_conn *conn)
@@ -106,19 +130,76 @@ static int send_ping(struct scribe_conn *conn)
 
 static int initiator_send(struct scribe_conn *conn)
 {
-	struct scribe_leg *leg;
+	struct scribe_leg *leg = conn->rest;
+	int err = 0;
 
-	while ((leg = next_leg(conn))) {
-		int err = send_leg(conn, leg);
-
-		WRITE_ONCE(conn->sending, 0);
-		wake_up(&conn->served);
-		if (err)
-			return err;
+	if (leg) {
+		err = conn->rest_done ? scribe_conn_send_rest(conn, data_of(leg), leg->iter,
+							      conn->rest_done)
+				      : send_leg(conn, leg);
+		WRITE_ONCE(conn->rest, NULL);
+		leg_is_sent(conn);
 	}
+	while (!err && (leg = next_leg(conn))) {
+		err = send_leg(conn, leg);
+		leg_is_sent(conn);
+	}
+	if (err)
+		return err;
 	if (time_after_eq(jiffies, conn->last_tx_jiffies + msecs_to_jiffies(SCRIBE_PING_MS)))
 		return send_ping(conn);
 	return 0;
+}
+
+/* Non-zero ends the connection. */
+static int push_leg(struct scribe_conn *conn, struct scribe_leg *leg)
+{
+	struct scribe_msg msg = msg_of(leg);
+	u32 whole = sizeof(conn->tx_header) + (data_of(leg) ? msg.length_bytes : 0);
+	int sent = 0;
+
+	add_crc(conn, leg, &msg);
+	conn->sent[leg->tag] = leg;
+	if (!leg->sends) /* else it goes from other memory, by the sender */
+		sent = scribe_conn_try_send(conn, &msg, data_of(leg), leg->iter);
+	if (sent == whole) {
+		atomic64_inc(&conn->peer->pushed);
+		leg_is_sent(conn);
+		return 0;
+	}
+	if (sent > 0)
+		atomic64_inc(&conn->peer->partly);
+	conn->rest_done = max(sent, 0);
+	WRITE_ONCE(conn->rest, leg);
+	return min(sent, 0);
+}
+
+void scribe_initiator_push(struct scribe_conn *conn)
+{
+	unsigned int noio = memalloc_noio_save();
+	struct scribe_leg *leg;
+	int err = 0;
+	u32 nr;
+
+	if (!READ_ONCE(conn->dead) && mutex_trylock(&conn->tx_lock)) {
+		for (nr = 0; nr < SCRIBE_PUSH_LEGS && !err && !conn->rest; nr++) {
+			leg = next_leg(conn);
+			if (!leg)
+				break;
+			err = push_leg(conn, leg);
+		}
+		mutex_unlock(&conn->tx_lock);
+	}
+	memalloc_noio_restore(noio);
+	if (err)
+		scribe_conn_fail(conn, "send failed");
+	/* Also where somebody else was sending: that may have looked just before. */
+	if (initiator_pending(conn))
+		wake_up(&conn->wake);
+	spin_lock_irq(&conn->lock);
+	conn->pushing--;
+	wake_up(&conn->served);
+	spin_unlock_irq(&conn->lock);
 }
 
 static int receive_data(struct scribe_conn *conn, struct scribe_leg *leg,
@@ -150,7 +231,9 @@ static int initiator_receive(struct scribe_conn *conn, const struct scribe_msg *
 	if (msg->tag >= SCRIBE_CONN_DEPTH)
 		return -EBADMSG;
 	/* An answer that comes before we are done with sending must not free what we send from. */
-	wait_event(conn->served, READ_ONCE(conn->sending) != msg->tag + 1);
+	wait_event(conn->served, READ_ONCE(conn->sending) != msg->tag + 1 || READ_ONCE(conn->dead));
+	if (READ_ONCE(conn->sending) == msg->tag + 1)
+		return -ECONNRESET; /* the rest of it is not sent any more */
 	leg = conn->sent[msg->tag];
 	if (!leg || leg->op != msg->op)
 		return -EBADMSG;

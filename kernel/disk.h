@@ -62,6 +62,7 @@ struct scribe_leg {
 	u8 moves;			/* owner's: of the extent, then */
 	u8 sends;			/* backplane's: times sent because of a wrong checksum */
 	bool background;		/* users' legs may pass it */
+	bool may_push;			/* whoever submits it may sleep, and send it */
 	blk_status_t status;
 	struct bvec_iter iter;		/* of the bio, before somebody advanced it */
 	struct bio bio;			/* last: the bio set's front padding */

@@ -266,9 +266,10 @@ static void write_leg_done(struct scribe_leg *leg)
 
 static void submit_write(struct scribe_io *io)
 {
+	struct scribe_leg *near[SCRIBE_MAX_COPIES];
 	struct scribe_extent *extent = io->target;
 	u32 nr_copies = extent->nr_copies;
-	u32 i;
+	u32 i, nr_near = 0;
 
 	atomic_set(&io->failed, 0);
 	/* One for us: the legs must not end the I/O while we still send. */
@@ -288,8 +289,15 @@ static void submit_write(struct scribe_io *io)
 		leg->disk = scribe_disk_find(extent->copy[i].disk);
 		leg->life = io->lives[i];
 		leg->sector = (u64)extent->copy[i].slot * SCRIBE_SLOT_SECTORS + io->target_off;
-		scribe_disk_submit(leg);
+		leg->may_push = true;
+		/* Other nodes first: theirs is the longer way. */
+		if (READ_ONCE(leg->disk->state) == SCRIBE_DISK_REMOTE)
+			scribe_disk_submit(leg);
+		else
+			near[nr_near++] = leg;
 	}
+	for (i = 0; i < nr_near; i++)
+		scribe_disk_submit(near[i]);
 	put_write(io);
 }
 

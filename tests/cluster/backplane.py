@@ -63,6 +63,25 @@ nl.Family().call("ROUTE_SET", DISK_ID=21, NODE_ID=2, DISK_LIFE=int(sys.argv[1], 
     assert redirected(lab) > 0, "no write was redirected"
 
 
+def peers(lab: Lab, name: str) -> int:
+    lines = lab.run(1, "grep -v 'initiators 0' /sys/kernel/debug/scribe/peers").splitlines()
+    return sum(int((words := line.split())[words.index(name) + 1]) for line in lines)
+
+
+def sent_by_writers(lab: Lab):
+    """By the tasks that write, as far as sockets take it at once; some are killed meanwhile. Where there is next to no memory for
+    sockets they take a part, and the sender sends the rest."""
+    assert peers(lab, "pushed") > 0, "no message was sent by whoever wrote"
+    errors = peers(lab, "errors")
+    lab.run(1, "cat /proc/sys/net/ipv4/tcp_mem > mem && echo 1 2 3 > /proc/sys/net/ipv4/tcp_mem")
+    lab.run(1, FIO.replace("--bs=4k", "--bsrange=4k-16k") + "--size=16m --offset=400m --do_verify=1 --numjobs=2 --offset_increment=64m")
+    lab.run(1, "for i in $(seq 40); do timeout -s KILL 0.$((RANDOM % 9 + 1)) dd if=/dev/zero of=/dev/mapper/v1 bs=16k "
+               "seek=40000 oflag=direct status=none & timeout -s KILL 0.$((RANDOM % 9 + 1)) dd if=/dev/zero of=/dev/mapper/v1 "
+               "bs=4k seek=180000 oflag=direct status=none; wait; done; cat mem > /proc/sys/net/ipv4/tcp_mem")
+    assert peers(lab, "partly") > 0, "no message went out in part"
+    assert peers(lab, "errors") == errors, "a connection ended"
+
+
 def all_hosts_gone(lab: Lab):
     """Longer than a peer's timeout. The disks lost nothing: what was written is flushed when they are back."""
     lab.run(1, "dmsetup create v2 --table '0 131072 scribe 2'")
@@ -77,6 +96,7 @@ def all_hosts_gone(lab: Lab):
 
 
 def replica_dies(lab: Lab):
+    lab.wait(1, "! grep 'initiators 0' /sys/kernel/debug/scribe/peers")  # or none of what is written goes there
     before = redirected(lab)
     # Rate-limited, so that on a fast machine too it is still writing when the power goes.
     fio = lab.start(1, FIO + "--size=24m --offset=300m --do_verify=1 --loops=2 --rate_iops=400", stdout=DEVNULL)
@@ -134,6 +154,7 @@ def main():
     lab.case("data verifies, and every disk of every node holds some", local_and_remote, lab)
     lab.case("garbage on the backplane ends that connection, nothing else", garbage, lab)
     lab.case("a request for an old life of a disk is refused, the write goes elsewhere", old_life, lab)
+    lab.case("writers send by themselves, in part where sockets are full, and are killed: all is whole", sent_by_writers, lab)
     lab.case("all hosts are out of reach for a while: I/O waits and goes on, nothing is lost", all_hosts_gone, lab)
     lab.case("a replica holder's power cut under fio verify: no error, no wrong byte", replica_dies, lab)
     lab.case("everything reads back from the copies that are left", still_readable, lab)

@@ -3,6 +3,7 @@
 #include "backplane_conn.h"
 #include "disk.h"
 #include "node.h"
+#include "trace.h"
 
 /*
  * One request being served. Its pages are ours, so neither an answer nor a connection that ends
@@ -124,6 +125,8 @@ static void end_request(struct bio *bio)
 	struct scribe_disk *disk = req->disk;
 	blk_status_t status = bio->bi_status;
 
+	trace_scribe_leg_end(req->msg.disk, req->msg.op, req->msg.sector, req->msg.length_bytes,
+			     blk_status_to_errno(status));
 	if (status && req->msg.op != SCRIBE_WIRE_READ)
 		scribe_disk_fail(disk, req->disk_life);
 	answer(req, status ? SCRIBE_WIRE_IOERR : SCRIBE_WIRE_OK);
@@ -172,6 +175,8 @@ static void start_bio(struct target_request *req)
 	if (req->msg.op != SCRIBE_WIRE_FLUSH)
 		bio->bi_iter.bi_sector = SCRIBE_DATA_START_SECTOR + req->msg.sector;
 	bio->bi_end_io = end_request;
+	trace_scribe_leg_submit(req->msg.disk, req->msg.op, req->msg.sector, req->msg.length_bytes,
+				0);
 	submit_bio_noacct(bio);
 }
 

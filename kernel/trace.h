@@ -76,7 +76,7 @@ DECLARE_EVENT_CLASS(scribe_leg_class,
 		  __entry->sector, __entry->bytes, __entry->status)
 );
 
-/* A request to a disk, local or of a peer. */
+/* A request to a disk, local or of a peer; where a peer asked for it, also there. */
 DEFINE_EVENT(scribe_leg_class, scribe_leg_submit,
 	TP_PROTO(u32 disk, u8 op, u64 sector, u32 bytes, int status),
 	TP_ARGS(disk, op, sector, bytes, status));

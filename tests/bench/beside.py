@@ -16,6 +16,7 @@ from labtest import Lab
 from scribe_cluster import add_disks, device, found, join, wait_disks, wait_up
 
 NODES = (1, 2, 3)
+FAR = 3  # a node that has no copy of anything
 LEASE_SECONDS = 60  # nothing is to be lost here, whatever stands still
 WARM_SECONDS = 4
 REST_SECONDS = 15
@@ -31,6 +32,7 @@ class Workload:
     words: str = ""
     first: str = ""  # "empty", "snapshot": what is done before each run; such runs write FIRST_KIB
     quick: bool = False
+    node: int = 1  # where it is done
 
     @property
     def writes(self) -> bool:
@@ -51,7 +53,13 @@ WORKLOADS = (
     Workload("4 KiB random first write, empty, QD1", "randwrite", first="empty"),
     Workload("4 KiB random first write, empty, QD32", "randwrite", depth=32, first="empty"),
     Workload("4 KiB random first write behind a snapshot, QD1", "randwrite", first="snapshot"),
-    Workload("4 KiB random first write behind a snapshot, QD32", "randwrite", depth=32, first="snapshot"))
+    Workload("4 KiB random first write behind a snapshot, QD32", "randwrite", depth=32, first="snapshot"),
+    # The last: stacks move there, and stay.
+    Workload("4 KiB random read, copies on others, QD1", "randread", node=FAR),
+    Workload("4 KiB random read, copies on others, QD32", "randread", depth=32, node=FAR),
+    Workload("4 KiB random write, copies on others, QD1", "randwrite", node=FAR),
+    Workload("4 KiB random write, copies on others, QD32", "randwrite", depth=32, node=FAR),
+    Workload("1 MiB sequential write, copies on others, QD4", "write", "1m", 4, node=FAR))
 
 # One line of each node: busy processor time in ms, its disks' written sectors and flushes, bytes sent on the backplane.
 COUNTERS = r"""
@@ -134,18 +142,28 @@ class Bench:
         self.start = statistics.median(runs)
 
     def fio(self, work: Workload, path: str, words: str) -> dict:
-        out = self.lab.run(1, f"fio --name=b --filename={path} --rw={work.rw} --bs={work.bs} --iodepth={work.depth} {work.words} "
+        out = self.lab.run(work.node, f"fio --name=b --filename={path} --rw={work.rw} --bs={work.bs} --iodepth={work.depth} {work.words} "
                               f"--size={stacks.SIZE_MIB}m --direct=1 --ioengine=libaio --randrepeat=0 {words} "
                               "--percentile_list=50:99:99.9 --output-format=json")
         return json.loads(out[out.index("{"):])["jobs"][0]
+
+    def fill(self, stack: stacks.Stack):
+        self.lab.run(stack.at, f"dd if=/dev/zero of={stack.path} bs=1M count={stacks.SIZE_MIB} oflag=direct conv=fsync,notrunc "
+                               "status=none")
+
+    def move(self, stack: stacks.Stack, node: int):
+        if stack.thin:
+            stack.forget()
+        self.fill(stack)
+        stack.move(node)
+        stack.at = node
 
     def measure(self, work: Workload, stack: stacks.Stack, seconds: int) -> dict:
         if work.first == "empty":
             stack.empty()
         elif work.first == "snapshot":
             stack.forget()
-            self.lab.run(1, f"dd if=/dev/zero of={stack.path} bs=1M count={stacks.SIZE_MIB} oflag=direct conv=fsync,notrunc "
-                            "status=none")
+            self.fill(stack)
             stack.snapshot()
         if work.first:
             words = f"--io_size={FIRST_KIB}k --end_fsync=1"
@@ -161,10 +179,13 @@ class Bench:
 
     def run(self, rounds: int, seconds: int, word: str, tell):
         for stack in self.stacks:
-            self.lab.run(1, f"dd if=/dev/zero of={stack.path} bs=1M count={stacks.SIZE_MIB} oflag=direct conv=fsync,notrunc status=none")
+            self.fill(stack)
         self.calibrate()
         for work in self.wanted(word):
-            those = [stack for stack in self.stacks if stack.thin or not work.first]
+            those = [stack for stack in self.stacks if (stack.thin or not work.first) and (stack.moves or work.node != FAR)]
+            for stack in those:
+                if work.node != stack.at:
+                    self.move(stack, work.node)
             runs: dict[str, list[dict]] = {stack.name: [] for stack in those}
             # Not counted: DRBD learns which parts are written, a VSD has the intent to write them logged.
             for stack in those:

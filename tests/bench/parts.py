@@ -21,6 +21,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 from labtest import Lab
 from scribe_cluster import add_disks, ask, copied, device, disk_of, found, join, vsd, wait_disks, wait_until, wait_up, whole
+from path import path, show_path
+from spread import show_spread, spread
 from stacks import drbd_up
 
 SIZE_MIB = 256
@@ -485,4 +487,4 @@ def show_metadata(row: dict):
 PARTS = {"micro": (micro, show_micro),
          "metadata": (lambda _: metadata(), lambda _, rows: [show_metadata(row) for row in rows]),
          "snapshots": (snapshots, show_snapshots), "pauses": (pauses, show_pauses), "gathering": (gathering, show_gathering),
-         "healing": (healing, show_healing), "recovery": (recovery, show_recovery)}
+         "healing": (healing, show_healing), "recovery": (recovery, show_recovery), "spread": (spread, show_spread), "path": (path, show_path)}

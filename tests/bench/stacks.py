@@ -2,8 +2,8 @@
 """What is measured side by side: this system's disk, and what others would take instead, on the same nodes and disks.
 
 Each of the peers has a partition of its own on the disk hdd1 of the nodes n1 and n2, set up as its makers advise; the
-pool is the disk hdd0 of each. Whoever uses them is on n1. All promise the same for a flush: it is on stable storage of
-every copy.
+pool is the disk hdd0 of each. Whoever uses them is on n1, later on n3, which has no copy. All promise the same for a
+flush: it is on stable storage of every copy.
 """
 
 from labtest import Lab
@@ -25,15 +25,17 @@ def partition(lab: Lab):
 
 
 class Stack:
-    """One of them: up() makes it, path is its device on n1, settings say how it is set up."""
+    """One of them: up() makes it, path is its device where it is used, settings say how it is set up."""
     name = ""
     copies = 1
     path = ""
     settings = ""
     thin = False  # it can be emptied, and have snapshots
+    moves = False  # it can be used on a node that has no copy
 
     def __init__(self, lab: Lab):
         self.lab = lab
+        self.at = 1  # the node that uses it
 
     def up(self):
         raise NotImplementedError
@@ -48,6 +50,10 @@ class Stack:
 
     def forget(self):
         """The snapshot that is there, if any: the disk is to hold one at a time."""
+        raise NotImplementedError
+
+    def move(self, node: int):
+        """It is used on that node from here on."""
         raise NotImplementedError
 
 
@@ -105,23 +111,44 @@ MD = ("mdadm --create /dev/md/{name} --run --quiet --level=1 --raid-devices=2 --
       "{local} --write-mostly {remote}")
 
 
+def nvme_offer(lab: Lab, node: int, at: str):
+    """That device of a node to whoever asks."""
+    top = "/sys/kernel/config/nvmet"
+    lab.run(node, f"modprobe -a nvmet nvmet_tcp && cd {top} && mkdir -p subsystems/n{node}/namespaces/1 ports/1 && "
+                  f"echo 1 > subsystems/n{node}/attr_allow_any_host && cd subsystems/n{node}/namespaces/1 && "
+                  f"echo -n $(readlink -f {at}) > device_path && echo 1 > enable && cd {top}/ports/1 && echo tcp > addr_trtype && "
+                  f"echo ipv4 > addr_adrfam && echo 10.12.0.{node} > addr_traddr && echo 4420 > addr_trsvcid && "
+                  f"ln -s {top}/subsystems/n{node} subsystems/n{node}")
+
+
+def nvme_attach(lab: Lab, node: int, whose: int, nth: int):
+    """What another node offers, as the nth such disk of this one."""
+    lab.run(node, f"modprobe -a nvme_tcp raid1 && echo -n transport=tcp,traddr=10.12.0.{whose},trsvcid=4420,nqn=n{whose},"
+                  "hostnqn=nqn.2014-08.org.nvmexpress:uuid:5c1bebe5-0000-4000-8000-000000000001 > /dev/nvme-fabrics")
+    lab.wait(node, f"test -b /dev/nvme{nth}n1")
+
+
 class MdNvme(Stack):
     name = "md, NVMe/TCP"
     copies = 2
     path = "/dev/md/nvme"
-    settings = "raid1 of a disk of n1 and one of n2 by nvmet-tcp; internal bitmap, the remote half write-mostly, so that reads are local"
+    settings = ("raid1 of a disk of n1 and one of n2 by nvmet-tcp; internal bitmap, n2's half write-mostly, so that reads are "
+                "local; on n3 both halves by nvmet-tcp")
+    moves = True
 
     def up(self):
-        top = "/sys/kernel/config/nvmet"
-        self.lab.run(2, f"modprobe -a nvmet nvmet_tcp && cd {top} && mkdir -p subsystems/bench/namespaces/1 ports/1 && "
-                        "echo 1 > subsystems/bench/attr_allow_any_host && cd subsystems/bench/namespaces/1 && "
-                        f"echo -n $(readlink -f {part(2, self.name)}) > device_path && echo 1 > enable && cd {top}/ports/1 && "
-                        "echo tcp > addr_trtype && echo ipv4 > addr_adrfam && echo 10.12.0.2 > addr_traddr && "
-                        f"echo 4420 > addr_trsvcid && ln -s {top}/subsystems/bench subsystems/bench")
-        self.lab.run(1, "modprobe -a nvme_tcp raid1 && echo -n transport=tcp,traddr=10.12.0.2,trsvcid=4420,nqn=bench,"
-                        "hostnqn=nqn.2014-08.org.nvmexpress:uuid:5c1bebe5-0000-4000-8000-000000000001 > /dev/nvme-fabrics")
-        self.lab.wait(1, "test -b /dev/nvme0n1")
+        nvme_offer(self.lab, 2, part(2, self.name))
+        nvme_attach(self.lab, 1, 2, 0)
         self.lab.run(1, MD.format(name="nvme", local=part(1, self.name), remote="/dev/nvme0n1"))
+
+    def move(self, node: int):
+        self.lab.run(1, f"mdadm --stop --quiet {self.path} && for c in /sys/class/nvme/*/delete_controller; do echo 1 > $c; done")
+        nvme_offer(self.lab, 1, part(1, self.name))
+        nvme_attach(self.lab, node, 1, 0)
+        nvme_attach(self.lab, node, 2, 1)
+        # What the device manager has put together by itself by now has another name.
+        self.lab.run(node, f"udevadm settle && mdadm --stop --scan --quiet; "
+                           f"mdadm --assemble --run --quiet {self.path} /dev/nvme0n1 /dev/nvme1n1")
 
 
 class MdNbd(Stack):
@@ -175,6 +202,7 @@ class Scribe(Stack):
     """A VSD with a copy on n1 and one on n2, used on n1; encrypted between them as users have it, or plain."""
     copies = 2
     thin = True
+    moves = True
 
     def __init__(self, lab: Lab, plain: bool):
         super().__init__(lab)
@@ -193,6 +221,10 @@ class Scribe(Stack):
     def forget(self):
         if self.taken:
             self.lab.run(1, f"scalectl snapshot delete bench@s{self.taken} --yes")
+
+    def move(self, node: int):
+        self.lab.run(1, "scalectl vsd close bench")
+        self.lab.run(node, "scalectl vsd open bench")
 
 
 def every(lab: Lab, plain: bool) -> list[Stack]:

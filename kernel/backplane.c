@@ -77,34 +77,72 @@ int scribe_conn_recv(struct scribe_conn *conn, void *data, size_t bytes)
 }
 
 /*
- * The next part of a bio's data as addresses, behind @nr others; *iter goes on behind it. Not as
- * the bio's own vectors: with those, TLS takes references to the pages for what it calls zero copy.
- * Pages of a bio need not be pages that may be taken so (tails of an allocation that is not
- * compound), and what TLS sends would be encrypted from memory that its owner may change.
+ * May others take references to the pages of this data? Not to those of slabs, nor to the tails of
+ * an allocation that is not compound.
  */
-static u32 next_vecs(struct bio *bio, struct bvec_iter *iter, struct kvec *vecs, u32 nr, u32 *bytes)
+static bool pages_ok(struct bio *bio, struct bvec_iter start)
+{
+	struct bvec_iter iter;
+	struct bio_vec vec;
+
+	__bio_for_each_segment(vec, bio, iter, start)
+		if (!sendpage_ok(vec.bv_page))
+			return false;
+	return true;
+}
+
+static void vecs_add(struct scribe_vecs *vecs, struct page *page, u32 off, u32 len)
+{
+	if (vecs->pages)
+		vecs->bvec[vecs->nr++] = (struct bio_vec){ page, len, off };
+	else
+		vecs->kvec[vecs->nr++] = (struct kvec){ page_address(page) + off, len };
+	vecs->bytes += len;
+}
+
+static void vecs_empty(struct scribe_vecs *vecs)
+{
+	vecs->nr = 0;
+	vecs->bytes = 0;
+}
+
+/* The next part of a bio's data; *iter goes on behind it. */
+static void vecs_add_data(struct scribe_vecs *vecs, struct bio *bio, struct bvec_iter *iter)
 {
 	struct bio_vec vec;
 
 	BUILD_BUG_ON(IS_ENABLED(CONFIG_HIGHMEM));
-	while (iter->bi_size && nr < SCRIBE_CONN_VECS) {
+	while (iter->bi_size && vecs->nr < SCRIBE_CONN_VECS) {
 		vec = mp_bvec_iter_bvec(bio->bi_io_vec, *iter);
-		vecs[nr].iov_base = bvec_virt(&vec);
-		vecs[nr++].iov_len = vec.bv_len;
-		*bytes += vec.bv_len;
+		vecs_add(vecs, vec.bv_page, vec.bv_offset, vec.bv_len);
 		bvec_iter_advance(bio->bi_io_vec, iter, vec.bv_len);
 	}
-	return nr;
+}
+
+/*
+ * As pages where possible: with those, TLS encrypts what it sends from where it is, and decrypts to
+ * where it is to be, without a copy. It may change meanwhile, then that is sent: what TLS
+ * authenticates, and TCP repeats, is what was encrypted.
+ */
+static void vecs_iter(const struct scribe_vecs *vecs, unsigned int direction, struct iov_iter *iter)
+{
+	if (vecs->pages)
+		iov_iter_bvec(iter, direction, vecs->bvec, vecs->nr, vecs->bytes);
+	else
+		iov_iter_kvec(iter, direction, vecs->kvec, vecs->nr, vecs->bytes);
 }
 
 int scribe_conn_recv_bvec(struct scribe_conn *conn, struct bio *bio, struct bvec_iter iter)
 {
+	struct scribe_vecs *vecs = &conn->rx_vecs;
+
+	vecs->pages = pages_ok(bio, iter);
 	while (iter.bi_size) {
 		struct msghdr msg = { .msg_flags = MSG_WAITALL | MSG_NOSIGNAL };
-		u32 bytes = 0;
-		u32 nr = next_vecs(bio, &iter, conn->rx_vecs, 0, &bytes);
 
-		iov_iter_kvec(&msg.msg_iter, ITER_DEST, conn->rx_vecs, nr, bytes);
+		vecs_empty(vecs);
+		vecs_add_data(vecs, bio, &iter);
+		vecs_iter(vecs, ITER_DEST, &msg.msg_iter);
 		while (msg_data_left(&msg)) {
 			int got = sock_recvmsg(conn->sock, &msg, msg.msg_flags);
 
@@ -130,45 +168,47 @@ static int send_all(struct scribe_conn *conn, struct msghdr *msg)
 	return 0;
 }
 
-static int send_vecs(struct scribe_conn *conn, u32 nr, u32 bytes, bool more)
+static int send_vecs(struct scribe_conn *conn, bool more)
 {
 	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
 
-	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, conn->tx_vecs, nr, bytes);
+	vecs_iter(&conn->tx_vecs, ITER_SOURCE, &msg.msg_iter);
 	return send_all(conn, &msg);
 }
 
-/*
- * The data is copied into the socket's buffers here, with the header in front of it: one call, and
- * one record of TLS. Sending the pages themselves would save that copy, but then a guest that
- * changes a page in flight changes what TCP retransmits.
- */
+/* The vectors begin with the header, but for what of it was sent already. */
+static void vecs_begin(struct scribe_conn *conn, bool pages, u32 done)
+{
+	struct scribe_vecs *vecs = &conn->tx_vecs;
+	void *header = conn->tx_header;
+
+	vecs_empty(vecs);
+	vecs->pages = pages;
+	if (done < sizeof(*conn->tx_header))
+		vecs_add(vecs, virt_to_page(header), offset_in_page(header) + done,
+			 sizeof(*conn->tx_header) - done);
+}
+
+/* With the header in front of the data: one call, and one record of TLS. */
 int scribe_conn_send_rest(struct scribe_conn *conn, struct bio *bio, struct bvec_iter iter,
 			  u32 done)
 {
-	u32 nr = 0, bytes = 0;
+	struct scribe_vecs *vecs = &conn->tx_vecs;
 	int err;
 
-	if (done < sizeof(conn->tx_header)) {
-		bytes = sizeof(conn->tx_header) - done;
-		conn->tx_vecs[nr++] = (struct kvec){
-			.iov_base = (void *)&conn->tx_header + done,
-			.iov_len = bytes,
-		};
-	} else if (bio) {
-		bvec_iter_advance(bio->bi_io_vec, &iter, done - sizeof(conn->tx_header));
-	}
+	vecs_begin(conn, !bio || pages_ok(bio, iter), done);
+	if (bio && done > sizeof(*conn->tx_header))
+		bvec_iter_advance(bio->bi_io_vec, &iter, done - sizeof(*conn->tx_header));
 	do {
 		bool more;
 
 		if (bio)
-			nr = next_vecs(bio, &iter, conn->tx_vecs, nr, &bytes);
+			vecs_add_data(vecs, bio, &iter);
 		more = bio && iter.bi_size;
-		err = send_vecs(conn, nr, bytes, more);
+		err = send_vecs(conn, more);
 		if (!more)
 			return err;
-		nr = 0;
-		bytes = 0;
+		vecs_empty(vecs);
 	} while (!err);
 	return err;
 }
@@ -176,7 +216,7 @@ int scribe_conn_send_rest(struct scribe_conn *conn, struct bio *bio, struct bvec
 int scribe_conn_send(struct scribe_conn *conn, const struct scribe_msg *content, struct bio *bio,
 		     struct bvec_iter iter)
 {
-	scribe_wire_encode(content, &conn->tx_header);
+	scribe_wire_encode(content, conn->tx_header);
 	return scribe_conn_send_rest(conn, bio, iter, 0);
 }
 
@@ -188,20 +228,17 @@ int scribe_conn_try_send(struct scribe_conn *conn, const struct scribe_msg *cont
 			 struct bio *bio, struct bvec_iter iter)
 {
 	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | MSG_DONTWAIT };
-	u32 nr = 1, bytes = sizeof(conn->tx_header);
+	struct scribe_vecs *vecs = &conn->tx_vecs;
 	int sent;
 
-	scribe_wire_encode(content, &conn->tx_header);
-	conn->tx_vecs[0] = (struct kvec){
-		.iov_base = &conn->tx_header,
-		.iov_len = bytes,
-	};
+	scribe_wire_encode(content, conn->tx_header);
+	vecs_begin(conn, !bio || pages_ok(bio, iter), 0);
 	if (bio)
-		nr = next_vecs(bio, &iter, conn->tx_vecs, nr, &bytes);
+		vecs_add_data(vecs, bio, &iter);
 	/* Where there is no room for it as a whole, the sender waits for that. */
-	if ((bio && iter.bi_size) || sk_stream_wspace(conn->sock->sk) < (int)bytes)
+	if ((bio && iter.bi_size) || sk_stream_wspace(conn->sock->sk) < (int)vecs->bytes)
 		return 0;
-	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, conn->tx_vecs, nr, bytes);
+	vecs_iter(vecs, ITER_SOURCE, &msg.msg_iter);
 	sent = sock_sendmsg(conn->sock, &msg);
 	if (sent == -EAGAIN || sent == -EINTR || sent == -ERESTARTSYS)
 		return 0;
@@ -214,13 +251,13 @@ int scribe_conn_try_send(struct scribe_conn *conn, const struct scribe_msg *cont
 
 int scribe_conn_send_buffer(struct scribe_conn *conn, const struct scribe_msg *content, void *data)
 {
-	scribe_wire_encode(content, &conn->tx_header);
-	conn->tx_vecs[0] = (struct kvec){
-		.iov_base = &conn->tx_header,
-		.iov_len = sizeof(conn->tx_header),
-	};
-	conn->tx_vecs[1] = (struct kvec){ .iov_base = data, .iov_len = content->length_bytes };
-	return send_vecs(conn, 2, sizeof(conn->tx_header) + content->length_bytes, false);
+	struct scribe_vecs *vecs = &conn->tx_vecs;
+
+	scribe_wire_encode(content, conn->tx_header);
+	vecs_begin(conn, false, 0);
+	vecs->kvec[vecs->nr++] = (struct kvec){ data, content->length_bytes };
+	vecs->bytes += content->length_bytes;
+	return send_vecs(conn, false);
 }
 
 u32 scribe_bio_crc(struct bio *bio, struct bvec_iter start)
@@ -336,6 +373,13 @@ void scribe_conn_fail(struct scribe_conn *conn, const char *why)
 	scribe_event();
 }
 
+static void conn_free(struct scribe_conn *conn)
+{
+	free_page((unsigned long)conn->tx_header);
+	vfree(conn->bounce);
+	kfree(conn);
+}
+
 static void reap_connection(struct work_struct *work)
 {
 	struct scribe_conn *conn = container_of(work, struct scribe_conn, reap);
@@ -362,8 +406,7 @@ static void reap_connection(struct work_struct *work)
 	wake_up_all(&peer->empty);
 	spin_unlock_irqrestore(&peer->lock, flags);
 	sockfd_put(conn->sock);
-	vfree(conn->bounce);
-	kfree(conn);
+	conn_free(conn);
 }
 
 /* Sockets from the daemon */
@@ -446,8 +489,9 @@ static struct scribe_conn *conn_alloc(struct scribe_peer *peer, u64 life, u8 rol
 	if (!conn)
 		return NULL;
 	conn->bounce = vmalloc(SCRIBE_WIRE_MAX_BYTES);
-	if (!conn->bounce) {
-		kfree(conn);
+	conn->tx_header = (void *)__get_free_page(GFP_KERNEL);
+	if (!conn->bounce || !conn->tx_header) {
+		conn_free(conn);
 		return NULL;
 	}
 	conn->peer = peer;
@@ -514,8 +558,7 @@ err_stop_tx:
 err_stop_rx:
 	kthread_stop(conn->rx);
 err_free_conn:
-	vfree(conn->bounce);
-	kfree(conn);
+	conn_free(conn);
 err_put_sock:
 	sockfd_put(sock);
 	return err;
@@ -631,11 +674,17 @@ u32 scribe_peer_collect_lost(struct scribe_work_rec *recs, u32 max)
 	return nr;
 }
 
+static bool may_push(const struct scribe_leg *leg)
+{
+	return leg->may_push &&
+	       (leg->op != SCRIBE_WIRE_WRITE || leg->length_bytes <= SCRIBE_PUSH_BYTES);
+}
+
 void scribe_backplane_submit(u32 node, struct scribe_leg *leg)
 {
 	struct scribe_peer *peer = peer_find(node);
 	struct scribe_conn *conn = NULL;
-	bool queued = false, push = leg->may_push && leg->length_bytes <= SCRIBE_PUSH_BYTES;
+	bool queued = false, push = may_push(leg);
 	unsigned long flags;
 	u32 i, start;
 

@@ -44,6 +44,16 @@ struct scribe_conn_ops {
 	void (*stop)(struct scribe_conn *conn);
 };
 
+/* What a socket is to send or to fill next: by page, where these may be taken, or by address. */
+struct scribe_vecs {
+	union {
+		struct kvec kvec[SCRIBE_CONN_VECS];
+		struct bio_vec bvec[SCRIBE_CONN_VECS];
+	};
+	u32 nr, bytes;
+	bool pages;
+};
+
 struct scribe_conn {
 	struct list_head node;		/* peer->conns */
 	struct scribe_peer *peer;
@@ -61,11 +71,11 @@ struct scribe_conn {
 	struct work_struct reap;
 	struct rcu_head rcu;
 	void *bounce;			/* 1 MiB: data that its owner changes while it is sent */
-	struct kvec tx_vecs[SCRIBE_CONN_VECS];
-	struct scribe_wire_header tx_header;
+	struct scribe_vecs tx_vecs;
+	struct scribe_wire_header *tx_header; /* a page of its own */
 	struct scribe_leg *rest;	/* initiator: of which the sender is to send the rest */
 	u32 rest_done;			/* bytes of its message that have been sent */
-	struct kvec rx_vecs[SCRIBE_CONN_VECS]; /* the receiver's own */
+	struct scribe_vecs rx_vecs;	/* the receiver's own */
 
 	spinlock_t lock;		/* the role's fields below */
 	struct scribe_lanes lanes;	/* initiator: legs to send; target: answers to send */

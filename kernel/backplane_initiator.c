@@ -155,7 +155,7 @@ static int initiator_send(struct scribe_conn *conn)
 static int push_leg(struct scribe_conn *conn, struct scribe_leg *leg)
 {
 	struct scribe_msg msg = msg_of(leg);
-	u32 whole = sizeof(conn->tx_header) + (data_of(leg) ? msg.length_bytes : 0);
+	u32 whole = sizeof(*conn->tx_header) + (data_of(leg) ? msg.length_bytes : 0);
 	int sent = 0;
 
 	add_crc(conn, leg, &msg);

@@ -4,7 +4,7 @@
 #define SCRIBE_BOUNDS_H
 
 #define SCRIBE_CONN_DEPTH		128	/* requests in flight on one connection */
-#define SCRIBE_PUSH_BYTES		16384	/* of a leg, at most, that its submitter sends */
+#define SCRIBE_PUSH_BYTES		16384	/* of data, at most, that a submitter sends */
 #define SCRIBE_PUSH_LEGS		4	/* that it sends at once, others' as well */
 #define SCRIBE_CONN_VECS		64	/* pieces of data handed to a socket at once */
 #define SCRIBE_CONNS_PER_PEER		8	/* initiator connections to one peer */

@@ -254,6 +254,7 @@ static void flush_disks(struct scribe_vsd *vsd, bool again)
 		leg->owner = &run;
 		leg->disk = scribe_disk_find(id);
 		leg->life = written->life;
+		leg->may_push = true;
 		atomic_inc(&run.pending);
 		scribe_disk_submit(leg);
 	}

@@ -60,6 +60,7 @@ static void submit_piece(struct scribe_io *io, const struct piece *piece)
 	leg->copy = piece->from.copy;
 	leg->tried = piece->tried;
 	leg->moves = piece->moves;
+	leg->may_push = true;
 	leg->sector = (u64)piece->from.slot * SCRIBE_SLOT_SECTORS + piece->off;
 	atomic_inc(&io->pending);
 	scribe_disk_submit(leg);

@@ -31,8 +31,8 @@ check: deps ## every test that gates; one closing line, build/check/report.json
 check-cluster: deps ## more: all that breaks on three nodes, one node, five nodes, the lab, the module alone (slow)
 	@scripts/check cluster-all vms-all single five lab backplane uefi
 
-check-debug: deps ## more: clang's analyzer; KUnit and the module's tests under KASAN, lockdep and kmemleak (slow)
-	@scripts/check lint-deep kselftest-debug
+check-debug: deps ## more: clang's analyzer; KUnit and the module's tests, and its backplane's with TLS, under KASAN, lockdep and kmemleak (slow)
+	@scripts/check lint-deep kselftest-debug backplane-debug
 
 soak: deps ## for HOURS=1: the fault matrix from a new seed, then as long simulated clusters; the fuzzers, 10 minutes each; each moment of a recorded workload
 	@tests/cluster/matrix.py --minutes $$(($(HOURS) * 60)) --seed $$(date +%s)

@@ -59,6 +59,13 @@ bool scribe_peer_connected(u32 node)
 
 /* Streams */
 
+/* For tests of what becomes of the rest. */
+static uint push_bytes = UINT_MAX;
+#ifdef SCRIBE_KUNIT
+module_param(push_bytes, uint, 0600);
+MODULE_PARM_DESC(push_bytes, "of a message, at most, that a submitter sends");
+#endif
+
 int scribe_conn_recv(struct scribe_conn *conn, void *data, size_t bytes)
 {
 	while (bytes) {
@@ -239,6 +246,7 @@ int scribe_conn_try_send(struct scribe_conn *conn, const struct scribe_msg *cont
 	if ((bio && iter.bi_size) || sk_stream_wspace(conn->sock->sk) < (int)vecs->bytes)
 		return 0;
 	vecs_iter(vecs, ITER_SOURCE, &msg.msg_iter);
+	iov_iter_truncate(&msg.msg_iter, READ_ONCE(push_bytes));
 	sent = sock_sendmsg(conn->sock, &msg);
 	if (sent == -EAGAIN || sent == -EINTR || sent == -ERESTARTSYS)
 		return 0;

@@ -5,11 +5,13 @@
        '------------------ initiator connections ------------------'
 """
 
+import sys
 from pathlib import Path
 
 from labtest import REPO, Lab
 
-AGENT = "cd /root && rm -f state/ready; setsid -f python3 scribe_agent.py"
+TLS = "tls" in sys.argv[1:]  # by a key that everybody knows; else data goes with checksums
+AGENT = f"cd /root && rm -f state/ready; SCRIBE_TLS={int(TLS)} setsid -f python3 scribe_agent.py"
 
 
 def device(node: int, name: str) -> str:
@@ -31,7 +33,7 @@ def install(lab: Lab):
 
 
 def prepare(lab: Lab, node: int, fresh: bool):
-    lab.run(node, "modprobe dm_mod && insmod /root/dm_scribe.ko")
+    lab.run(node, "modprobe -q dm_mod; insmod /root/dm_scribe.ko")
     if fresh:
         lab.run(node, f"cd /root && python3 scribe_agent.py format {node} /root/state {disks(node)}")
 

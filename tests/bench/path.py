@@ -14,7 +14,8 @@ SIZE_MIB = 256
 COUNT = 2000  # operations
 LEASE_SECONDS = 60
 JOBS = {"4 KiB random read": "--rw=randread --bs=4k", "4 KiB random write": "--rw=randwrite --bs=4k",
-        "64 KiB random write": "--rw=randwrite --bs=64k", "1 MiB sequential write": "--rw=write --bs=1m"}
+        "64 KiB random write": "--rw=randwrite --bs=64k", "1 MiB sequential write": "--rw=write --bs=1m",
+        "4 KiB random first write": "--rw=randwrite --bs=4k"}
 TRACE = "/sys/kernel/tracing/instances/bench"
 # Of the trace's lines: "<task>-<pid> [cpu] flags seconds: event: words"
 LINE = re.compile(r"\s(?P<at>\d+\.\d+): (?P<event>scribe_\w+): (?P<words>.*)")
@@ -94,7 +95,10 @@ def path(args) -> list[dict]:
     fio = f"fio --name=b --filename={vsd('b')} {{words}} --size={SIZE_MIB}m --direct=1 --ioengine=libaio --randrepeat=0 {{count}}"
     rows = []
     for job, words in JOBS.items():
-        lab.run(1, fio.format(words=words, count="--time_based --runtime=2"))
+        if "first" in job:
+            lab.run(1, f"blkdiscard {vsd('b')}")
+        else:
+            lab.run(1, fio.format(words=words, count="--time_based --runtime=2"))
         for node in (1, 2):
             lab.run(node, f"mkdir -p {TRACE} && cd {TRACE} && echo 0 > tracing_on && echo 16384 > buffer_size_kb && echo > trace && "
                           "echo 1 > events/scribe/enable && echo 1 > tracing_on")

@@ -11,7 +11,7 @@ from pathlib import Path
 from labtest import REPO, Lab
 
 TLS = "tls" in sys.argv[1:]  # by a key that everybody knows; else data goes with checksums
-AGENT = f"cd /root && rm -f state/ready; SCRIBE_TLS={int(TLS)} setsid -f python3 scribe_agent.py"
+AGENT = f"cd && rm -f state/ready; SCRIBE_TLS={int(TLS)} setsid -f python3 scribe_agent.py"
 
 
 def device(node: int, name: str) -> str:
@@ -33,7 +33,7 @@ def install(lab: Lab):
 
 
 def prepare(lab: Lab, node: int, fresh: bool):
-    lab.run(node, "modprobe -q dm_mod; insmod /root/dm_scribe.ko")
+    lab.run(node, "modprobe -q dm_mod; insmod dm_scribe.ko")
     if fresh:
         lab.run(node, f"cd /root && python3 scribe_agent.py format {node} /root/state {disks(node)}")
 

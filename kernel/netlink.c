@@ -279,7 +279,7 @@ static int grant(struct scribe_vsd *vsd, struct genl_info *info)
 	int err = scribe_vsd_grant(vsd, get_u64(info, SCRIBE_A_EPOCH), get_copies(info));
 
 	return complain(info, err,
-			err == -ESTALE ? "not a newer epoch" : "the lease is being released");
+			err == -ESTALE ? "not a newer epoch" : "an older epoch holds the lease");
 }
 
 static int cmd_lease_grant(struct sk_buff *skb, struct genl_info *info)

@@ -196,6 +196,33 @@ def ping_pong():
                               f"{Writer.tool()} check {vsd('w')} {turn * 5 + 5}")
 
 
+def lease_is_over_for_the_metadata():
+    """As no node ever asks for it: the lease is dropped in the metadata, and its node's kernel has it still."""
+    lab.run(1, "scalectl vsd create lost 64MiB && scalectl vsd open lost && scalectl vsd open lost --node n2")
+    write = f"dd if=/dev/urandom of={vsd('lost')} bs=1M count=20 oflag=direct conv=fsync,notrunc status=none"
+    lab.run(1, write)
+    was = ask(lab, 1, "vsd show lost")
+    assert was["lease_node"] == 1, was
+    drop = {"op": "lease_drop", "vsd": was["id"], "node": 1, "epoch": was["epoch"], "clean": True}
+    # In the name of a node that is none: the daemon of one that is would be a former one from then on.
+    proposal = {"proposals": [{"node": 9, "session": 1, "sequence": 1, "done": 0, "body": drop}]}
+    leader = ask(lab, 1, "cluster status")["leader"]
+    identity = "--cert /var/lib/scaled/etcd/node.crt --key /var/lib/scaled/etcd/node.key"
+    lab.run(1, f"curl -sk --fail {identity} -d '{json.dumps(proposal)}' https://10.12.0.{leader}:7421/peer/propose")
+    wait_until("its kernel has no lease of an epoch that is over",
+               lambda: f" owned {was['epoch']} " not in lab.run(1, "dmsetup status scribe-lost"))
+    lab.run(1, "journalctl -b -u scaled | grep -q 'an epoch that is over'")
+    # Whoever writes there is told once that something may be lost, and goes on.
+    lab.run(1, f"{write} || {write}")
+    assert ask(lab, 1, "vsd show lost")["epoch"] > was["epoch"]
+    for node in (2, 1):
+        lab.run(node, f"dd if={vsd('lost')} bs=1M count=20 iflag=direct status=none | md5sum > sums-of-{node}")
+    assert lab.run(1, "cat sums-of-1") == lab.run(2, "cat sums-of-2"), "two nodes, two disks"
+    for node in (1, 2):
+        lab.wait(1, f"scalectl vsd close lost --node n{node}")
+    lab.run(1, "scalectl vsd delete lost --yes")
+
+
 def node_is_shut_down():
     """With a file system mounted, and what was overwritten there not yet flushed."""
     wait_until("every copy is made good", lambda: whole(lab, 1))
@@ -690,6 +717,8 @@ def main():
     lab.case("data between nodes is encrypted; who has no certificate is sent away", data_is_encrypted, turn=3)
     lab.case("a disk in use is not closed or deleted, and grows", busy_is_not_closed)
     lab.case("two nodes write one disk in turns and see each other's records", ping_pong)
+    lab.case("a lease is over for the metadata, and its node's kernel has it: it is given up there, and its users go on",
+             lease_is_over_for_the_metadata, turn=2)
     lab.case("a node is shut down with a file system mounted: nothing is lost, and nothing is to be copied",
              node_is_shut_down, turn=4)
     lab.case("the daemon is killed under a writer, which goes on", daemon_dies)

@@ -228,6 +228,7 @@ bool Agent::declared_dead(uint64_t life) const {
 }
 
 void Agent::serve_work(Kernel& kernel, meta::Database& database) {
+  const Moment asked = moment();
   auto work = kernel.work();
   if (!work) {
     set_condition("module", work.error().text);
@@ -240,7 +241,7 @@ void Agent::serve_work(Kernel& kernel, meta::Database& database) {
   std::vector<uint64_t> reserves;  // of how many copies
   for (const Work& item : *work) {
     if (item.type == SCRIBE_WORK_LEAF_WANTED) put_leaf(kernel, database, item);
-    if (item.type == SCRIBE_WORK_LEASE_WANTED && !changes_hands({item.vsd}) && !retiring_)
+    if (item.type == SCRIBE_WORK_LEASE_WANTED && calm_since({item.vsd}, asked) && !retiring_)
       leases.push_back({item.vsd});
     if (item.type == SCRIBE_WORK_BATCH_READY) {
       auto batch = kernel.get_batch({item.vsd});
@@ -316,20 +317,17 @@ void Agent::drop_lost_writes(meta::Database& database, const std::vector<Work>& 
   for (const auto& [vsd, lost] : gone) {
     auto row = cluster.vsd(vsd);
     if (lost && row && *row && (*row)->lease_node == config_.node && (*row)->lease_life == life_)
-      relet(vsd, (*row)->epoch);
+      relet(vsd, (*row)->epoch, "all disks with what was not flushed have failed or restarted");
   }
 }
 
 // I/O under way ends first, and one of the disks may be slow: not in the service thread. A release
 // may be under way, and waits for the flush; what the mover proposes in that epoch is refused.
-void Agent::relet(VsdId vsd, uint64_t epoch) {
+void Agent::relet(VsdId vsd, uint64_t epoch, const std::string& why) {
   const std::lock_guard lock(mutex_);
-  if (!recovering_.insert(vsd).second) return;
-  spdlog::critical(
-      "VSD {}: all disks with what was not flushed have failed or restarted: it goes on from what "
-      "was "
-      "flushed, and the next flush fails",
-      vsd.value);
+  if (!recovering_.begin(vsd)) return;
+  spdlog::critical("VSD {}: {}: it goes on from what was flushed, and the next flush fails",
+                   vsd.value, why);
   // Joins the one before, which has nothing left to do.
   granters_[vsd] = std::jthread([this, vsd, epoch] {
     auto kernel = Kernel::open();
@@ -344,7 +342,7 @@ void Agent::relet(VsdId vsd, uint64_t epoch) {
     if (!done) spdlog::warn("VSD {}: epoch {}: {}", vsd.value, epoch, done.error().text);
     {
       const std::lock_guard inner(mutex_);
-      recovering_.erase(vsd);
+      recovering_.end(vsd);
     }
     wake_service();
   });
@@ -452,13 +450,24 @@ void Agent::note_granted(VsdId vsd, uint64_t epoch, uint32_t copies) {
 // Whoever wants it meanwhile waits: what is asked for in the middle would count as not flushed.
 bool Agent::changes_hands(VsdId vsd) const {
   const std::lock_guard lock(mutex_);
-  return recovering_.contains(vsd) || releasing_.contains(vsd);
+  return recovering_.change(vsd) || releasing_.change(vsd);
+}
+
+Agent::Moment Agent::moment() const {
+  const std::lock_guard lock(mutex_);
+  return {recovering_.moment(), releasing_.moment()};
+}
+
+bool Agent::calm_since(VsdId vsd, const Moment& moment) const {
+  const std::lock_guard lock(mutex_);
+  return recovering_.calm_since(vsd, moment.recovering) &&
+         releasing_.calm_since(vsd, moment.releasing);
 }
 
 // The disks are flushed for it, and one of them may be slow: not in the service thread.
 void Agent::grant_recovered(VsdId vsd, uint64_t epoch, uint32_t copies) {
   const std::lock_guard lock(mutex_);
-  recovering_.insert(vsd);
+  recovering_.begin(vsd);
   // Joins the one before, which has nothing left to do.
   granters_[vsd] = std::jthread([this, vsd, epoch, copies] {
     auto kernel = Kernel::open();
@@ -468,7 +477,7 @@ void Agent::grant_recovered(VsdId vsd, uint64_t epoch, uint32_t copies) {
     if (done) note_granted(vsd, epoch, copies);
     {
       const std::lock_guard inner(mutex_);
-      recovering_.erase(vsd);
+      recovering_.end(vsd);
     }
     wake_service();
   });
@@ -514,12 +523,12 @@ Result<void> Agent::release(VsdId vsd, uint64_t epoch) {
   }
   {
     const std::lock_guard lock(mutex_);
-    releasing_.insert(vsd);
+    releasing_.begin(vsd);
   }
   auto done = give_back(**kernel, vsd, epoch);
   {
     const std::lock_guard lock(mutex_);
-    releasing_.erase(vsd);
+    releasing_.end(vsd);
   }
   wake_service();
   return done;

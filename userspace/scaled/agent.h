@@ -17,6 +17,7 @@
 #include "meta/cluster.h"
 #include "mover.h"
 #include "peers.h"
+#include "policy/hands.h"
 #include "replica/replica.h"
 
 namespace scaled {
@@ -96,6 +97,11 @@ class Agent {
     Clock::time_point until;
     uint64_t epoch = 0;  ///< in which the kernel had it; 0: it had not
   };
+  /// Of both policy::Hands.
+  struct Moment {
+    uint64_t recovering = 0;
+    uint64_t releasing = 0;
+  };
   /// Leaves of a VSD that come to be written in place, and that cease to be.
   struct IntentChange {
     core::VsdId vsd;
@@ -119,6 +125,8 @@ class Agent {
   void ask_for_release(core::VsdId vsd);
   void grant_recovered(core::VsdId vsd, uint64_t epoch, uint32_t copies);
   bool changes_hands(core::VsdId vsd) const;
+  Moment moment() const;
+  bool calm_since(core::VsdId vsd, const Moment& moment) const;
   void note_granted(core::VsdId vsd, uint64_t epoch, uint32_t copies);
   Result<boost::json::array> hold_still(const Mover::Paused& paused,
                                         const std::vector<core::VsdId>& vsds);
@@ -129,7 +137,7 @@ class Agent {
   void keep_holds();
   Result<void> give_back(control::Kernel& kernel, core::VsdId vsd, uint64_t epoch);
   void drop_lost_writes(meta::Database& database, const std::vector<control::Work>& work);
-  void relet(core::VsdId vsd, uint64_t epoch);
+  void relet(core::VsdId vsd, uint64_t epoch, const std::string& why);
   std::vector<IntentChange> collect_intents(control::Kernel& kernel, meta::Database& database,
                                             const std::vector<control::Work>& work);
   void commit(control::Kernel& kernel, const control::ClosedBatch& batch,
@@ -141,6 +149,7 @@ class Agent {
   void open_disk(control::Kernel& kernel, const meta::Disk& disk);
   void keep_copies(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_leases(control::Kernel& kernel, meta::Cluster& cluster);
+  void end_stale_leases(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_stock(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_peers(control::Kernel& kernel, meta::Cluster& cluster);
   void keep_fences(control::Kernel& kernel, meta::Cluster& cluster);
@@ -169,8 +178,8 @@ class Agent {
   std::map<std::string, std::string> conditions_;
   std::map<core::VsdId, Granted> granted_;
   std::set<core::VsdId> asked_;       // releases under way at other nodes
-  std::set<core::VsdId> recovering_;  // grants under way
-  std::set<core::VsdId> releasing_;   // releases under way here
+  policy::Hands recovering_;          // grants under way
+  policy::Hands releasing_;           // releases under way here
   std::map<core::VsdId, Held> held_;  // of these, for snapshots
 
   // Of the housekeeping thread alone.
@@ -180,6 +189,8 @@ class Agent {
   uint64_t barrier_ = 0;                      // up to which index it has said "seen"
   std::set<core::ExtentId> unused_;           // taken out of the stock, and still reserved
   std::map<core::VsdId, Granted> unclaimed_;  // leases of ours that nothing here knows of
+  std::map<core::VsdId, uint64_t>
+      ended_;  // the last epoch that the kernel was seen to have no more
 
   const int wake_;  // an eventfd: the service thread has something to do
   std::map<core::VsdId, Clock::time_point>

@@ -72,10 +72,10 @@ Result<json::array> Agent::hold(const std::vector<VsdId>& vsds) {
   {
     const std::lock_guard lock(mutex_);
     for (const VsdId vsd : vsds)
-      if (recovering_.contains(vsd) || releasing_.contains(vsd))
+      if (recovering_.change(vsd) || releasing_.change(vsd))
         return Error{Code::conflict, "a lease changes hands at this moment; try again"};
     for (const VsdId vsd : vsds) {
-      releasing_.insert(vsd);
+      releasing_.begin(vsd);
       held_[vsd] = {Clock::now() + kHeldAtMost, 0};
     }
   }
@@ -113,7 +113,7 @@ uint64_t Agent::end_hold(VsdId vsd) {
   const std::lock_guard lock(mutex_);
   const auto at = held_.find(vsd);
   if (at == held_.end()) return 0;
-  releasing_.erase(vsd);
+  releasing_.end(vsd);
   return held_.extract(at).mapped().epoch;
 }
 

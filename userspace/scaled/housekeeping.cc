@@ -53,6 +53,7 @@ void Agent::keep_house(const std::stop_token& stop) {
     keep_stock(*kernel, cluster);
     keep_copies(*kernel, cluster);
     keep_leases(*kernel, cluster);
+    end_stale_leases(*kernel, cluster);
     keep_fences(*kernel, cluster);
     keep_holds();
     keep_quarantine(*kernel, *database);
@@ -184,6 +185,32 @@ void Agent::keep_leases(Kernel& kernel, meta::Cluster& cluster) {
     if (!done) spdlog::info("VSD {}: {}", vsd.name, done.error().text);
   }
   unclaimed_ = std::move(unclaimed);
+}
+
+// A lease that the kernel has in an epoch that is over for the metadata: its users would wait for
+// leaves that nobody gives, and what they write would be nobody's. This must not happen, for a
+// lease is given back only when the kernel has it no more.
+void Agent::end_stale_leases(Kernel& kernel, meta::Cluster& cluster) {
+  std::map<VsdId, Granted> granted;
+  const Moment read = moment();
+  {
+    const std::lock_guard lock(mutex_);
+    granted = granted_;
+  }
+  // Behind that, so that the rows are not older than what was granted.
+  for (const auto& [vsd, last] : granted) {
+    const auto row = cluster.vsd(vsd);
+    if (!row || !*row || last.epoch == 0 || (*row)->epoch < last.epoch) continue;
+    const bool ours = (*row)->lease_node == config_.node && (*row)->lease_life == life_;
+    if ((ours && (*row)->epoch == last.epoch) || !calm_since(vsd, read)) continue;
+    // It never gets one twice.
+    if (ended_[vsd] == last.epoch) continue;
+    const auto known = kernel.set_extents(vsd, last.epoch, {});
+    if (known)
+      relet(vsd, last.epoch, "the kernel has it in an epoch that is over");
+    else if (known.error().code == Code::stale || known.error().code == Code::not_found)
+      ended_[vsd] = last.epoch;
+  }
 }
 
 // Reservations on disks that take nothing new are given up, with the slots beside them.

@@ -15,7 +15,8 @@ using hypervisor::Stats;
 
 namespace {
 
-constexpr std::chrono::milliseconds kStatsTimeout{10'000};
+// libvirt asks QEMU, which may be at something else for its guest.
+constexpr std::chrono::milliseconds kStatsTimeout{30'000};
 
 void put(json::object& out, const std::string& name, const Stats::Io& io) {
   out[name] = io.requests;

@@ -12,7 +12,8 @@ namespace policy {
 /// Which leases are on their way to the kernel of a node, or out of it, in threads beside the one
 /// that asks the kernel which leases it wants. What the kernel has answered was true when it was
 /// asked: a lease that it was given since then is in that answer as one that it wants, and taking
-/// it again would end the epoch in which it was given.
+/// it again would end the epoch in which it was given. Without a lock of its own: it is under that
+/// of whoever has it. It remembers each VSD that ever changed hands, as long as the daemon runs.
 class Hands {
  public:
   /// False where a change is under way already.
